@@ -35,19 +35,26 @@ def rename_pages(proc: Path) -> dict[str, str]:
     "Give each processed notebook the name nbdev links to, as its front matter says; return old to new names."
     names = {}
     for path in sorted(proc.rglob('*.ipynb')):
-        front = front_matter(json.loads(path.read_text(encoding='utf-8')))
-        if 'output-file' not in front:
-            sys.exit(f'{path.name}: a page needs a title: a first Markdown cell with a `# Title`.')
-        new = path.with_name(Path(front['output-file']).stem + '.ipynb')
+        new = path.with_name(take_output_file(path)).with_suffix('.ipynb')
         if new != path and new.exists(): sys.exit(f'{path.name}: there is a second page {new.name}.')
         names[path.relative_to(proc).as_posix()] = path.rename(new).relative_to(proc).as_posix()
     return names
 
 
-def front_matter(nb: dict) -> dict:
-    "The front matter of a processed notebook, which is in its first cell."
-    src = ''.join(nb['cells'][0]['source']) if nb['cells'] and nb['cells'][0]['cell_type'] == 'raw' else ''
-    return yaml.safe_load(src.strip().strip('-')) or {}
+def take_output_file(path: Path) -> str:
+    "Take `output-file`, which smalldocs does not know, out of the front matter of the processed notebook at `path`."
+    nb = json.loads(path.read_text(encoding='utf-8'))
+    first = nb['cells'][0] if nb['cells'] else {}
+    front = yaml.safe_load(''.join(first['source']).strip().strip('-')) if first.get('cell_type') == 'raw' else {}
+    if 'output-file' not in front:
+        sys.exit(f'{path.name}: a page needs a title: a first Markdown cell with a `# Title`.')
+    res = front.pop('output-file')
+    first['source'] = f'---\n{yaml.safe_dump(front)}---\n'.splitlines(keepends=True)
+    write_notebook(nb, path)
+    return res
+
+
+def write_notebook(nb: dict, path: Path): path.write_text(json.dumps(nb, indent=1, ensure_ascii=False), encoding='utf-8')
 
 
 def relink(md: str, page: str, names: dict[str, str], site: str) -> str:
@@ -73,7 +80,7 @@ def relink_notebook(path: Path, page: str, names: dict[str, str], site: str):
         for out in cell.get('outputs', []):
             data = out.get('data', {})
             if 'text/markdown' in data: data['text/markdown'] = fix(data['text/markdown'])
-    path.write_text(json.dumps(nb, indent=1, ensure_ascii=False), encoding='utf-8')
+    write_notebook(nb, path)
 
 
 def configure(proc: Path, names: dict[str, str]):
