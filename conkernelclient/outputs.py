@@ -6,13 +6,13 @@
 __all__ = ['StreamText', 'as_output', 'Displays', 'Event', 'Outputs', 'ErrorInfo', 'Result', 'strip_ansi', 'ExecutionError',
            'ExecutionTimeout', 'cut_middle', 'LLMContent', 'parse_literal']
 
-# %% ../nbs/04_outputs.ipynb #54637710
+# %% ../nbs/04_outputs.ipynb #b3663648
 import ast, base64, json, re, sys, weakref
 from datetime import datetime, timezone
 from typing import Any, Iterable, NamedTuple
 from fastcore.basics import patch
 
-# %% ../nbs/04_outputs.ipynb #618b26e8
+# %% ../nbs/04_outputs.ipynb #7f25b3c9
 _CURSOR = re.compile('([\n\r\b])')
 
 class StreamText:
@@ -29,7 +29,7 @@ class StreamText:
         self._done = [''.join(self._done)]
         return ''.join([*self._done, *self._left, *reversed(self._right)])
 
-# %% ../nbs/04_outputs.ipynb #d5ca54dd
+# %% ../nbs/04_outputs.ipynb #b81fa142
 @patch
 def write(self: StreamText,
           text: str,  # What came, cursor movements included
@@ -62,7 +62,7 @@ def _step(self: StreamText, part):
         self._left.append(part)
         if self._right: del self._right[-len(part):]
 
-# %% ../nbs/04_outputs.ipynb #aa736243
+# %% ../nbs/04_outputs.ipynb #0dc7ee09
 def as_output(
     msg: dict,  # A message from iopub
 ) -> dict | None:  # An nbformat v4 output, or None for a message that shows nothing
@@ -77,7 +77,7 @@ def as_output(
     if kind == 'execute_result': out['execution_count'] = c.get('execution_count')
     return out
 
-# %% ../nbs/04_outputs.ipynb #b5e01834
+# %% ../nbs/04_outputs.ipynb #248e2a05
 class Displays:
     "Which `Outputs` show which display id; shared by all requests of one client, keeps none of them alive"
     __slots__ = ('maxlen', '_refs')
@@ -104,7 +104,7 @@ class Displays:
         "Forget all, for a kernel that restarted"
         self._refs.clear()
 
-# %% ../nbs/04_outputs.ipynb #b709c75e
+# %% ../nbs/04_outputs.ipynb #35952b46
 class Event(NamedTuple):
     "One change of an `Outputs`"
     kind: str             # 'new', 'append', 'update' or 'clear'
@@ -132,7 +132,7 @@ class Outputs:
 
     def __len__(self): return len(self._list)
 
-# %% ../nbs/04_outputs.ipynb #135df36b
+# %% ../nbs/04_outputs.ipynb #1975e980
 @patch
 def _append(self: Outputs, out):
     "Add `out`, merged into the last output when both are of the same stream"
@@ -155,7 +155,7 @@ def _clear(self: Outputs):
     self._list, self._ids, self._text, self._stale, self._clear_next = [], {}, None, False, False
     return Event('clear', None, None, self)
 
-# %% ../nbs/04_outputs.ipynb #ccb8869d
+# %% ../nbs/04_outputs.ipynb #21da7986
 @patch
 def _update(self: Outputs, display_id, content):
     "Give every output shown as `display_id` the data of `content`, here and in other requests; the events"
@@ -173,7 +173,7 @@ def _remember(self: Outputs, display_id):
     self._ids.setdefault(display_id, []).append(len(self._list) - 1)
     if self._displays is not None: self._displays.add(display_id, self)
 
-# %% ../nbs/04_outputs.ipynb #38af9b67
+# %% ../nbs/04_outputs.ipynb #564ad6df
 @patch
 def add(self: Outputs,
         msg: dict,  # A message from iopub
@@ -194,7 +194,7 @@ def add(self: Outputs,
     if display_id: self._remember(display_id)
     return (*events, event)
 
-# %% ../nbs/04_outputs.ipynb #ec7cbb06
+# %% ../nbs/04_outputs.ipynb #29b3eb75
 class ErrorInfo(NamedTuple):
     "The exception that ended a cell"
     ename: str            # Its class
@@ -211,7 +211,7 @@ def _date(value):
     if not isinstance(value, datetime): return None
     return value if value.tzinfo else value.replace(tzinfo=timezone.utc)
 
-# %% ../nbs/04_outputs.ipynb #c4d9bfeb
+# %% ../nbs/04_outputs.ipynb #c4a8d797
 class Result:
     "What a cell did: a growing sum of the messages that answer one request"
     __slots__ = ('msg_id', 'reply', 'complete', 'live', '_busy', '_idle', '_count', '__weakref__')
@@ -235,7 +235,7 @@ class Result:
         self.complete = complete
         return self
 
-# %% ../nbs/04_outputs.ipynb #d6066663
+# %% ../nbs/04_outputs.ipynb #8fed456e
 @patch
 def add(self: Result,
         msg: dict,  # A message from iopub, or the reply
@@ -261,7 +261,7 @@ def _add_reply(self: Result, msg):
     pages = [p for p in msg['content'].get('payload') or () if p.get('source') == 'page']
     return self.live.add(dict(msg_type='display_data', content=dict(data=pages[0].get('data')))) if pages else ()
 
-# %% ../nbs/04_outputs.ipynb #19831c15
+# %% ../nbs/04_outputs.ipynb #643cb52c
 @patch(as_prop=True)
 def status(self: Result) -> str | None:
     "'ok', 'error' or 'aborted'; None before the reply"
@@ -297,7 +297,7 @@ def user_expressions(self: Result) -> dict:
     "What the request's `user_expressions` came to: a mimebundle or an error each"
     return (self.reply['content'].get('user_expressions') if self.reply is not None else None) or {}
 
-# %% ../nbs/04_outputs.ipynb #4f796d9b
+# %% ../nbs/04_outputs.ipynb #7e856c28
 def _joined(value): return ''.join(value) if isinstance(value, (list, tuple)) else str(value)
 
 def _traceback(error): return '\n'.join(error['traceback']) or f"{error['ename']}: {error['evalue']}"
@@ -321,7 +321,7 @@ def text(self: Result) -> str:
         return _joined(o['data'].get('text/plain', '')), False
     return ''.join(_lines(map(block, self.outputs)))
 
-# %% ../nbs/04_outputs.ipynb #50c1920c
+# %% ../nbs/04_outputs.ipynb #dd0a717a
 @patch(as_prop=True)
 def outputs(self: Result) -> list[dict]:
     "nbformat v4 outputs, as a notebook would store them"
@@ -345,7 +345,7 @@ def data(self: Result) -> dict | None:
     "The mimebundle of the cell's value, or None"
     return next((o['data'] for o in reversed(self.outputs) if o['output_type'] == 'execute_result'), None)
 
-# %% ../nbs/04_outputs.ipynb #bedce1f4
+# %% ../nbs/04_outputs.ipynb #65df78d8
 @patch
 def _ipython_display_(self: Result):
     "Show the outputs as the cell's own; IPython calls this, in notebooks and in its terminal"
@@ -367,7 +367,7 @@ def __repr__(self: Result):
     if len(text) > 60: text = text[:40] + ' ... ' + text[-15:]
     return f"<Result {self.status or 'unfinished'} [{' ' if self.execution_count is None else self.execution_count}]: {text!r}>"
 
-# %% ../nbs/04_outputs.ipynb #fe690218
+# %% ../nbs/04_outputs.ipynb #2849f512
 _ANSI = re.compile(r'(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]'    # CSI: colours, movements
                    r'|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)'  # OSC: titles, links
                    r'|\x1b[PX^_][^\x1b]*\x1b\\'           # DCS, SOS, PM, APC
@@ -379,7 +379,7 @@ def strip_ansi(
     "`text` without terminal escapes (ECMA-48)"
     return _ANSI.sub('', text) if '\x1b' in text or '\x9b' in text else text
 
-# %% ../nbs/04_outputs.ipynb #1c4e2f93
+# %% ../nbs/04_outputs.ipynb #40c57715
 class ExecutionError(Exception):
     "A cell raised, or was aborted; `result` is what it did until then"
     def __init__(self, result: Result):
@@ -405,7 +405,7 @@ class ExecutionTimeout(TimeoutError):
 
     def __reduce__(self): return type(self), (self.args[0], self.result), self.__dict__
 
-# %% ../nbs/04_outputs.ipynb #56171c16
+# %% ../nbs/04_outputs.ipynb #e3b25da0
 @patch
 def __getstate__(self: Outputs):
     self.outputs  # store the text of the last stream
@@ -418,7 +418,7 @@ def __getstate__(self: Result):
         state['reply'] = {**self.reply, 'buffers': [bytes(b) for b in self.reply['buffers']]}
     return None, state
 
-# %% ../nbs/04_outputs.ipynb #037f1743
+# %% ../nbs/04_outputs.ipynb #e392cbcf
 def _cut(texts, limit):
     "`texts` without the middle, together at most `limit` characters long (or the note alone)"
     whole = ''.join(texts)
@@ -443,7 +443,7 @@ def cut_middle(
     "`text`, or its beginning and end with a note of what was cut between"
     return _cut([text], limit)[0]
 
-# %% ../nbs/04_outputs.ipynb #120825cb
+# %% ../nbs/04_outputs.ipynb #71ba2a2b
 _IMAGES = 'image/png', 'image/jpeg', 'image/gif', 'image/webp'  # what models take
 _BINARY = re.compile(r'(image|audio|video|font)/|application/(pdf|octet-stream|zip)$')
 _EMPTY_REPR = re.compile(r'<[\w.]+( object)?( at 0x[0-9a-fA-F]+)?>')
@@ -469,7 +469,7 @@ def _readable(data):
         if mime != 'text/plain' or not _EMPTY_REPR.fullmatch(text.strip()): return text
     return None if _part(data)[0] or 'text/plain' not in data else _joined(data['text/plain'])
 
-# %% ../nbs/04_outputs.ipynb #be218ce3
+# %% ../nbs/04_outputs.ipynb #66acf51e
 def _part(data):
     "The picture or other binary in the mimebundle `data`, as a part and with its size in bytes, or (None, 0)"
     for mime in (*_IMAGES, *data):
@@ -481,7 +481,7 @@ def _part(data):
         return dict(type=kind, media_type=mime, data=value), len(value.rstrip('=')) * 3 // 4
     return None, 0
 
-# %% ../nbs/04_outputs.ipynb #9519686d
+# %% ../nbs/04_outputs.ipynb #a05072dd
 class LLMContent:
     "A cell's outputs for a language model"
     __slots__ = ('parts',)
@@ -510,7 +510,7 @@ class LLMContent:
                 dict(type='input_image', image_url=f"data:{p['media_type']};base64,{p['data']}")
                 for p in self.parts if p['type'] != 'file']
 
-# %% ../nbs/04_outputs.ipynb #d7ed9c10
+# %% ../nbs/04_outputs.ipynb #f5621807
 @patch
 def _llm_items(self: Result):
     "The outputs as (text, is a stream, part) triples"
@@ -550,7 +550,7 @@ def for_llm(self: Result,
     if text: parts.append(dict(type='text', text=text))
     return LLMContent(parts)
 
-# %% ../nbs/04_outputs.ipynb #4d217c1b
+# %% ../nbs/04_outputs.ipynb #b627602a
 def _has_ellipsis(value):
     if value is ...: return True
     if isinstance(value, dict): return any(map(_has_ellipsis, (*value, *value.values())))
