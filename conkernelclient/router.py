@@ -6,7 +6,7 @@
 __all__ = ['log', 'DeadKernelError', 'KernelRestartedError', 'ClientClosedError', 'NoReplyError', 'Request', 'Unclaimed', 'Lane',
            'Sent', 'Router']
 
-# %% ../nbs/01_router.ipynb #3b346fb2
+# %% ../nbs/01_router.ipynb #809982db
 import asyncio,inspect,logging,time
 from collections import Counter,deque
 from copy import copy
@@ -19,7 +19,7 @@ from jupyter_client.session import new_id
 
 log = logging.getLogger('conkernelclient')
 
-# %% ../nbs/01_router.ipynb #ed141323
+# %% ../nbs/01_router.ipynb #d4536717
 class DeadKernelError(RuntimeError):
     "The kernel died before it replied. `exit_code` is its process's, where that is known (negative: a signal)."
     def __init__(self, msg:str='The kernel died', exit_code:int|None=None):
@@ -35,7 +35,7 @@ class ClientClosedError(RuntimeError):
 class NoReplyError(RuntimeError):
     "The kernel is done with the request (it said *idle*), but its reply never came"
 
-# %% ../nbs/01_router.ipynb #da91f76f
+# %% ../nbs/01_router.ipynb #722c3a4d
 class _CoFuture(asyncio.Future):
     "A future that is also accepted where a coroutine is asked for"
     __slots__ = ()
@@ -43,7 +43,7 @@ class _CoFuture(asyncio.Future):
     def throw(self, typ, val=None, tb=None): raise typ if val is None else val
     def close(self): pass
 
-# %% ../nbs/01_router.ipynb #b5d80e87
+# %% ../nbs/01_router.ipynb #d07ea820
 class Request(_CoFuture):
     "One message sent to the kernel, and all that came back for it. `await` gives the reply message."
     __slots__ = ('msg','msg_id','channel','lane','keep','frames','reply','iopub','replied','idle','ended','complete',
@@ -74,7 +74,7 @@ class Request(_CoFuture):
         if res: self._finish(False)
         return res
 
-# %% ../nbs/01_router.ipynb #893a457b
+# %% ../nbs/01_router.ipynb #6f6ca8e9
 class _End(_CoFuture):
     "The future of a request's end"
     __slots__ = ('req',)
@@ -118,7 +118,7 @@ def _finish(self:Request, complete):
     self._tell()
     self.router = self.owner = None
 
-# %% ../nbs/01_router.ipynb #ba6e2ca3
+# %% ../nbs/01_router.ipynb #95602e57
 @patch
 def _tell(self:Request):
     listeners,self._listeners = self._listeners,None
@@ -139,7 +139,7 @@ async def __aiter__(self:Request):
         await news
     if self.done() and not isinstance(self.exception(), (NoReplyError,type(None))): raise copy(self.exception())
 
-# %% ../nbs/01_router.ipynb #080298ed
+# %% ../nbs/01_router.ipynb #72721e2b
 @patch
 def _call(self:Request, hook, msg):
     try:
@@ -168,7 +168,7 @@ def _end_failed(self:Request, e):
     _fail(self.wait(), e)
     self._finish(False)
 
-# %% ../nbs/01_router.ipynb #278162dd
+# %% ../nbs/01_router.ipynb #e73816bc
 class Unclaimed:
     "The messages of one `channel` that belong to no `Request`, oldest first, for one reader at a time"
     def __init__(self,
@@ -195,7 +195,7 @@ class Unclaimed:
             log.warning('Nobody reads the %s messages: the oldest are dropped, beyond %d messages or %d bytes', self.channel, self.maxlen, self.maxbytes)
         self.dropped += 1
 
-# %% ../nbs/01_router.ipynb #fc5cfa90
+# %% ../nbs/01_router.ipynb #d192c0c1
 @patch
 def pop(self:Unclaimed)->dict|None:
     "The oldest message, or `None`. What cannot be parsed is counted and skipped."
@@ -232,7 +232,7 @@ def fail(self:Unclaimed, exc:Exception|None):
     self.exc = exc
     if exc is not None and self.waiter is not None and not self.waiter.done(): self.waiter.set_result(None)
 
-# %% ../nbs/01_router.ipynb #642a9cb4
+# %% ../nbs/01_router.ipynb #98349304
 class Lane:
     "One shell's window: messages on the wire (`wire`, by id) and those that wait (`waiting`)"
     __slots__ = ('wire','waiting','withdrawn')
@@ -262,7 +262,7 @@ class Sent:
         self.msg,self.channel,self.msg_id = msg,channel,msg['header']['msg_id'] if expects_reply else None
         self.lane,self.frames,self.replied,self.idle,self.touched = None,None,False,False,0.
 
-# %% ../nbs/01_router.ipynb #30afba57
+# %% ../nbs/01_router.ipynb #13b22d56
 class Router:
     "Finds, for each message that comes, the request that it belongs to"
     def __init__(self,
@@ -274,7 +274,7 @@ class Router:
         on_settling:Callable[[],None]=lambda: None, # Called when a grace time begins, and none was running
         on_orphan:Callable[[dict],bool]=lambda msg: False, # Told of iopub messages that answer nobody; true: do not keep it
     ):
-        self.send,self.window,self.grace,self.on_settling,self.on_orphan,self.held = send,window,grace,on_settling,on_orphan,False
+        self.send,self.window,self.grace,self.on_settling,self.on_orphan,self.held,self.doomed = send,window,grace,on_settling,on_orphan,False,()
         self.table,self.lanes,self.settling,self.forgotten,self.stats = {},{},{},{},Counter()
         self.unclaimed = {o:Unclaimed(o, parse, maxlen) for o in ('shell','iopub','stdin','control')}
 
@@ -285,6 +285,7 @@ class Router:
         frames:list, # As it goes on the wire
         subshell_id:str|None=None, # The subshell that it is for
         timeout:float|None=None, # Seconds until it fails with `TimeoutError`
+        first:bool=False, # Put it on the wire now, whatever waits? (How we ask whether a kernel is ready.)
     ):
         "Register `req`, then put it on the wire, or in line where the window is full. Raises `ValueError` for an id in flight."
         if req.msg_id in self.table: raise ValueError(f'A request with the msg_id {req.msg_id!r} is already in flight')
@@ -295,7 +296,7 @@ class Router:
             req.router = self
             if timeout is not None: req._timer = req.get_loop().call_later(timeout, self._timed_out, req, timeout)
         if req.msg_id is not None: self.table[req.msg_id] = req
-        if self.held or lane.waiting or len(lane.wire)>=self.window:
+        if not first and (self.held or lane.waiting or len(lane.wire)>=self.window):
             req.frames = frames
             lane.waiting.append(req)
         else: self._put(lane, req, frames)
@@ -317,7 +318,7 @@ class Router:
             if frames is None: lane.withdrawn -= 1
             else: self._put(lane, req, frames)
 
-# %% ../nbs/01_router.ipynb #5c92f06a
+# %% ../nbs/01_router.ipynb #554873e1
 @patch
 def dispatch(self:Router,
     channel:str, # Where it came from: `shell`, `control`, `iopub` or `stdin`
@@ -369,7 +370,7 @@ def _late(self:Router, channel, msg_id):
         lane.release(msg_id)
         self._pump(lane)
 
-# %% ../nbs/01_router.ipynb #10697669
+# %% ../nbs/01_router.ipynb #1e03ff11
 @patch
 def claim(self:Router,
     msg_id:str|None, # The id of the request that the message answers
@@ -386,7 +387,7 @@ def claim(self:Router,
     self.unclaimed['iopub'].push(frames)
     return False
 
-# %% ../nbs/01_router.ipynb #c736bb49
+# %% ../nbs/01_router.ipynb #879b4cfb
 @patch
 def _settle(self:Router, req):
     if req.replied and req.idle: self._leave(req, True)
@@ -419,7 +420,7 @@ def expire(self:Router,
             self.stats['incomplete'] += 1
             self._leave(req, False)
 
-# %% ../nbs/01_router.ipynb #0b2dc161
+# %% ../nbs/01_router.ipynb #3d0529e1
 @patch
 def forget(self:Router, req:Request|Sent):
     "Take `req` out of the table: nobody waits for it any more"
@@ -440,23 +441,21 @@ def _timed_out(self:Router, req, timeout):
     else: _fail(req, e)
     req._finish(False)
 
-# %% ../nbs/01_router.ipynb #1442613b
+# %% ../nbs/01_router.ipynb #8ee6f79c
 @patch
 def fail_all(self:Router,
     exc:Exception, # What each waiter gets (a copy of its own)
-    sent_only:bool=False, # Spare those that wait in the client's window
+    before_hold:bool=False, # Only those that were there when `hold` was called?
 ):
     "Fail every request in the table"
-    spared = {}
-    for msg_id,req in list(self.table.items()):
-        if sent_only and req.frames is not None:
-            spared[msg_id] = req
-            continue
+    spared = {o:req for o,req in self.table.items() if before_hold and o not in self.doomed}
+    gone,self.table = self.table,spared
+    for msg_id,req in gone.items():
+        if msg_id in spared: continue
         req.frames = None
         if type(req) is Request:
             if not req.replied: _fail(req, copy(exc))
             req._finish(False)
-    self.table = spared
     self.settling.clear()
     self.forgotten.clear()
     for lane in self.lanes.values():
@@ -466,7 +465,7 @@ def fail_all(self:Router,
 @patch
 def hold(self:Router):
     "Put nothing on the wire until `open`: what is submitted waits, in order"
-    self.held = True
+    self.held,self.doomed = True,set(self.table)
 
 @patch
 def open(self:Router):
@@ -474,7 +473,7 @@ def open(self:Router):
     self.held = False
     for lane in list(self.lanes.values()): self._pump(lane)
 
-# %% ../nbs/01_router.ipynb #37b8727a
+# %% ../nbs/01_router.ipynb #656bdf6d
 def _stops(msg): # Does an error of this request abort those behind it?
     content = msg['content']
     return msg['header']['msg_type']=='execute_request' and content.get('stop_on_error', True) and not content.get('silent', False)
