@@ -19,7 +19,8 @@ print('fastcore', fastcore.__version__, '{LIB}', {LIB}.__version__, *names)
 
 def run(*cmd, **kwargs):
     "Run `cmd`; show its output and stop only when it fails."
-    res = subprocess.run([str(o) for o in cmd], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **kwargs)
+    res = subprocess.run([str(o) for o in cmd], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                         stderr=subprocess.STDOUT, text=True, **kwargs)
     if res.returncode: sys.exit(f'{res.stdout}\nfailed: {" ".join(map(str, cmd))}')
     return res.stdout
 
@@ -34,9 +35,10 @@ def check_contents(wheel: Path, sdist: Path):
     in_wheel = set(zipfile.ZipFile(wheel).namelist())
     with tarfile.open(sdist) as tar: in_sdist = {o.name.partition('/')[2] for o in tar.getmembers()}
     library = tracked(f'{LIB}/*.py') | {f'{LIB}/py.typed'}
-    project = library | tracked('nbs/*', 'tests/*.py', 'tools/*.py') | {'settings.ini', 'setup.py', 'pyproject.toml', 'README.md', 'LICENSE'}
+    project = library | tracked('nbs/*', 'tests/*.py', 'tools/*.py', 'settings.ini', 'setup.py', '*.toml', '*.md', 'LICENSE')
     extra = {o for o in in_wheel if not o.startswith(f'{LIB}-')} - library
-    for what, names in (('not in the wheel', library - in_wheel), ('too much in the wheel', extra), ('not in the sdist', project - in_sdist)):
+    wrong = {'not in the wheel': library - in_wheel, 'too much in the wheel': extra, 'not in the sdist': project - in_sdist}
+    for what, names in wrong.items():
         if names: sys.exit(f'{what}: {", ".join(sorted(names))}')
     print(f'{wheel.name} and {sdist.name} have what they should: {len(in_wheel)} and {len(in_sdist)} files')
 

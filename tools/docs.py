@@ -189,6 +189,8 @@ def main():
     pages = read_pages(docs)
     problems = [*check_links(docs, pages), *check_indices(docs, pages), *check_names(pages)]
     for o in dict.fromkeys(problems): print(o, file=sys.stderr)
+    if any('no anchor' in o for o in problems):
+        print('A method that is written inside its class gets an entry by `show_doc(Class.method)` in a cell.', file=sys.stderr)
     if problems: sys.exit(1)
     print(f'{len(pages)} pages in {docs.relative_to(ROOT)}/, all links good. Look: python -m http.server -d {docs.name}')
 

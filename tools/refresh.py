@@ -27,7 +27,8 @@ def never_run(path: Path) -> bool:
     from fastcore.basics import str2bool
     from nbdev.frontmatter import FrontmatterProc
     from nbdev.process import NBProcessor
-    return str2bool(getattr(NBProcessor(path, procs=FrontmatterProc, process=True).nb, 'frontmatter_', {}).get('skip_exec', False))
+    nb = NBProcessor(path, procs=FrontmatterProc, process=True).nb
+    return str2bool(getattr(nb, 'frontmatter_', {}).get('skip_exec', False))
 
 
 def run(path: Path) -> str:
@@ -72,7 +73,9 @@ def refresh(path: Path, check: bool) -> bool:
     old, new = path.read_text(encoding='utf-8'), refreshed(path)
     if new is None: return False
     if old == new: return True
-    if check: print(*difflib.unified_diff(old.splitlines(), new.splitlines(), f'{path}, saved', f'{path}, run', lineterm='', n=1), sep='\n')
+    if check:
+        diff = difflib.unified_diff(old.splitlines(), new.splitlines(), f'{path}, saved', f'{path}, run', lineterm='', n=1)
+        print(*diff, sep='\n')
     else:
         path.write_text(new, encoding='utf-8')
         print(f'{path}: changed')
