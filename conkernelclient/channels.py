@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['log', 'weakly', 'ConChannel', 'Monitor', 'Heartbeat']
 
-# %% ../nbs/02_channels.ipynb #65c30fa0
+# %% ../nbs/02_channels.ipynb #69b86cc1
 import asyncio,logging,time
 from queue import Empty
 from typing import Any,Callable
@@ -24,7 +24,7 @@ from .session import ConSession,readers
 
 log = logging.getLogger('conkernelclient')
 
-# %% ../nbs/02_channels.ipynb #a09920eb
+# %% ../nbs/02_channels.ipynb #98bb1049
 def weakly(
     method:Callable, # A bound method
 )->Callable: # Calls it for as long as its object lives
@@ -33,7 +33,7 @@ def weakly(
         if (m:=ref()) is not None: return m(*args)
     return call
 
-# %% ../nbs/02_channels.ipynb #7088dd68
+# %% ../nbs/02_channels.ipynb #6bfb90d8
 class ConChannel(AsyncZMQSocketChannel):
     "One socket of a kernel, read by the event loop, with jupyter_client's channel methods"
     batch = 64 # Messages to read in one turn of the loop
@@ -44,7 +44,7 @@ class ConChannel(AsyncZMQSocketChannel):
         loop:Any=None # Not used (jupyter_client's signature)
     ):
         super().__init__(socket, session, loop)
-        self.name = self.router = self._loop = self._task = self._lead = None
+        self.name = self.router = self._loop = self._task = None
         self._fast,self._looking,self._on_loop = True,False,None
         self._adopt(socket)
 
@@ -53,6 +53,7 @@ class ConChannel(AsyncZMQSocketChannel):
         self._shadow = zmq.Socket.shadow(socket.underlying)
         self._recv,self._send = self._shadow.recv,BackendSocket.send
         self._fd = self._shadow.get(zmq.FD)
+        self._lead = int(socket.type==zmq.SUB)   # frames before the delimiter: a topic, or none
 
     def attach(self,
         name:str, # `shell`, `control`, `iopub` or `stdin`
@@ -73,14 +74,14 @@ class ConChannel(AsyncZMQSocketChannel):
         except NotImplementedError: self._task = loop.create_task(_poll(weakly(self._drain), self.socket))
         self.look()
 
-# %% ../nbs/02_channels.ipynb #fa317f60
+# %% ../nbs/02_channels.ipynb #9ba3e088
 async def _poll(drain, socket):
     while not socket.closed:
         await socket.poll()
         drain()
         await asyncio.sleep(0)
 
-# %% ../nbs/02_channels.ipynb #da92e1ae
+# %% ../nbs/02_channels.ipynb #23cd11fc
 @patch
 def look(self:ConChannel):
     "Read what is there in the loop's next turn"
@@ -110,13 +111,14 @@ def backlog(self:ConChannel)->bool:
     "Is there something to read?"
     return self.socket is not None and bool(self._shadow.get(zmq.EVENTS) & zmq.POLLIN)
 
-# %% ../nbs/02_channels.ipynb #bcb3dcb4
+# %% ../nbs/02_channels.ipynb #e7cbf557
 @patch
 def _read(self:ConChannel):
     "The next message's frames. Raises `zmq.Again` when there is none."
-    recv,lead = self._recv,self._lead
-    if lead is None or not self._fast: return self._read_slowly([])
+    if not self._fast: return self._read_slowly([])
+    recv = self._recv
     frames = [recv(zmq.NOBLOCK)]
+    lead = 0 if frames[0]==DELIM else self._lead
     try:
         for _ in range(lead+4): frames.append(recv(zmq.NOBLOCK))
         last = recv(zmq.NOBLOCK, copy=False)
@@ -132,7 +134,6 @@ def _read_slowly(self:ConChannel, frames):
         frame = self._recv(zmq.NOBLOCK, copy=False)
         frames.append(frame.bytes)
         more = frame.more
-    if self._lead is None and DELIM in frames: self._lead = frames.index(DELIM)
     return frames
 
 @patch
@@ -144,7 +145,7 @@ def _realign(self:ConChannel, frames, more):
     rest = frames[begin:]
     return self._read_slowly(rest) if more else rest
 
-# %% ../nbs/02_channels.ipynb #06f617c0
+# %% ../nbs/02_channels.ipynb #564a0a69
 @patch
 def _handle(self:ConChannel, frames):
     router = self.router
@@ -160,7 +161,7 @@ def _handle(self:ConChannel, frames):
     try: router.dispatch(self.name, msg)
     except Exception: log.exception('Dispatching a %s on the %s channel failed', msg['msg_type'], self.name)
 
-# %% ../nbs/02_channels.ipynb #23be2aab
+# %% ../nbs/02_channels.ipynb #ab1a1e18
 @patch
 def put(self:ConChannel,
     frames:list # As `ConSession.frames` gives them
@@ -187,7 +188,7 @@ def send(self:ConChannel,
     sent = Sent(msg, self.name, expects_reply=msg['header']['msg_type'].endswith('_request'))
     self.router.submit(sent, frames, msg['header'].get('subshell_id'))
 
-# %% ../nbs/02_channels.ipynb #c6c7140a
+# %% ../nbs/02_channels.ipynb #47227160
 @patch
 async def get_msg(self:ConChannel,
     timeout:float|None=None # Seconds to wait; `None` for ever, 0 not at all
@@ -236,10 +237,10 @@ def reopen(self:ConChannel,
     "Go on with another socket: what was not yet delivered through the old one is dropped"
     self._let_go()
     self._adopt(socket)
-    self._lead,self._fast = None,True
+    self._fast = True
     self.start()
 
-# %% ../nbs/02_channels.ipynb #51a361bd
+# %% ../nbs/02_channels.ipynb #5f5e3b29
 class Monitor:
     "Calls `on_event` with the ZMQ event (`zmq.Event`) when the connection of a socket comes, goes or is refused"
     events = zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_CONNECT_RETRIED | zmq.EVENT_CLOSED | \
@@ -272,7 +273,7 @@ class Monitor:
         if not self.socket.closed: self.socket.disable_monitor()
         pair.close(linger=0)
 
-# %% ../nbs/02_channels.ipynb #0cd57dc0
+# %% ../nbs/02_channels.ipynb #48a9fc33
 class Heartbeat:
     "Asks the kernel once every `time_to_dead` seconds whether it is there. jupyter_client's `HBChannel`, without its thread."
     time_to_dead = 1.0
@@ -326,7 +327,7 @@ class Heartbeat:
             try: heard = bool(self._shadow.recv(zmq.NOBLOCK)) or heard
             except zmq.ZMQError: return heard
 
-# %% ../nbs/02_channels.ipynb #364febe5
+# %% ../nbs/02_channels.ipynb #1698bf4c
 @patch
 def pause(self:Heartbeat):
     "Ask no more, for now"
