@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['log', 'ConKernelClient', 'Starting', 'UnknownKernel', 'ConKernelManager', 'ConIOLoopKernelManager', 'run_kernel']
 
-# %% ../nbs/03_core.ipynb #aaf44c35
+# %% ../nbs/03_core.ipynb #503ab110
 import asyncio,logging,os,threading,time
 from contextlib import asynccontextmanager
 from functools import partial
@@ -19,15 +19,16 @@ from jupyter_client import AsyncKernelClient,AsyncKernelManager,KernelManager
 from jupyter_client.client import validate_string_dict
 from jupyter_client.connect import port_names
 from jupyter_client.kernelspec import KernelSpec,NoSuchKernel
+from jupyter_core.utils import ensure_async
 from traitlets import DottedObjectName,Float,Integer,Type,default
 
 from .channels import ConChannel,Heartbeat,Monitor,weakly
-from .router import ClientClosedError,DeadKernelError,KernelRestartedError,Request,Router,Sent
+from .router import ClientClosedError,DeadKernelError,KernelRestartedError,NoReplyError,Request,Router,Sent,prompt
 from .session import ConSession,apply_session_patch,own_session
 
 log = logging.getLogger('conkernelclient')
 
-# %% ../nbs/03_core.ipynb #d5df79cb
+# %% ../nbs/03_core.ipynb #862648f4
 _CHANNELS = 'shell','iopub','stdin','control'
 
 class ConKernelClient(AsyncKernelClient):
@@ -54,6 +55,7 @@ class ConKernelClient(AsyncKernelClient):
         self._state,self._loop,self._thread,self._chs,self._monitors = 'new',None,None,{},{}
         self._connected,self._trouble,self._welcome,self._exit_code = set(),{},None,None
         self._tasks,self._ready_task,self._grace_timer,self._info = set(),None,None,None
+        self._silent,self._kernel_session,self._watchers,self._told = False,None,[],'closed'
         self.router = Router(self._put, parse=self.session.deserialize, window=self.window, grace=self.grace,
                              maxlen=self.unclaimed, on_settling=weakly(self._settling), on_orphan=weakly(self._orphan))
 
@@ -73,7 +75,7 @@ class ConKernelClient(AsyncKernelClient):
             raise RuntimeError('This client belongs to another event loop (its channels were started there): make one for this loop with km.client()')
         return self._loop
 
-# %% ../nbs/03_core.ipynb #cd3e9bd6
+# %% ../nbs/03_core.ipynb #857a166e
 @patch
 def _create_connected_socket(self:ConKernelClient, channel, identity=None):
     opts = self.context.sockopts
@@ -84,7 +86,7 @@ def _create_connected_socket(self:ConKernelClient, channel, identity=None):
         opts.clear()
         opts.update(before)
 
-# %% ../nbs/03_core.ipynb #9362bf54
+# %% ../nbs/03_core.ipynb #b5b82057
 class Starting:
     "What `start_channels` returns: `await` it to have the client once its kernel is ready"
     def __init__(self, client): self.client = client
@@ -107,7 +109,9 @@ def start_channels(self:ConKernelClient,
         if wanted and name not in self._chs:
             self._chs[name] = getattr(self, f'{name}_channel')
             self._chs[name].attach(name, self.router, weakly(self._on_loop))
-    if self._state=='new': self._state,self._thread = 'starting',threading.get_ident()
+    if self._state=='new':
+        self._thread = threading.get_ident()
+        self._set('starting')
     if hb: self.hb_channel.on_change = weakly(self._heartbeat)
     AsyncKernelClient.start_channels(self, shell=shell, iopub=iopub, stdin=stdin, hb=hb, control=control)
     try: self._on_loop()
@@ -128,7 +132,7 @@ def _watch(self:ConKernelClient):
     for name,on_event in ('shell',self._shell_event),('iopub',self._iopub_event):
         if name in self._chs: self._monitors[name] = Monitor(self._chs[name].socket, on_event)
 
-# %% ../nbs/03_core.ipynb #b3d5f204
+# %% ../nbs/03_core.ipynb #09188bcb
 @patch
 def _spawn(self:ConKernelClient, coro):
     task = self._loop.create_task(coro)
@@ -159,7 +163,54 @@ async def _first(fut, timeout):
     finally: fut.remove_done_callback(wake)
     return fut.done()
 
-# %% ../nbs/03_core.ipynb #2b4f4d46
+# %% ../nbs/03_core.ipynb #68b91c7a
+@patch(as_prop=True)
+def status(self:ConKernelClient)->str:
+    "`starting`, `ready`, `busy`, `unresponsive`, `restarting`, `dead` or `closed`"
+    if self._state!='ready': return 'closed' if self._state=='new' else self._state
+    return 'unresponsive' if self._silent else 'busy' if self.router.busy else 'ready'
+
+@patch
+def _set(self:ConKernelClient, state):
+    self._state = state
+    self._changed()
+
+@patch
+def _changed(self:ConKernelClient):
+    status,told = self.status,self._told
+    if status==told: return
+    self._told = status
+    quiet = {status,told}<={'ready','busy'}
+    log.log(logging.DEBUG if quiet else logging.WARNING if status in ('dead','unresponsive') else logging.INFO, 'Kernel %s is %s', self.connection_file or self._make_url('shell'), status)
+    for f in list(self._watchers):
+        try: f(status)
+        except Exception: log.exception('A status callback failed')
+
+@patch
+def on_status(self:ConKernelClient,
+    callback:Callable[[str],Any] # Called with the new status, in the event loop
+)->Callable[[], None]: # Call it to be called no more
+    "Watch `status`"
+    self._watchers.append(callback)
+    self.router.on_activity = weakly(self._changed)
+    def remove():
+        if callback in self._watchers: self._watchers.remove(callback)
+        if not self._watchers: self.router.on_activity = None
+    return remove
+
+@patch
+async def wait_for_status(self:ConKernelClient,
+    *statuses:str, # Any of these will do
+    timeout:float|None=None # Seconds; `None`: for ever
+)->str: # The one that came
+    "Wait until `status` is one of `statuses`. Raises `TimeoutError`."
+    if self.status in statuses: return self.status
+    came = asyncio.get_running_loop().create_future()
+    remove = self.on_status(lambda o: o in statuses and not came.done() and came.set_result(o))
+    try: return await asyncio.wait_for(came, timeout)
+    finally: remove()
+
+# %% ../nbs/03_core.ipynb #88d0211a
 @patch
 def request(self:ConKernelClient,
     msg_type:str, # The protocol's name, such as `inspect_request`
@@ -205,7 +256,7 @@ def _ask(self:ConKernelClient, msg_type, content, reply=False, timeout=None, cha
 
 def _exit(code): return '' if code is None else f' (exit code {code})'
 
-# %% ../nbs/03_core.ipynb #27cc7318
+# %% ../nbs/03_core.ipynb #c85b6ac2
 @patch
 def execute(self:ConKernelClient,
     code:str, # Code in the kernel's language
@@ -230,7 +281,7 @@ def execute(self:ConKernelClient,
                    allow_stdin=self.allow_stdin if allow_stdin is None else allow_stdin, stop_on_error=stop_on_error)
     return self._ask('execute_request', content, reply, timeout, 'shell', msg_id, metadata, subshell_id, buffers)
 
-# %% ../nbs/03_core.ipynb #87b07b3a
+# %% ../nbs/03_core.ipynb #583b01fa
 @patch
 def complete(self:ConKernelClient,
     code:str, # The code in which to complete
@@ -277,7 +328,7 @@ def is_complete(self:ConKernelClient,
     "Ask whether `code` is complete, or wants another line"
     return self._ask('is_complete_request', dict(code=code), reply, timeout)
 
-# %% ../nbs/03_core.ipynb #29d9626f
+# %% ../nbs/03_core.ipynb #a1534e7d
 @patch
 def kernel_info(self:ConKernelClient,
     *, reply:bool=False, # Return what awaits the reply, instead of the id?
@@ -308,13 +359,13 @@ def shutdown(self:ConKernelClient,
 @patch
 def input(self:ConKernelClient,
     string:str, # The answer
-    parent:dict|None=None # The `input_request` that it answers
+    parent:dict|None=None # The `input_request` that it answers; inside a hook, by default, the one that the hook was called with
 ):
     "Answer the kernel's question"
     self._on_loop()
-    self._chs['stdin'].send(self.session.msg('input_reply', dict(value=string), parent=parent))
+    self._chs['stdin'].send(self.session.msg('input_reply', dict(value=string), parent=parent or prompt.get()))
 
-# %% ../nbs/03_core.ipynb #a2897e1e
+# %% ../nbs/03_core.ipynb #ef9699da
 @patch
 async def wait_for_ready(self:ConKernelClient,
     timeout:float|None=None # Seconds; `None`: for as long as it takes
@@ -341,10 +392,10 @@ async def _become_ready(self:ConKernelClient):
             probe.cancel()
     self._info = probe.reply['content']
     self._handle_kernel_info_reply(probe.reply)
-    self._state,self._exit_code = 'ready',None
+    self._exit_code,self._kernel_session = None,probe.reply['header'].get('session')
+    self._set('ready')
     for o in self.router.unclaimed.values(): o.fail(None)
     self.router.open()
-    log.info('Kernel is ready: %s', self._info.get('implementation'))
 
 @patch
 async def _probe(self:ConKernelClient):
@@ -357,7 +408,7 @@ async def _probe(self:ConKernelClient):
         if not await self._process_alive(): raise DeadKernelError(f'Kernel died before replying to kernel_info{_exit(await self._code())}', await self._code())
     req.cancel()
 
-# %% ../nbs/03_core.ipynb #387aa93a
+# %% ../nbs/03_core.ipynb #e5d0039e
 @patch
 def _not_ready(self:ConKernelClient, timeout):
     shell,bad = self._make_url('shell'),getattr(self.router, 'last_malformed', None)
@@ -374,7 +425,7 @@ def _orphan(self:ConKernelClient, msg):
     if msg['msg_type']=='iopub_welcome': self._welcome = msg
     return msg['msg_type']=='iopub_welcome' or msg['msg_type']=='status' and msg['content'].get('execution_state')=='starting'
 
-# %% ../nbs/03_core.ipynb #0aeef654
+# %% ../nbs/03_core.ipynb #bb2764a1
 @patch
 def _shell_event(self:ConKernelClient, event): self._event('shell', event)
 @patch
@@ -386,10 +437,13 @@ def _event(self:ConKernelClient, name, event):
     if event==zmq.EVENT_HANDSHAKE_SUCCEEDED:
         self._connected.add(name)
         if name=='shell' and self._state=='dead': self._back()
+        elif name=='shell' and self._state=='ready': self._fence()
     elif event==zmq.EVENT_DISCONNECTED:
         if name in self._connected: log.info('The %s connection broke', name)
-        elif 'curve' in str(self.curve_publickey and 'curve'): self._trouble['handshake'] = event
+        elif self.curve_publickey is not None: self._trouble['handshake'] = event
         self._connected.discard(name)
+        if name=='iopub':
+            for req in self.router.table.values(): req.gap = True     # some of its outputs may be lost
         if name=='shell' and self._state in ('ready','starting'): self._spawn(self._look_closer())
     elif event in (zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL, zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL, zmq.EVENT_HANDSHAKE_FAILED_AUTH):
         self._trouble['handshake'] = event
@@ -401,7 +455,7 @@ def _owner(self:ConKernelClient):
 @patch
 async def _process_alive(self:ConKernelClient):
     km = self._owner()
-    return True if km is None else await km._async_is_alive()   # the public name is synchronous in a `KernelManager`
+    return True if km is None else await ensure_async(km.is_alive())
 
 @patch
 async def _code(self:ConKernelClient):
@@ -429,10 +483,10 @@ async def _died(self:ConKernelClient):
     self._exit_code = code
     if km is not None and getattr(km, 'will_restart', False):
         self._kernel_restarting()
-        return self.router.fail_all(KernelRestartedError(f'The kernel died{_exit(code)} and is being restarted', code), before_hold=True)
-    self._state = 'dead'
-    log.log(logging.INFO if km is not None and km.shutting_down else logging.WARNING, 'The kernel died%s', _exit(code))
-    self._fail(DeadKernelError(f'The kernel died{_exit(code)}' if km is not None else 'The connection to the kernel broke, and nobody is there to connect to', code))
+        self.router.fail_all(KernelRestartedError(f'The kernel died{_exit(code)} and is being restarted', code), before_hold=True)
+    else:
+        self._fail(DeadKernelError(f'The kernel died{_exit(code)}' if km is not None else 'The connection to the kernel broke, and nobody is there to connect to', code))
+    self._reconnect()    # for when it comes back; and nothing meant for this kernel is to reach the next
 
 @patch
 def _drain(self:ConKernelClient):
@@ -441,6 +495,7 @@ def _drain(self:ConKernelClient):
 
 @patch
 def _fail(self:ConKernelClient, exc):
+    self._set('dead')
     self.router.fail_all(exc)
     self._loop.call_later(self.readers_grace, weakly(self._fail_readers), exc)
 
@@ -451,23 +506,47 @@ def _fail_readers(self:ConKernelClient, exc):
 
 @patch
 def _heartbeat(self:ConKernelClient, beating):
-    log.info('The heartbeat %s', 'beats again' if beating else 'is silent')
-    if not beating and self._state=='ready': self._spawn(self._look_closer())
+    self._silent = not beating
+    self._changed()
+    if not beating and self._state=='ready': self._spawn(self._while_silent())
 
-# %% ../nbs/03_core.ipynb #47dfe8b0
+@patch
+async def _while_silent(self:ConKernelClient):
+    while self._silent and self._state=='ready':
+        if not await self._process_alive(): return await self._died()
+        await asyncio.sleep(.5)
+
+# %% ../nbs/03_core.ipynb #21142c29
+@patch
+def _fence(self:ConKernelClient):
+    for (channel,subshell_id),lane in list(self.router.lanes.items()):
+        if lane.wire: self._spawn(self._fence_lane(channel, subshell_id, list(lane.wire)))
+
+@patch
+async def _fence_lane(self:ConKernelClient, channel, subshell_id, before):
+    msg = self._message('kernel_info_request', {}, channel, None, subshell_id, None)
+    fence = Request(msg, channel, loop=self._loop)
+    self.router.submit(fence, self.session.frames(msg), subshell_id, first=True)
+    try: reply = await fence
+    except RuntimeError: return
+    session = reply['header'].get('session')
+    if session==self._kernel_session: e = NoReplyError('The connection broke and came back: the reply was lost in between')
+    else: e = KernelRestartedError('The kernel was restarted')
+    self._kernel_session = session
+    self.router.fail_lost(before, e)
+
+# %% ../nbs/03_core.ipynb #b8ccf83d
 @patch
 def _kernel_restarting(self:ConKernelClient):
     if self._state in ('closed','new'): return
     if not self.router.held: self.router.hold()
-    self._state = 'restarting'
+    self._set('restarting')
 
 @patch
 def _kernel_restarted(self:ConKernelClient, error=None):
     if self._state in ('closed','new') or self._loop is None: return
     self._drain()
-    if error is not None:
-        self._state = 'dead'
-        return self._fail(DeadKernelError(f'The kernel could not be restarted: {error}'))
+    if error is not None: return self._fail(DeadKernelError(f'The kernel could not be restarted: {error}'))
     self.router.fail_all(KernelRestartedError('The kernel was restarted'), before_hold=True)
     for name in port_names: setattr(self, name, getattr(self.parent, name))
     self.curve_publickey,self.curve_secretkey = self.parent.curve_publickey,self.parent.curve_secretkey
@@ -490,23 +569,22 @@ def _reconnect(self:ConKernelClient):
 def _back(self:ConKernelClient):
     "There is a kernel again: become ready"
     if not self.router.held: self.router.hold()
-    self._state,self._welcome = 'restarting',None
+    self._welcome,self._silent = None,False
+    self._set('restarting')
     if self._ready_task is not None: self._ready_task.cancel()
     self._ready_task = self._spawn(self._return())
 
 @patch
 async def _return(self:ConKernelClient):
     try: await self._become_ready()
-    except DeadKernelError as e:
-        self._state = 'dead'
-        self._fail(e)
+    except DeadKernelError as e: self._fail(e)
 
-# %% ../nbs/03_core.ipynb #23ee2204
+# %% ../nbs/03_core.ipynb #acd23eb2
 @patch
 def stop_channels(self:ConKernelClient):
     "Close the channels; who still waits gets `ClientClosedError`. Harmless when called again."
     if self._state=='closed': return
-    self._state = 'closed'
+    self._set('closed')
     e = ClientClosedError('The channels were stopped before the reply came')
     self.router.fail_all(e)
     for o in self.router.unclaimed.values(): o.fail(e)
@@ -525,7 +603,7 @@ def __del__(self:ConKernelClient, base=AsyncKernelClient):   # (a default, for a
             for o in (*self._monitors.values(), *self._chs.values()): loop.call_soon_threadsafe(o.close)
     base.__del__(self)
 
-# %% ../nbs/03_core.ipynb #d665f7c5
+# %% ../nbs/03_core.ipynb #1f6cdc67
 @patch
 async def get_pubs(self:ConKernelClient,
     msg_id:str|None=None, # Only those of this request; by default, all that nobody has claimed
@@ -545,7 +623,7 @@ async def get_pubs(self:ConKernelClient,
         if o['parent_header'].get('msg_id')!=msg_id: queue.push(o)   # not ours: for the next reader
     return [o for o in res if o['parent_header'].get('msg_id')==msg_id]
 
-# %% ../nbs/03_core.ipynb #e1a08012
+# %% ../nbs/03_core.ipynb #8c21254e
 @patch
 async def execute_interactive(self:ConKernelClient,
     code:str, # Code in the kernel's language
@@ -579,7 +657,7 @@ def _kernel_output_hook(self:ConKernelClient):
     pub = ip.display_pub
     return partial(self._output_hook_kernel, pub.session, pub.pub_socket, pub.parent_header)
 
-# %% ../nbs/03_core.ipynb #15e6802f
+# %% ../nbs/03_core.ipynb #ca31ce60
 class UnknownKernel(NoSuchKernel):
     "No kernel of that name; the message lists those that there are"
     def __init__(self, name, known):
@@ -632,13 +710,21 @@ class ConKernelManager(AsyncKernelManager):
             raise
         for kc in clients: kc._kernel_restarted()
 
-# %% ../nbs/03_core.ipynb #756f2695
+# %% ../nbs/03_core.ipynb #e70991d1
 from jupyter_client.ioloop import AsyncIOLoopKernelManager
 
 class ConIOLoopKernelManager(ConKernelManager, AsyncIOLoopKernelManager):
     "A `ConKernelManager` that restarts a crashed kernel (`autorestart`) and connects with Tornado's streams, as servers ask for"
+    def start_restarter(self):
+        "Watch the kernel; when it has died too often, its clients are told that it is dead"
+        first = self._restarter is None
+        super().start_restarter()
+        if first: self.add_restart_callback(self._gave_up, 'dead')
 
-# %% ../nbs/03_core.ipynb #e4873c0d
+    def _gave_up(self):
+        for kc in list(self._clients): kc._kernel_restarted(error='it died too often')
+
+# %% ../nbs/03_core.ipynb #d74e508d
 @asynccontextmanager
 async def run_kernel(
     kernel_name:str='python3', # An installed kernel
