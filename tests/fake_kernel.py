@@ -52,8 +52,8 @@ An exception in a handler is raised again when the `with` block ends, so a mista
 A frozen kernel reads and sends nothing, but its operating system and libzmq still accept connections and bytes;
 to stop all of it, use the process and `SIGSTOP`.
 """
-import argparse, asyncio, errno, functools, heapq, hmac, inspect, itertools, json, os, re, shlex, shutil, signal, socket, sys
-import tempfile, threading, time, uuid
+import argparse, asyncio, errno, functools, heapq, hmac, inspect, itertools, json, os, re, shlex, shutil
+import signal, socket, sys, tempfile, threading, time, uuid
 from collections import Counter, deque
 from concurrent.futures import Future, TimeoutError as FutureTimeout
 from datetime import datetime, timezone
@@ -622,14 +622,14 @@ class FakeKernel:
                    parent=parent, mangle=mangle, metadata=metadata, buffers=buffers)
 
     def error(self, msg, ename='Error', evalue='as told', traceback=(), **how):
-        "Publish an error, reply with it, and abort what is queued behind unless the request said `stop_on_error=False`."
+        "Publish an error, reply with it, and abort what is queued behind unless it said `stop_on_error=False`."
         said = dict(ename=ename, evalue=evalue, traceback=list(traceback))
         self.publish(msg, 'error', said)
         self.reply(msg, 'error', execution_count=msg.count, **said, **how)
         if msg['content'].get('stop_on_error', True): self._soon(self._abort_behind, msg)
 
     def _abort_behind(self, msg):
-        "Mark the execute requests that wait in the shell of `msg`; ipykernel also aborts what came to its socket by now."
+        # What has come to the socket by now counts as queued, as in ipykernel.
         if 'shell' in self._sockets: self._read('shell', 10**6)
         for o in self._lanes.get(msg.subshell_id, Lane()).queue: o.aborted = o.msg_type == 'execute_request'
 
@@ -641,7 +641,7 @@ class FakeKernel:
         return fut
 
     def _told(self, msg):
-        """Hand an input_reply to the prompt it names. Jupyter_client's names none: then to the oldest of that client."""
+        "Hand an input_reply to the prompt it names; jupyter_client names none: then to the oldest of that client."
         ours = (o for o, (asked, _) in self._asked.items() if asked.idents == msg.idents)
         name = msg['parent_header'].get('msg_id')
         name = name if name in self._asked else next(ours, None)
@@ -652,7 +652,7 @@ class FakeKernel:
         self.raw('iopub', [topic, *frames] if topic else frames)
 
     def junk(self, msg, n=1):
-        "Send `n` messages that no client can use, on shell and iopub: each spoiler in turn, then for an unknown parent."
+        "Send `n` messages that no client can use, on shell and iopub: each spoiler in turn, then an unknown parent."
         kinds = [*SPOILERS, None]
         for i in range(int(n)):
             kind = kinds[i % len(kinds)]

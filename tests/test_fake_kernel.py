@@ -10,7 +10,6 @@ from queue import Empty
 
 import pytest, zmq
 from jupyter_client import AsyncKernelClient, AsyncKernelManager, BlockingKernelClient
-from jupyter_client.session import Session
 
 sys.path.insert(0, str(Path(__file__).parent))
 from fake_kernel import SPOILERS, FakeKernel, Wire, kernel_specs, words
@@ -259,7 +258,8 @@ def test_answers_from_the_test():
             fk.busy(o), fk.stream(o, f'late {o.code}'), fk.reply(o), fk.idle(o)
         replies = [kc.get_shell_msg(timeout=SOON) for _ in ids]
         assert [o['parent_header']['msg_id'] for o in replies] == ids[::-1]
-        assert [o['content']['text'] for o in traffic(kc)[1] if o['msg_type'] == 'stream'] == ['late c', 'late b', 'late a']
+        said = [o['content']['text'] for o in traffic(kc)[1] if o['msg_type'] == 'stream']
+        assert said == ['late c', 'late b', 'late a']
 
 
 def test_interrupt():
