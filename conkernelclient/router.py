@@ -6,7 +6,7 @@
 __all__ = ['log', 'prompt', 'DeadKernelError', 'KernelRestartedError', 'ClientClosedError', 'NoReplyError', 'Request',
            'Unclaimed', 'Lane', 'Sent', 'Router']
 
-# %% ../nbs/01_router.ipynb #61b31b91
+# %% ../nbs/01_router.ipynb #70d02968
 import asyncio,inspect,logging,time
 from collections import Counter,deque
 from contextvars import ContextVar
@@ -21,7 +21,7 @@ from jupyter_client.session import new_id
 log = logging.getLogger('conkernelclient')
 prompt = ContextVar('prompt', default=None)   # inside an `on_stdin` hook: the `input_request` that it is asked to answer
 
-# %% ../nbs/01_router.ipynb #cad2644c
+# %% ../nbs/01_router.ipynb #56603aa8
 class DeadKernelError(RuntimeError):
     "The kernel died before it replied. `exit_code` is its process's, where that is known (negative: a signal)."
     def __init__(self, msg:str='The kernel died', exit_code:int|None=None):
@@ -37,7 +37,7 @@ class ClientClosedError(RuntimeError):
 class NoReplyError(RuntimeError):
     "The kernel is done with the request (it said *idle*), but its reply never came"
 
-# %% ../nbs/01_router.ipynb #8cb475db
+# %% ../nbs/01_router.ipynb #8cb5e9d8
 class _CoFuture(asyncio.Future):
     "A future that is also accepted where a coroutine is asked for"
     __slots__ = ()
@@ -45,7 +45,7 @@ class _CoFuture(asyncio.Future):
     def throw(self, typ, val=None, tb=None): raise typ if val is None else val
     def close(self): pass
 
-# %% ../nbs/01_router.ipynb #ac370417
+# %% ../nbs/01_router.ipynb #ec059da3
 class Request(_CoFuture):
     "One message sent to the kernel, and all that came back for it. `await` gives the reply message."
     __slots__ = ('msg','msg_id','channel','lane','keep','frames','reply','iopub','replied','idle','ended','complete',
@@ -76,7 +76,7 @@ class Request(_CoFuture):
         if res: self._finish(False)
         return res
 
-# %% ../nbs/01_router.ipynb #833fdbac
+# %% ../nbs/01_router.ipynb #c4e4f655
 class _End(_CoFuture):
     "The future of a request's end"
     __slots__ = ('req',)
@@ -120,7 +120,7 @@ def _finish(self:Request, complete):
     self._tell()
     self.router = self.owner = None
 
-# %% ../nbs/01_router.ipynb #bad2b993
+# %% ../nbs/01_router.ipynb #097f6027
 @patch
 def _tell(self:Request):
     listeners,self._listeners = self._listeners,None
@@ -141,7 +141,7 @@ async def __aiter__(self:Request):
         await news
     if self.done() and not isinstance(self.exception(), (NoReplyError,type(None))): raise copy(self.exception())
 
-# %% ../nbs/01_router.ipynb #da7b22f3
+# %% ../nbs/01_router.ipynb #1f9d6296
 @patch
 def _call(self:Request, hook, msg):
     try:
@@ -170,7 +170,7 @@ def _end_failed(self:Request, e):
     _fail(self.wait(), e)
     self._finish(False)
 
-# %% ../nbs/01_router.ipynb #f6d11659
+# %% ../nbs/01_router.ipynb #76ef027c
 class Unclaimed:
     "The messages of one `channel` that belong to no `Request`, oldest first, for one reader at a time"
     def __init__(self,
@@ -185,26 +185,28 @@ class Unclaimed:
     def __len__(self): return len(self.items)
 
     def push(self, item:dict|list): # A message, or its frames
-        size = sum(map(len, item)) if type(item) is list else 0
-        self.items.append((item,size))
-        self.nbytes += size
+        size = 0
+        if type(item) is list:      # a tuple of bytes, unlike a list, is no work for the garbage collector
+            size,item = sum(map(len, item)),tuple(item)
+            self.nbytes += size
+        self.items.append((size,item) if size==0 else (size,*item))
         while len(self.items)>self.maxlen or self.nbytes>self.maxbytes and len(self.items)>1: self._drop()
         if self.waiter is not None and not self.waiter.done(): self.waiter.set_result(None)
 
     def _drop(self):
-        self.nbytes -= self.items.popleft()[1]
+        self.nbytes -= self.items.popleft()[0]
         if not self.dropped:
             log.warning('Nobody reads the %s messages: the oldest are dropped, beyond %d messages or %d bytes', self.channel, self.maxlen, self.maxbytes)
         self.dropped += 1
 
-# %% ../nbs/01_router.ipynb #a8f25697
+# %% ../nbs/01_router.ipynb #39d7d574
 @patch
 def pop(self:Unclaimed)->dict|None:
     "The oldest message, or `None`. What cannot be parsed is counted and skipped."
     while self.items:
-        item,size = self.items.popleft()
+        size,*item = self.items.popleft()
         self.nbytes -= size
-        if type(item) is dict: return item
+        if size==0: return item[0]
         try: return self.parse(item)
         except Exception as e:
             if not self.malformed: log.warning('Dropped a malformed %s message: %s', self.channel, e)
@@ -234,7 +236,7 @@ def fail(self:Unclaimed, exc:Exception|None):
     self.exc = exc
     if exc is not None and self.waiter is not None and not self.waiter.done(): self.waiter.set_result(None)
 
-# %% ../nbs/01_router.ipynb #dd8af0a0
+# %% ../nbs/01_router.ipynb #059f0817
 class Lane:
     "One shell's window: messages on the wire (`wire`, by id) and those that wait (`waiting`)"
     __slots__ = ('wire','waiting','withdrawn')
@@ -264,7 +266,7 @@ class Sent:
         self.msg,self.channel,self.msg_id = msg,channel,msg['header']['msg_id'] if expects_reply else None
         self.lane,self.frames,self.replied,self.idle,self.touched = None,None,False,False,0.
 
-# %% ../nbs/01_router.ipynb #aa954fdf
+# %% ../nbs/01_router.ipynb #3d9204f6
 class Router:
     "Finds, for each message that comes, the request that it belongs to"
     @property
@@ -327,7 +329,7 @@ class Router:
             if frames is None: lane.withdrawn -= 1
             else: self._put(lane, req, frames)
 
-# %% ../nbs/01_router.ipynb #6af81f5a
+# %% ../nbs/01_router.ipynb #fe8548dc
 @patch
 def dispatch(self:Router,
     channel:str, # Where it came from: `shell`, `control`, `iopub` or `stdin`
@@ -383,12 +385,12 @@ def _late(self:Router, channel, msg_id):
         lane.release(msg_id)
         self._pump(lane)
 
-# %% ../nbs/01_router.ipynb #ea16487d
+# %% ../nbs/01_router.ipynb #4b1eba76
 @patch
 def claim(self:Router,
     msg_id:str|None, # The id of the request that the message answers
     frames:list # The message's frames, from the signature on
-)->bool: # True where the message should be parsed now, and dispatched
+)->bool: # Should the message be parsed now, and dispatched?
     "Decide on an iopub message that is not yet parsed, and keep or drop it if it need not be"
     req = self.table.get(msg_id)
     if req is not None:
@@ -400,7 +402,7 @@ def claim(self:Router,
     self.unclaimed['iopub'].push(frames)
     return False
 
-# %% ../nbs/01_router.ipynb #c62dd0c3
+# %% ../nbs/01_router.ipynb #9b03284f
 @patch
 def _settle(self:Router, req):
     if req.replied and req.idle: self._leave(req, True)
@@ -433,7 +435,7 @@ def expire(self:Router,
             self.stats['incomplete'] += 1
             self._leave(req, False)
 
-# %% ../nbs/01_router.ipynb #fa1df049
+# %% ../nbs/01_router.ipynb #45e977c5
 @patch
 def forget(self:Router, req:Request|Sent):
     "Take `req` out of the table: nobody waits for it any more"
@@ -454,7 +456,7 @@ def _timed_out(self:Router, req, timeout):
     else: _fail(req, e)
     req._finish(False)
 
-# %% ../nbs/01_router.ipynb #57c5f16f
+# %% ../nbs/01_router.ipynb #f0a7a2db
 @patch
 def fail_all(self:Router,
     exc:Exception, # What each waiter gets (a copy of its own)
@@ -502,7 +504,7 @@ def open(self:Router):
     self.held = False
     for lane in list(self.lanes.values()): self._pump(lane)
 
-# %% ../nbs/01_router.ipynb #18e05031
+# %% ../nbs/01_router.ipynb #65476ae7
 def _stops(msg): # Does an error of this request abort those behind it?
     content = msg['content']
     return msg['header']['msg_type']=='execute_request' and content.get('stop_on_error', True) and not content.get('silent', False)
