@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['log', 'weakly', 'ConChannel', 'Monitor', 'Heartbeat']
 
-# %% ../nbs/02_channels.ipynb #4e3fa053
+# %% ../nbs/02_channels.ipynb #e27fd519
 import asyncio,logging,time
 from queue import Empty
 from typing import Any,Callable
@@ -24,7 +24,7 @@ from .session import ConSession,readers
 
 log = logging.getLogger('conkernelclient')
 
-# %% ../nbs/02_channels.ipynb #e8d7d680
+# %% ../nbs/02_channels.ipynb #db1a651f
 def weakly(
     method:Callable, # A bound method
 )->Callable: # Calls it for as long as its object lives
@@ -33,7 +33,7 @@ def weakly(
         if (m:=ref()) is not None: return m(*args)
     return call
 
-# %% ../nbs/02_channels.ipynb #0a98a9b5
+# %% ../nbs/02_channels.ipynb #10aa406c
 class ConChannel(AsyncZMQSocketChannel):
     "One socket of a kernel, read by the event loop, with jupyter_client's channel methods"
     batch = 64 # Messages to read in one turn of the loop
@@ -74,14 +74,14 @@ class ConChannel(AsyncZMQSocketChannel):
         except NotImplementedError: self._task = loop.create_task(_poll(weakly(self._drain), self.socket))
         self.look()
 
-# %% ../nbs/02_channels.ipynb #a1a1cf08
+# %% ../nbs/02_channels.ipynb #913b4284
 async def _poll(drain, socket):
     while not socket.closed:
         await socket.poll()
         drain()
         await asyncio.sleep(0)
 
-# %% ../nbs/02_channels.ipynb #30f2d59a
+# %% ../nbs/02_channels.ipynb #305d23f1
 @patch
 def look(self:ConChannel):
     "Read what is there in the loop's next turn"
@@ -111,7 +111,7 @@ def backlog(self:ConChannel)->bool:
     "Is there something to read?"
     return self.socket is not None and bool(self._shadow.get(zmq.EVENTS) & zmq.POLLIN)
 
-# %% ../nbs/02_channels.ipynb #0b9358d9
+# %% ../nbs/02_channels.ipynb #c1e81c02
 @patch
 def _read(self:ConChannel):
     "The next message's frames. Raises `zmq.Again` when there is none."
@@ -146,7 +146,7 @@ def _realign(self:ConChannel, frames, more):
     rest = frames[begin:]
     return self._read_slowly(rest) if more else rest
 
-# %% ../nbs/02_channels.ipynb #2183e2b3
+# %% ../nbs/02_channels.ipynb #d216bd58
 @patch
 def _handle(self:ConChannel, frames):
     router = self.router
@@ -163,7 +163,7 @@ def _handle(self:ConChannel, frames):
     try: router.dispatch(self.name, msg)
     except Exception: log.exception('Dispatching a %s on the %s channel failed', msg['msg_type'], self.name)
 
-# %% ../nbs/02_channels.ipynb #9561e02d
+# %% ../nbs/02_channels.ipynb #e0f3a48c
 @patch
 def put(self:ConChannel,
     frames:list # As `ConSession.frames` gives them
@@ -190,7 +190,7 @@ def send(self:ConChannel,
     sent = Sent(msg, self.name, expects_reply=msg['header']['msg_type'].endswith('_request'))
     self.router.submit(sent, frames, msg['header'].get('subshell_id'))
 
-# %% ../nbs/02_channels.ipynb #7e73457e
+# %% ../nbs/02_channels.ipynb #fc8ad6ce
 @patch
 async def get_msg(self:ConChannel,
     timeout:float|None=None # Seconds to wait; `None` for ever, 0 not at all
@@ -242,7 +242,7 @@ def reopen(self:ConChannel,
     self._fast = True
     self.start()
 
-# %% ../nbs/02_channels.ipynb #9e498f09
+# %% ../nbs/02_channels.ipynb #b19a9a33
 class Monitor:
     "Calls `on_event` with the ZMQ event (`zmq.Event`) when the connection of a socket comes, goes or is refused"
     events = zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_CONNECT_RETRIED | zmq.EVENT_CLOSED | \
@@ -264,7 +264,8 @@ class Monitor:
         while self._pair is not None:
             try: frames = self._shadow.recv_multipart(zmq.NOBLOCK)
             except zmq.ZMQError: return
-            self.on_event(parse_monitor_message(frames)['event'])
+            try: self.on_event(parse_monitor_message(frames)['event'])
+            except Exception: log.exception('Handling a monitor event failed')
 
     def close(self):
         "Stop watching. Call it before the socket is closed."
@@ -275,7 +276,7 @@ class Monitor:
         if not self.socket.closed: self.socket.disable_monitor()
         pair.close(linger=0)
 
-# %% ../nbs/02_channels.ipynb #e4d182d7
+# %% ../nbs/02_channels.ipynb #b49ff3fb
 class Heartbeat:
     "Asks the kernel once every `time_to_dead` seconds whether it is there. jupyter_client's `HBChannel`, without its thread."
     time_to_dead = 1.0
@@ -329,7 +330,7 @@ class Heartbeat:
             try: heard = bool(self._shadow.recv(zmq.NOBLOCK)) or heard
             except zmq.ZMQError: return heard
 
-# %% ../nbs/02_channels.ipynb #d26d4053
+# %% ../nbs/02_channels.ipynb #eebf48e3
 @patch
 def pause(self:Heartbeat):
     "Ask no more, for now"

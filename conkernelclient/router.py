@@ -6,7 +6,7 @@
 __all__ = ['log', 'prompt', 'DeadKernelError', 'KernelRestartedError', 'ClientClosedError', 'NoReplyError', 'Request',
            'Unclaimed', 'Lane', 'Sent', 'Router']
 
-# %% ../nbs/01_router.ipynb #70d02968
+# %% ../nbs/01_router.ipynb #be0fe84c
 import asyncio,inspect,logging,time
 from collections import Counter,deque
 from contextvars import ContextVar
@@ -21,7 +21,7 @@ from jupyter_client.session import new_id
 log = logging.getLogger('conkernelclient')
 prompt = ContextVar('prompt', default=None)   # inside an `on_stdin` hook: the `input_request` that it is asked to answer
 
-# %% ../nbs/01_router.ipynb #56603aa8
+# %% ../nbs/01_router.ipynb #b07d5ca1
 class DeadKernelError(RuntimeError):
     "The kernel died before it replied. `exit_code` is its process's, where that is known (negative: a signal)."
     def __init__(self, msg:str='The kernel died', exit_code:int|None=None):
@@ -37,7 +37,7 @@ class ClientClosedError(RuntimeError):
 class NoReplyError(RuntimeError):
     "The kernel is done with the request (it said *idle*), but its reply never came"
 
-# %% ../nbs/01_router.ipynb #8cb5e9d8
+# %% ../nbs/01_router.ipynb #8edba213
 class _CoFuture(asyncio.Future):
     "A future that is also accepted where a coroutine is asked for"
     __slots__ = ()
@@ -45,7 +45,7 @@ class _CoFuture(asyncio.Future):
     def throw(self, typ, val=None, tb=None): raise typ if val is None else val
     def close(self): pass
 
-# %% ../nbs/01_router.ipynb #ec059da3
+# %% ../nbs/01_router.ipynb #e29ec7a9
 class Request(_CoFuture):
     "One message sent to the kernel, and all that came back for it. `await` gives the reply message."
     __slots__ = ('msg','msg_id','channel','lane','keep','frames','reply','iopub','replied','idle','ended','complete',
@@ -76,7 +76,7 @@ class Request(_CoFuture):
         if res: self._finish(False)
         return res
 
-# %% ../nbs/01_router.ipynb #c4e4f655
+# %% ../nbs/01_router.ipynb #74ff2a6e
 class _End(_CoFuture):
     "The future of a request's end"
     __slots__ = ('req',)
@@ -120,7 +120,7 @@ def _finish(self:Request, complete):
     self._tell()
     self.router = self.owner = None
 
-# %% ../nbs/01_router.ipynb #097f6027
+# %% ../nbs/01_router.ipynb #47f39eb0
 @patch
 def _tell(self:Request):
     listeners,self._listeners = self._listeners,None
@@ -141,7 +141,7 @@ async def __aiter__(self:Request):
         await news
     if self.done() and not isinstance(self.exception(), (NoReplyError,type(None))): raise copy(self.exception())
 
-# %% ../nbs/01_router.ipynb #1f9d6296
+# %% ../nbs/01_router.ipynb #0e08e199
 @patch
 def _call(self:Request, hook, msg):
     try:
@@ -170,7 +170,7 @@ def _end_failed(self:Request, e):
     _fail(self.wait(), e)
     self._finish(False)
 
-# %% ../nbs/01_router.ipynb #76ef027c
+# %% ../nbs/01_router.ipynb #e494206f
 class Unclaimed:
     "The messages of one `channel` that belong to no `Request`, oldest first, for one reader at a time"
     def __init__(self,
@@ -199,7 +199,7 @@ class Unclaimed:
             log.warning('Nobody reads the %s messages: the oldest are dropped, beyond %d messages or %d bytes', self.channel, self.maxlen, self.maxbytes)
         self.dropped += 1
 
-# %% ../nbs/01_router.ipynb #39d7d574
+# %% ../nbs/01_router.ipynb #67195f81
 @patch
 def pop(self:Unclaimed)->dict|None:
     "The oldest message, or `None`. What cannot be parsed is counted and skipped."
@@ -236,7 +236,7 @@ def fail(self:Unclaimed, exc:Exception|None):
     self.exc = exc
     if exc is not None and self.waiter is not None and not self.waiter.done(): self.waiter.set_result(None)
 
-# %% ../nbs/01_router.ipynb #059f0817
+# %% ../nbs/01_router.ipynb #b8892bbd
 class Lane:
     "One shell's window: messages on the wire (`wire`, by id) and those that wait (`waiting`)"
     __slots__ = ('wire','waiting','withdrawn')
@@ -260,13 +260,13 @@ class Lane:
 
 class Sent:
     "Stands in the table for a message whose reply goes to the unclaimed queue, or that has none (`msg_id` is then `None`)"
-    __slots__ = ('msg','msg_id','channel','lane','frames','replied','idle','touched')
+    __slots__ = ('msg','msg_id','channel','lane','frames','replied','idle','touched','gap')
     keep = False
     def __init__(self, msg, channel, expects_reply=True):
         self.msg,self.channel,self.msg_id = msg,channel,msg['header']['msg_id'] if expects_reply else None
-        self.lane,self.frames,self.replied,self.idle,self.touched = None,None,False,False,0.
+        self.lane,self.frames,self.replied,self.idle,self.gap,self.touched = None,None,False,False,False,0.
 
-# %% ../nbs/01_router.ipynb #3d9204f6
+# %% ../nbs/01_router.ipynb #534f3c8d
 class Router:
     "Finds, for each message that comes, the request that it belongs to"
     @property
@@ -329,7 +329,7 @@ class Router:
             if frames is None: lane.withdrawn -= 1
             else: self._put(lane, req, frames)
 
-# %% ../nbs/01_router.ipynb #fe8548dc
+# %% ../nbs/01_router.ipynb #6473dc0c
 @patch
 def dispatch(self:Router,
     channel:str, # Where it came from: `shell`, `control`, `iopub` or `stdin`
@@ -385,7 +385,7 @@ def _late(self:Router, channel, msg_id):
         lane.release(msg_id)
         self._pump(lane)
 
-# %% ../nbs/01_router.ipynb #4b1eba76
+# %% ../nbs/01_router.ipynb #b267a9e7
 @patch
 def claim(self:Router,
     msg_id:str|None, # The id of the request that the message answers
@@ -402,7 +402,7 @@ def claim(self:Router,
     self.unclaimed['iopub'].push(frames)
     return False
 
-# %% ../nbs/01_router.ipynb #9b03284f
+# %% ../nbs/01_router.ipynb #d21d95a3
 @patch
 def _settle(self:Router, req):
     if req.replied and req.idle: self._leave(req, True)
@@ -435,7 +435,7 @@ def expire(self:Router,
             self.stats['incomplete'] += 1
             self._leave(req, False)
 
-# %% ../nbs/01_router.ipynb #45e977c5
+# %% ../nbs/01_router.ipynb #a263eac9
 @patch
 def forget(self:Router, req:Request|Sent):
     "Take `req` out of the table: nobody waits for it any more"
@@ -456,7 +456,7 @@ def _timed_out(self:Router, req, timeout):
     else: _fail(req, e)
     req._finish(False)
 
-# %% ../nbs/01_router.ipynb #f0a7a2db
+# %% ../nbs/01_router.ipynb #cd6719f7
 @patch
 def fail_all(self:Router,
     exc:Exception, # What each waiter gets (a copy of its own)
@@ -487,6 +487,7 @@ def fail_lost(self:Router,
         if req is None or req.replied: continue
         del self.table[req.msg_id]
         self.settling.pop(req.msg_id, None)
+        if req.frames is not None: req.lane.withdraw(req)
         req.lane.release(req.msg_id)
         if type(req) is Request:
             _fail(req, copy(exc))
@@ -504,7 +505,7 @@ def open(self:Router):
     self.held = False
     for lane in list(self.lanes.values()): self._pump(lane)
 
-# %% ../nbs/01_router.ipynb #65476ae7
+# %% ../nbs/01_router.ipynb #1fb85a77
 def _stops(msg): # Does an error of this request abort those behind it?
     content = msg['content']
     return msg['header']['msg_type']=='execute_request' and content.get('stop_on_error', True) and not content.get('silent', False)
