@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['log', 'weakly', 'ConChannel', 'Monitor', 'Heartbeat']
 
-# %% ../nbs/02_channels.ipynb #e27fd519
+# %% ../nbs/02_channels.ipynb #f89c376a
 import asyncio,logging,time
 from queue import Empty
 from typing import Any,Callable
@@ -24,7 +24,7 @@ from .session import ConSession,readers
 
 log = logging.getLogger('conkernelclient')
 
-# %% ../nbs/02_channels.ipynb #db1a651f
+# %% ../nbs/02_channels.ipynb #436bab6b
 def weakly(
     method:Callable, # A bound method
 )->Callable: # Calls it for as long as its object lives
@@ -33,7 +33,7 @@ def weakly(
         if (m:=ref()) is not None: return m(*args)
     return call
 
-# %% ../nbs/02_channels.ipynb #10aa406c
+# %% ../nbs/02_channels.ipynb #310e6bfd
 class ConChannel(AsyncZMQSocketChannel):
     "One socket of a kernel, read by the event loop, with jupyter_client's channel methods"
     batch = 64 # Messages to read in one turn of the loop
@@ -74,14 +74,14 @@ class ConChannel(AsyncZMQSocketChannel):
         except NotImplementedError: self._task = loop.create_task(_poll(weakly(self._drain), self.socket))
         self.look()
 
-# %% ../nbs/02_channels.ipynb #913b4284
+# %% ../nbs/02_channels.ipynb #a09a1963
 async def _poll(drain, socket):
     while not socket.closed:
         await socket.poll()
         drain()
         await asyncio.sleep(0)
 
-# %% ../nbs/02_channels.ipynb #305d23f1
+# %% ../nbs/02_channels.ipynb #1fa1b1f8
 @patch
 def look(self:ConChannel):
     "Read what is there in the loop's next turn"
@@ -108,10 +108,12 @@ def _drain(self:ConChannel):
 
 @patch
 def backlog(self:ConChannel)->bool:
-    "Is there something to read?"
-    return self.socket is not None and bool(self._shadow.get(zmq.EVENTS) & zmq.POLLIN)
+    "Is there something to read? (Asking takes the signal away, so it will be read.)"
+    if self.socket is None or not self._shadow.get(zmq.EVENTS) & zmq.POLLIN: return False
+    self.look()
+    return True
 
-# %% ../nbs/02_channels.ipynb #c1e81c02
+# %% ../nbs/02_channels.ipynb #c9f089e2
 @patch
 def _read(self:ConChannel):
     "The next message's frames. Raises `zmq.Again` when there is none."
@@ -146,14 +148,16 @@ def _realign(self:ConChannel, frames, more):
     rest = frames[begin:]
     return self._read_slowly(rest) if more else rest
 
-# %% ../nbs/02_channels.ipynb #d216bd58
+# %% ../nbs/02_channels.ipynb #bdd0376f
 @patch
 def _handle(self:ConChannel, frames):
     router = self.router
     try:
         del frames[:frames.index(DELIM)+1]
         session = self.session
-        if self.name=='iopub' and not router.claim(session.parent_of(frames[2]).get('msg_id'), frames): return
+        if self.name=='iopub':
+            parent = session.parent_of(frames[2])
+            if not router.claim(parent.get('msg_id') if type(parent) is dict else None, frames): return
         msg = session.deserialize(frames)
     except Exception as e:
         if not router.stats['malformed']: log.warning('Dropped a malformed message on the %s channel: %s', self.name, e)
@@ -163,7 +167,7 @@ def _handle(self:ConChannel, frames):
     try: router.dispatch(self.name, msg)
     except Exception: log.exception('Dispatching a %s on the %s channel failed', msg['msg_type'], self.name)
 
-# %% ../nbs/02_channels.ipynb #e0f3a48c
+# %% ../nbs/02_channels.ipynb #1de7afc2
 @patch
 def put(self:ConChannel,
     frames:list # As `ConSession.frames` gives them
@@ -190,7 +194,7 @@ def send(self:ConChannel,
     sent = Sent(msg, self.name, expects_reply=msg['header']['msg_type'].endswith('_request'))
     self.router.submit(sent, frames, msg['header'].get('subshell_id'))
 
-# %% ../nbs/02_channels.ipynb #fc8ad6ce
+# %% ../nbs/02_channels.ipynb #856f0e48
 @patch
 async def get_msg(self:ConChannel,
     timeout:float|None=None # Seconds to wait; `None` for ever, 0 not at all
@@ -242,7 +246,7 @@ def reopen(self:ConChannel,
     self._fast = True
     self.start()
 
-# %% ../nbs/02_channels.ipynb #b19a9a33
+# %% ../nbs/02_channels.ipynb #2f54f9e0
 class Monitor:
     "Calls `on_event` with the ZMQ event (`zmq.Event`) when the connection of a socket comes, goes or is refused"
     events = zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_CONNECT_RETRIED | zmq.EVENT_CLOSED | \
@@ -276,7 +280,7 @@ class Monitor:
         if not self.socket.closed: self.socket.disable_monitor()
         pair.close(linger=0)
 
-# %% ../nbs/02_channels.ipynb #b49ff3fb
+# %% ../nbs/02_channels.ipynb #985cd489
 class Heartbeat:
     "Asks the kernel once every `time_to_dead` seconds whether it is there. jupyter_client's `HBChannel`, without its thread."
     time_to_dead = 1.0
@@ -330,7 +334,7 @@ class Heartbeat:
             try: heard = bool(self._shadow.recv(zmq.NOBLOCK)) or heard
             except zmq.ZMQError: return heard
 
-# %% ../nbs/02_channels.ipynb #eebf48e3
+# %% ../nbs/02_channels.ipynb #09c848c9
 @patch
 def pause(self:Heartbeat):
     "Ask no more, for now"

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['readers', 'apply_session_patch', 'ConSession', 'own_session']
 
-# %% ../nbs/00_session.ipynb #d4f2cb6b
+# %% ../nbs/00_session.ipynb #5a65996a
 import os
 from collections import deque
 from weakref import WeakValueDictionary
@@ -20,7 +20,7 @@ from jupyter_client.jsonutil import extract_dates
 from jupyter_client.session import DELIM,Session,new_id
 from traitlets import observe
 
-# %% ../nbs/00_session.ipynb #b87b2e85
+# %% ../nbs/00_session.ipynb #0e66186d
 readers = WeakValueDictionary()   # by a socket's address: who reads it, where that is one of our channels
 
 def apply_session_patch():
@@ -37,7 +37,7 @@ def apply_session_patch():
     send.looks_again,send.__wrapped__,send.__doc__ = True,stock,stock.__doc__
     Session.send = send
 
-# %% ../nbs/00_session.ipynb #8105a182
+# %% ../nbs/00_session.ipynb #06f25a53
 def _with_dates(
     header:dict, # A header as it was unpacked; its date is replaced
 )->dict: # The header, with strings that are dates as `datetime`, as `extract_dates` gives
@@ -50,7 +50,7 @@ def _with_dates(
         elif v is not None and type(v) is not int: return extract_dates(header)
     return header
 
-# %% ../nbs/00_session.ipynb #5108f1af
+# %% ../nbs/00_session.ipynb #4ea3d2b8
 class ConSession(Session):
     "A `Session` that builds, signs, checks and parses the same messages as jupyter_client's, for less"
 
@@ -89,7 +89,7 @@ class ConSession(Session):
         key = key.ljust(size, b'\0')
         self._inner,self._outer = mod(bytes(b^0x36 for b in key)),mod(bytes(b^0x5c for b in key))
 
-# %% ../nbs/00_session.ipynb #1f5bf8fe
+# %% ../nbs/00_session.ipynb #b39f9318
 @patch
 def sign(self:ConSession,
     msg_list:list # The four frames that are signed: header, parent header, metadata, content
@@ -102,7 +102,7 @@ def sign(self:ConSession,
     outer.update(inner.digest())
     return outer.hexdigest().encode()
 
-# %% ../nbs/00_session.ipynb #a6d83fd0
+# %% ../nbs/00_session.ipynb #b1608022
 @patch
 def msg_header(self:ConSession,
     msg_type:str # The protocol's name for the message, such as `execute_request`
@@ -123,7 +123,7 @@ def msg(self:ConSession,
                 parent_header={} if parent is None else jc.extract_header(parent),
                 content={} if content is None else content, metadata={**self._metadata, **metadata} if metadata else self._metadata.copy())
 
-# %% ../nbs/00_session.ipynb #56396515
+# %% ../nbs/00_session.ipynb #cd08a94e
 @patch
 def serialize(self:ConSession,
     msg:dict, # A message as `msg` builds it
@@ -150,7 +150,7 @@ def frames(self:ConSession,
         res.append(b)
     return res
 
-# %% ../nbs/00_session.ipynb #65f6f6f3
+# %% ../nbs/00_session.ipynb #17ba3829
 @patch
 def _check(self:ConSession, msg_list, remember=True):
     signature,seen = msg_list[0],self._seen
@@ -163,7 +163,7 @@ def _check(self:ConSession, msg_list, remember=True):
         self._order.append(signature)
         if len(self._order)>self._window: seen.discard(self._order.popleft())
 
-# %% ../nbs/00_session.ipynb #8b956f55
+# %% ../nbs/00_session.ipynb #71fccb2b
 @patch
 def parent_of(self:ConSession,
     frame:bytes # The packed parent header
@@ -171,7 +171,9 @@ def parent_of(self:ConSession,
     "The parent header in `frame`, parsed once for all messages that carry it"
     res = self._parents.get(frame)
     if res is None:
-        res = _with_dates(jc.orjson_unpacker(frame))
+        res = jc.orjson_unpacker(frame)
+        if type(res) is not dict: return extract_dates(res)
+        res = _with_dates(res)
         if len(self._parents)>=512: self._parents.clear()
         if len(frame)<4096: self._parents[frame] = res
     return res
@@ -191,13 +193,13 @@ def deserialize(self:ConSession,
     msg_id,msg_type = header['msg_id'],header['msg_type']
     parent = self.parent_of(msg_list[2])
     msg = dict(header=_with_dates(header), msg_id=msg_id, msg_type=msg_type,
-               parent_header=parent.copy() if parent else {}, metadata=unpack(msg_list[3]),
+               parent_header=parent.copy() if type(parent) is dict else parent, metadata=unpack(msg_list[3]),
                content=unpack(msg_list[4]) if content else msg_list[4],
                buffers=[memoryview(b) for b in msg_list[5:]] if len(msg_list)>5 else [])
     version = header.get('version')
     return msg if type(version) is str and version[:2]=='5.' and 'date' in header else adapt(msg)
 
-# %% ../nbs/00_session.ipynb #13f32fb5
+# %% ../nbs/00_session.ipynb #d085188a
 def own_session(
     session:Session, # Whose key, scheme, user name, packers, … to take
     keep_id:bool=False # Keep its id too?
