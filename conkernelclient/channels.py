@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['log', 'weakly', 'ConChannel', 'Monitor', 'Heartbeat']
 
-# %% ../nbs/02_channels.ipynb #f89c376a
+# %% ../nbs/02_channels.ipynb #7308e5ae
 import asyncio,logging,time
 from queue import Empty
 from typing import Any,Callable
@@ -24,7 +24,7 @@ from .session import ConSession,readers
 
 log = logging.getLogger('conkernelclient')
 
-# %% ../nbs/02_channels.ipynb #436bab6b
+# %% ../nbs/02_channels.ipynb #7b8327a6
 def weakly(
     method:Callable, # A bound method
 )->Callable: # Calls it for as long as its object lives
@@ -33,7 +33,7 @@ def weakly(
         if (m:=ref()) is not None: return m(*args)
     return call
 
-# %% ../nbs/02_channels.ipynb #310e6bfd
+# %% ../nbs/02_channels.ipynb #6fad36b9
 class ConChannel(AsyncZMQSocketChannel):
     "One socket of a kernel, read by the event loop, with jupyter_client's channel methods"
     batch = 64 # Messages to read in one turn of the loop
@@ -74,14 +74,14 @@ class ConChannel(AsyncZMQSocketChannel):
         except NotImplementedError: self._task = loop.create_task(_poll(weakly(self._drain), self.socket))
         self.look()
 
-# %% ../nbs/02_channels.ipynb #a09a1963
+# %% ../nbs/02_channels.ipynb #286b8fff
 async def _poll(drain, socket):
     while not socket.closed:
         await socket.poll()
         drain()
         await asyncio.sleep(0)
 
-# %% ../nbs/02_channels.ipynb #1fa1b1f8
+# %% ../nbs/02_channels.ipynb #aa9992a4
 @patch
 def look(self:ConChannel):
     "Read what is there in the loop's next turn"
@@ -113,7 +113,7 @@ def backlog(self:ConChannel)->bool:
     self.look()
     return True
 
-# %% ../nbs/02_channels.ipynb #c9f089e2
+# %% ../nbs/02_channels.ipynb #9c60691d
 @patch
 def _read(self:ConChannel):
     "The next message's frames. Raises `zmq.Again` when there is none."
@@ -148,7 +148,7 @@ def _realign(self:ConChannel, frames, more):
     rest = frames[begin:]
     return self._read_slowly(rest) if more else rest
 
-# %% ../nbs/02_channels.ipynb #bdd0376f
+# %% ../nbs/02_channels.ipynb #2381ebad
 @patch
 def _handle(self:ConChannel, frames):
     router = self.router
@@ -167,7 +167,7 @@ def _handle(self:ConChannel, frames):
     try: router.dispatch(self.name, msg)
     except Exception: log.exception('Dispatching a %s on the %s channel failed', msg['msg_type'], self.name)
 
-# %% ../nbs/02_channels.ipynb #1de7afc2
+# %% ../nbs/02_channels.ipynb #4bb5623a
 @patch
 def put(self:ConChannel,
     frames:list # As `ConSession.frames` gives them
@@ -194,7 +194,7 @@ def send(self:ConChannel,
     sent = Sent(msg, self.name, expects_reply=msg['header']['msg_type'].endswith('_request'))
     self.router.submit(sent, frames, msg['header'].get('subshell_id'))
 
-# %% ../nbs/02_channels.ipynb #856f0e48
+# %% ../nbs/02_channels.ipynb #9acfdeec
 @patch
 async def get_msg(self:ConChannel,
     timeout:float|None=None # Seconds to wait; `None` for ever, 0 not at all
@@ -246,7 +246,7 @@ def reopen(self:ConChannel,
     self._fast = True
     self.start()
 
-# %% ../nbs/02_channels.ipynb #2f54f9e0
+# %% ../nbs/02_channels.ipynb #5440ebc7
 class Monitor:
     "Calls `on_event` with the ZMQ event (`zmq.Event`) when the connection of a socket comes, goes or is refused"
     events = zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_CONNECT_RETRIED | zmq.EVENT_CLOSED | \
@@ -280,7 +280,7 @@ class Monitor:
         if not self.socket.closed: self.socket.disable_monitor()
         pair.close(linger=0)
 
-# %% ../nbs/02_channels.ipynb #985cd489
+# %% ../nbs/02_channels.ipynb #0eeb4ffc
 class Heartbeat:
     "Asks the kernel once every `time_to_dead` seconds whether it is there. jupyter_client's `HBChannel`, without its thread."
     time_to_dead = 1.0
@@ -334,7 +334,7 @@ class Heartbeat:
             try: heard = bool(self._shadow.recv(zmq.NOBLOCK)) or heard
             except zmq.ZMQError: return heard
 
-# %% ../nbs/02_channels.ipynb #09c848c9
+# %% ../nbs/02_channels.ipynb #8c640264
 @patch
 def pause(self:Heartbeat):
     "Ask no more, for now"

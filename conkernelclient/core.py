@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['log', 'ConKernelClient', 'Starting', 'UnknownKernel', 'ConKernelManager', 'ConIOLoopKernelManager', 'run_kernel']
 
-# %% ../nbs/03_core.ipynb #fdbb7edb
-import asyncio,logging,os,threading,time
+# %% ../nbs/03_core.ipynb #f469c188
+import asyncio,logging,sys,threading,time
 from contextlib import asynccontextmanager
 from functools import partial
 from queue import Empty
@@ -18,6 +18,7 @@ from fastcore.basics import patch
 from jupyter_client import AsyncKernelClient,AsyncKernelManager,KernelManager
 from jupyter_client.client import validate_string_dict
 from jupyter_client.connect import port_names
+from jupyter_client.ioloop import AsyncIOLoopKernelManager
 from jupyter_client.kernelspec import KernelSpec,NoSuchKernel
 from jupyter_core.utils import ensure_async
 from traitlets import DottedObjectName,Float,Integer,Type,default
@@ -28,7 +29,7 @@ from .session import ConSession,apply_session_patch,own_session
 
 log = logging.getLogger('conkernelclient')
 
-# %% ../nbs/03_core.ipynb #d8a2c65b
+# %% ../nbs/03_core.ipynb #3b706422
 _CHANNELS = 'shell','iopub','stdin','control'
 
 class ConKernelClient(AsyncKernelClient):
@@ -75,7 +76,7 @@ class ConKernelClient(AsyncKernelClient):
             raise RuntimeError('This client belongs to another event loop (its channels were started there): make one for this loop with km.client()')
         return self._loop
 
-# %% ../nbs/03_core.ipynb #4c53e520
+# %% ../nbs/03_core.ipynb #47a07165
 @patch
 def _create_connected_socket(self:ConKernelClient, channel, identity=None):
     opts = self.context.sockopts
@@ -86,7 +87,7 @@ def _create_connected_socket(self:ConKernelClient, channel, identity=None):
         opts.clear()
         opts.update(before)
 
-# %% ../nbs/03_core.ipynb #b59c1a41
+# %% ../nbs/03_core.ipynb #6cb73622
 class Starting:
     "What `start_channels` returns: `await` it to have the client once its kernel is ready"
     def __init__(self, client): self.client = client
@@ -132,7 +133,7 @@ def _watch(self:ConKernelClient):
     for name,on_event in ('shell',self._shell_event),('iopub',self._iopub_event):
         if name in self._chs: self._monitors[name] = Monitor(self._chs[name].socket, on_event)
 
-# %% ../nbs/03_core.ipynb #41e6ba1b
+# %% ../nbs/03_core.ipynb #13577130
 @patch
 def _spawn(self:ConKernelClient, coro):
     task = self._loop.create_task(coro)
@@ -163,7 +164,7 @@ async def _first(fut, timeout):
     finally: fut.remove_done_callback(wake)
     return fut.done()
 
-# %% ../nbs/03_core.ipynb #a6ee9e10
+# %% ../nbs/03_core.ipynb #ad619770
 @patch(as_prop=True)
 def status(self:ConKernelClient)->str:
     "`starting`, `ready`, `busy`, `unresponsive`, `restarting`, `dead` or `closed`"
@@ -210,7 +211,7 @@ async def wait_for_status(self:ConKernelClient,
     try: return await asyncio.wait_for(came, timeout)
     finally: remove()
 
-# %% ../nbs/03_core.ipynb #2a217f49
+# %% ../nbs/03_core.ipynb #40079ee5
 @patch
 def request(self:ConKernelClient,
     msg_type:str, # The protocol's name, such as `inspect_request`
@@ -256,7 +257,7 @@ def _ask(self:ConKernelClient, msg_type, content, reply=False, timeout=None, cha
 
 def _exit(code): return '' if code is None else f' (exit code {code})'
 
-# %% ../nbs/03_core.ipynb #2bc35ac3
+# %% ../nbs/03_core.ipynb #a43a24a2
 @patch
 def execute(self:ConKernelClient,
     code:str, # Code in the kernel's language
@@ -281,7 +282,7 @@ def execute(self:ConKernelClient,
                    allow_stdin=self.allow_stdin if allow_stdin is None else allow_stdin, stop_on_error=stop_on_error)
     return self._ask('execute_request', content, reply, timeout, 'shell', msg_id, metadata, subshell_id, buffers)
 
-# %% ../nbs/03_core.ipynb #a309fc5e
+# %% ../nbs/03_core.ipynb #2d2b48fc
 @patch
 def complete(self:ConKernelClient,
     code:str, # The code in which to complete
@@ -328,7 +329,7 @@ def is_complete(self:ConKernelClient,
     "Ask whether `code` is complete, or wants another line"
     return self._ask('is_complete_request', dict(code=code), reply, timeout)
 
-# %% ../nbs/03_core.ipynb #c5ed57eb
+# %% ../nbs/03_core.ipynb #869f9a9b
 @patch
 def kernel_info(self:ConKernelClient,
     *, reply:bool=False, # Return what awaits the reply, instead of the id?
@@ -365,7 +366,7 @@ def input(self:ConKernelClient,
     self._on_loop()
     self._chs['stdin'].send(self.session.msg('input_reply', dict(value=string), parent=parent or prompt.get()))
 
-# %% ../nbs/03_core.ipynb #89724ce5
+# %% ../nbs/03_core.ipynb #ce1205fb
 @patch
 async def wait_for_ready(self:ConKernelClient,
     timeout:float|None=None # Seconds; `None`: for as long as it takes
@@ -408,7 +409,7 @@ async def _probe(self:ConKernelClient):
         if not await self._process_alive(): raise DeadKernelError(f'Kernel died before replying to kernel_info{_exit(await self._code())}', await self._code())
     req.cancel()
 
-# %% ../nbs/03_core.ipynb #8c442ae1
+# %% ../nbs/03_core.ipynb #115bf342
 @patch
 def _not_ready(self:ConKernelClient, timeout):
     shell,bad = self._make_url('shell'),getattr(self.router, 'last_malformed', None)
@@ -425,7 +426,7 @@ def _orphan(self:ConKernelClient, msg):
     if msg['msg_type']=='iopub_welcome': self._welcome = msg
     return msg['msg_type']=='iopub_welcome' or msg['msg_type']=='status' and msg['content'].get('execution_state')=='starting'
 
-# %% ../nbs/03_core.ipynb #a6cf72fc
+# %% ../nbs/03_core.ipynb #e444f72e
 @patch
 def _shell_event(self:ConKernelClient, event): self._event('shell', event)
 @patch
@@ -516,7 +517,7 @@ async def _while_silent(self:ConKernelClient):
         if not await self._process_alive(): return await self._died()
         await asyncio.sleep(.5)
 
-# %% ../nbs/03_core.ipynb #1b686d34
+# %% ../nbs/03_core.ipynb #433f7079
 @patch
 def _fence(self:ConKernelClient):
     for (channel,subshell_id),lane in list(self.router.lanes.items()):
@@ -534,7 +535,7 @@ async def _fence_lane(self:ConKernelClient, channel, subshell_id, sent, waiting,
         return self.router.fail_lost(sent, NoReplyError('The connection broke and came back: the reply was lost in between'))
     self.router.fail_lost(waiting+sent, KernelRestartedError('The kernel was restarted'))
 
-# %% ../nbs/03_core.ipynb #e0e035a6
+# %% ../nbs/03_core.ipynb #16f7a66d
 @patch
 def _kernel_restarting(self:ConKernelClient):
     if self._state in ('closed','new'): return
@@ -578,7 +579,7 @@ async def _return(self:ConKernelClient):
     try: await self._become_ready()
     except DeadKernelError as e: self._fail(e)
 
-# %% ../nbs/03_core.ipynb #a8a40712
+# %% ../nbs/03_core.ipynb #bf67f15a
 @patch
 def stop_channels(self:ConKernelClient):
     "Close the channels; who still waits gets `ClientClosedError`. Harmless when called again."
@@ -602,7 +603,7 @@ def __del__(self:ConKernelClient, base=AsyncKernelClient):   # (a default, for a
             for o in (*self._monitors.values(), *self._chs.values()): loop.call_soon_threadsafe(o.close)
     base.__del__(self)
 
-# %% ../nbs/03_core.ipynb #be89e275
+# %% ../nbs/03_core.ipynb #77fe0589
 @patch
 async def get_pubs(self:ConKernelClient,
     msg_id:str|None=None, # Only those of this request; by default, all that nobody has claimed
@@ -622,7 +623,7 @@ async def get_pubs(self:ConKernelClient,
         if o['parent_header'].get('msg_id')!=msg_id: queue.push(o)   # not ours: for the next reader
     return [o for o in res if o['parent_header'].get('msg_id')==msg_id]
 
-# %% ../nbs/03_core.ipynb #7e4f6f86
+# %% ../nbs/03_core.ipynb #b7f01b48
 @patch
 async def execute_interactive(self:ConKernelClient,
     code:str, # Code in the kernel's language
@@ -649,14 +650,13 @@ async def execute_interactive(self:ConKernelClient,
 @patch
 def _kernel_output_hook(self:ConKernelClient):
     "Inside an IPython kernel, outputs are shown as that kernel's own (as jupyter_client does)"
-    import sys
     if 'IPython' not in sys.modules: return None
     ip = sys.modules['IPython'].get_ipython()
     if ip is None or getattr(ip, 'kernel', None) is None: return None
     pub = ip.display_pub
     return partial(self._output_hook_kernel, pub.session, pub.pub_socket, pub.parent_header)
 
-# %% ../nbs/03_core.ipynb #6a1d5ac6
+# %% ../nbs/03_core.ipynb #b45ae1c9
 class UnknownKernel(NoSuchKernel):
     "No kernel of that name; the message lists those that there are"
     def __init__(self, name, known):
@@ -709,9 +709,7 @@ class ConKernelManager(AsyncKernelManager):
             raise
         for kc in clients: kc._kernel_restarted()
 
-# %% ../nbs/03_core.ipynb #ddf53671
-from jupyter_client.ioloop import AsyncIOLoopKernelManager
-
+# %% ../nbs/03_core.ipynb #a77891ee
 class ConIOLoopKernelManager(ConKernelManager, AsyncIOLoopKernelManager):
     "A `ConKernelManager` that restarts a crashed kernel (`autorestart`) and connects with Tornado's streams, as servers ask for"
     def start_restarter(self):
@@ -723,7 +721,7 @@ class ConIOLoopKernelManager(ConKernelManager, AsyncIOLoopKernelManager):
     def _gave_up(self):
         for kc in list(self._clients): kc._kernel_restarted(error='it died too often')
 
-# %% ../nbs/03_core.ipynb #5fb459b6
+# %% ../nbs/03_core.ipynb #ecdb1ed7
 @asynccontextmanager
 async def run_kernel(
     kernel_name:str='python3', # An installed kernel
