@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['log', 'weakly', 'ConChannel', 'Monitor', 'Heartbeat']
 
-# %% ../nbs/02_channels.ipynb #7308e5ae
+# %% ../nbs/02_channels.ipynb #01b72ced
 import asyncio,logging,time
 from queue import Empty
 from typing import Any,Callable
@@ -24,7 +24,7 @@ from .session import ConSession,readers
 
 log = logging.getLogger('conkernelclient')
 
-# %% ../nbs/02_channels.ipynb #7b8327a6
+# %% ../nbs/02_channels.ipynb #8f5b7ff3
 def weakly(
     method:Callable, # A bound method
 )->Callable: # Calls it for as long as its object lives
@@ -33,7 +33,7 @@ def weakly(
         if (m:=ref()) is not None: return m(*args)
     return call
 
-# %% ../nbs/02_channels.ipynb #6fad36b9
+# %% ../nbs/02_channels.ipynb #bc73eeb8
 class ConChannel(AsyncZMQSocketChannel):
     "One socket of a kernel, read by the event loop, with jupyter_client's channel methods"
     batch = 64 # Messages to read in one turn of the loop
@@ -74,14 +74,14 @@ class ConChannel(AsyncZMQSocketChannel):
         except NotImplementedError: self._task = loop.create_task(_poll(weakly(self._drain), self.socket))
         self.look()
 
-# %% ../nbs/02_channels.ipynb #286b8fff
+# %% ../nbs/02_channels.ipynb #c76239a7
 async def _poll(drain, socket):
     while not socket.closed:
         await socket.poll()
         drain()
         await asyncio.sleep(0)
 
-# %% ../nbs/02_channels.ipynb #aa9992a4
+# %% ../nbs/02_channels.ipynb #502800a8
 @patch
 def look(self:ConChannel):
     "Read what is there in the loop's next turn"
@@ -113,7 +113,7 @@ def backlog(self:ConChannel)->bool:
     self.look()
     return True
 
-# %% ../nbs/02_channels.ipynb #9c60691d
+# %% ../nbs/02_channels.ipynb #7d1e4e01
 @patch
 def _read(self:ConChannel):
     "The next message's frames. Raises `zmq.Again` when there is none."
@@ -148,7 +148,7 @@ def _realign(self:ConChannel, frames, more):
     rest = frames[begin:]
     return self._read_slowly(rest) if more else rest
 
-# %% ../nbs/02_channels.ipynb #2381ebad
+# %% ../nbs/02_channels.ipynb #7326a86d
 @patch
 def _handle(self:ConChannel, frames):
     router = self.router
@@ -167,20 +167,20 @@ def _handle(self:ConChannel, frames):
     try: router.dispatch(self.name, msg)
     except Exception: log.exception('Dispatching a %s on the %s channel failed', msg['msg_type'], self.name)
 
-# %% ../nbs/02_channels.ipynb #4bb5623a
+# %% ../nbs/02_channels.ipynb #7926859d
 @patch
 def put(self:ConChannel,
     frames:list # As `ConSession.frames` gives them
 ):
-    "Put `frames` on the wire, now"
+    "Put `frames` on the wire, now. Raises `zmq.Again` where ZMQ has given the connection up (after a failed handshake)."
     socket,send = self._shadow,self._send
     if self.socket is None: raise RuntimeError(f'The {self.name} channel is closed')
+    self.look()
     if len(frames)==6 and len(frames[5])<self.session._copy_threshold:
         a,b,c,d,e,f = frames
         send(socket, a, 3); send(socket, b, 3); send(socket, c, 3); send(socket, d, 3); send(socket, e, 3)   # NOBLOCK|SNDMORE
         send(socket, f, 1)
     else: socket.send_multipart(frames, zmq.NOBLOCK, copy=max(memoryview(o).nbytes for o in frames)<self.session._copy_threshold)
-    self.look()
 
 @patch
 def send(self:ConChannel,
@@ -194,7 +194,7 @@ def send(self:ConChannel,
     sent = Sent(msg, self.name, expects_reply=msg['header']['msg_type'].endswith('_request'))
     self.router.submit(sent, frames, msg['header'].get('subshell_id'))
 
-# %% ../nbs/02_channels.ipynb #9acfdeec
+# %% ../nbs/02_channels.ipynb #e55e239d
 @patch
 async def get_msg(self:ConChannel,
     timeout:float|None=None # Seconds to wait; `None` for ever, 0 not at all
@@ -246,7 +246,7 @@ def reopen(self:ConChannel,
     self._fast = True
     self.start()
 
-# %% ../nbs/02_channels.ipynb #5440ebc7
+# %% ../nbs/02_channels.ipynb #afdcd152
 class Monitor:
     "Calls `on_event` with the ZMQ event (`zmq.Event`) when the connection of a socket comes, goes or is refused"
     events = zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_CONNECT_RETRIED | zmq.EVENT_CLOSED | \
@@ -280,7 +280,7 @@ class Monitor:
         if not self.socket.closed: self.socket.disable_monitor()
         pair.close(linger=0)
 
-# %% ../nbs/02_channels.ipynb #0eeb4ffc
+# %% ../nbs/02_channels.ipynb #817112e7
 class Heartbeat:
     "Asks the kernel once every `time_to_dead` seconds whether it is there. jupyter_client's `HBChannel`, without its thread."
     time_to_dead = 1.0
@@ -334,7 +334,7 @@ class Heartbeat:
             try: heard = bool(self._shadow.recv(zmq.NOBLOCK)) or heard
             except zmq.ZMQError: return heard
 
-# %% ../nbs/02_channels.ipynb #8c640264
+# %% ../nbs/02_channels.ipynb #2f70b71e
 @patch
 def pause(self:Heartbeat):
     "Ask no more, for now"

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['log', 'ConKernelClient', 'Starting', 'UnknownKernel', 'ConKernelManager', 'ConIOLoopKernelManager', 'run_kernel']
 
-# %% ../nbs/03_core.ipynb #f469c188
+# %% ../nbs/03_core.ipynb #c0738275
 import asyncio,logging,sys,threading,time
 from contextlib import asynccontextmanager
 from functools import partial
@@ -29,7 +29,7 @@ from .session import ConSession,apply_session_patch,own_session
 
 log = logging.getLogger('conkernelclient')
 
-# %% ../nbs/03_core.ipynb #3b706422
+# %% ../nbs/03_core.ipynb #bc54efac
 _CHANNELS = 'shell','iopub','stdin','control'
 
 class ConKernelClient(AsyncKernelClient):
@@ -60,7 +60,12 @@ class ConKernelClient(AsyncKernelClient):
         self.router = Router(self._put, parse=self.session.deserialize, window=self.window, grace=self.grace,
                              maxlen=self.unclaimed, on_settling=weakly(self._settling), on_orphan=weakly(self._orphan))
 
-    def _put(self, channel, frames): self._chs[channel].put(frames)
+    def _put(self, channel, frames):
+        try: self._chs[channel].put(frames)
+        except zmq.Again:   # after a protocol error ZMQ does not connect again, but we may find a better peer
+            self._trouble['handshake'] = True
+            self._loop.call_soon(weakly(self._reconnect))
+            raise RuntimeError(f'Not connected to {self._make_url(channel)}: the handshake with whoever listens there failed') from None
 
     def _on_loop(self):
         "The client's event loop, if this is it"
@@ -76,7 +81,7 @@ class ConKernelClient(AsyncKernelClient):
             raise RuntimeError('This client belongs to another event loop (its channels were started there): make one for this loop with km.client()')
         return self._loop
 
-# %% ../nbs/03_core.ipynb #47a07165
+# %% ../nbs/03_core.ipynb #56b8b208
 @patch
 def _create_connected_socket(self:ConKernelClient, channel, identity=None):
     opts = self.context.sockopts
@@ -87,7 +92,7 @@ def _create_connected_socket(self:ConKernelClient, channel, identity=None):
         opts.clear()
         opts.update(before)
 
-# %% ../nbs/03_core.ipynb #6cb73622
+# %% ../nbs/03_core.ipynb #1821d56a
 class Starting:
     "What `start_channels` returns: `await` it to have the client once its kernel is ready"
     def __init__(self, client): self.client = client
@@ -133,7 +138,7 @@ def _watch(self:ConKernelClient):
     for name,on_event in ('shell',self._shell_event),('iopub',self._iopub_event):
         if name in self._chs: self._monitors[name] = Monitor(self._chs[name].socket, on_event)
 
-# %% ../nbs/03_core.ipynb #13577130
+# %% ../nbs/03_core.ipynb #f8aa6ae8
 @patch
 def _spawn(self:ConKernelClient, coro):
     task = self._loop.create_task(coro)
@@ -164,7 +169,7 @@ async def _first(fut, timeout):
     finally: fut.remove_done_callback(wake)
     return fut.done()
 
-# %% ../nbs/03_core.ipynb #ad619770
+# %% ../nbs/03_core.ipynb #cf0bd6ba
 @patch(as_prop=True)
 def status(self:ConKernelClient)->str:
     "`starting`, `ready`, `busy`, `unresponsive`, `restarting`, `dead` or `closed`"
@@ -211,7 +216,7 @@ async def wait_for_status(self:ConKernelClient,
     try: return await asyncio.wait_for(came, timeout)
     finally: remove()
 
-# %% ../nbs/03_core.ipynb #40079ee5
+# %% ../nbs/03_core.ipynb #f41ea465
 @patch
 def request(self:ConKernelClient,
     msg_type:str, # The protocol's name, such as `inspect_request`
@@ -257,7 +262,7 @@ def _ask(self:ConKernelClient, msg_type, content, reply=False, timeout=None, cha
 
 def _exit(code): return '' if code is None else f' (exit code {code})'
 
-# %% ../nbs/03_core.ipynb #a43a24a2
+# %% ../nbs/03_core.ipynb #a71c993f
 @patch
 def execute(self:ConKernelClient,
     code:str, # Code in the kernel's language
@@ -282,7 +287,7 @@ def execute(self:ConKernelClient,
                    allow_stdin=self.allow_stdin if allow_stdin is None else allow_stdin, stop_on_error=stop_on_error)
     return self._ask('execute_request', content, reply, timeout, 'shell', msg_id, metadata, subshell_id, buffers)
 
-# %% ../nbs/03_core.ipynb #2d2b48fc
+# %% ../nbs/03_core.ipynb #cec3a254
 @patch
 def complete(self:ConKernelClient,
     code:str, # The code in which to complete
@@ -329,7 +334,7 @@ def is_complete(self:ConKernelClient,
     "Ask whether `code` is complete, or wants another line"
     return self._ask('is_complete_request', dict(code=code), reply, timeout)
 
-# %% ../nbs/03_core.ipynb #869f9a9b
+# %% ../nbs/03_core.ipynb #e79f20ce
 @patch
 def kernel_info(self:ConKernelClient,
     *, reply:bool=False, # Return what awaits the reply, instead of the id?
@@ -366,7 +371,7 @@ def input(self:ConKernelClient,
     self._on_loop()
     self._chs['stdin'].send(self.session.msg('input_reply', dict(value=string), parent=parent or prompt.get()))
 
-# %% ../nbs/03_core.ipynb #ce1205fb
+# %% ../nbs/03_core.ipynb #407809af
 @patch
 async def wait_for_ready(self:ConKernelClient,
     timeout:float|None=None # Seconds; `None`: for as long as it takes
@@ -403,13 +408,14 @@ async def _probe(self:ConKernelClient):
     "Ask for `kernel_info`; the request when its reply has come, `None` when it has not come in a second"
     msg = self.session.msg('kernel_info_request', {})
     req = Request(msg, loop=self._loop)
-    self.router.submit(req, self.session.frames(msg), first=True)
+    try: self.router.submit(req, self.session.frames(msg), first=True)
+    except RuntimeError: return await asyncio.sleep(.1)   # not connected
     for _ in range(20):
         if await _first(req, .05): return req if req.reply is not None else None
         if not await self._process_alive(): raise DeadKernelError(f'Kernel died before replying to kernel_info{_exit(await self._code())}', await self._code())
     req.cancel()
 
-# %% ../nbs/03_core.ipynb #115bf342
+# %% ../nbs/03_core.ipynb #b0513329
 @patch
 def _not_ready(self:ConKernelClient, timeout):
     shell,bad = self._make_url('shell'),getattr(self.router, 'last_malformed', None)
@@ -426,7 +432,7 @@ def _orphan(self:ConKernelClient, msg):
     if msg['msg_type']=='iopub_welcome': self._welcome = msg
     return msg['msg_type']=='iopub_welcome' or msg['msg_type']=='status' and msg['content'].get('execution_state')=='starting'
 
-# %% ../nbs/03_core.ipynb #e444f72e
+# %% ../nbs/03_core.ipynb #b4d8b3bf
 @patch
 def _shell_event(self:ConKernelClient, event): self._event('shell', event)
 @patch
@@ -517,7 +523,7 @@ async def _while_silent(self:ConKernelClient):
         if not await self._process_alive(): return await self._died()
         await asyncio.sleep(.5)
 
-# %% ../nbs/03_core.ipynb #433f7079
+# %% ../nbs/03_core.ipynb #840af94a
 @patch
 def _fence(self:ConKernelClient):
     for (channel,subshell_id),lane in list(self.router.lanes.items()):
@@ -535,7 +541,7 @@ async def _fence_lane(self:ConKernelClient, channel, subshell_id, sent, waiting,
         return self.router.fail_lost(sent, NoReplyError('The connection broke and came back: the reply was lost in between'))
     self.router.fail_lost(waiting+sent, KernelRestartedError('The kernel was restarted'))
 
-# %% ../nbs/03_core.ipynb #16f7a66d
+# %% ../nbs/03_core.ipynb #bc69f01c
 @patch
 def _kernel_restarting(self:ConKernelClient):
     if self._state in ('closed','new'): return
@@ -555,6 +561,7 @@ def _kernel_restarted(self:ConKernelClient, error=None):
 
 @patch
 def _reconnect(self:ConKernelClient):
+    if self._state=='closed': return
     for o in self._monitors.values(): o.close()
     for name,ch in self._chs.items(): ch.reopen(getattr(self, f'connect_{name}')(**({} if name=='iopub' else dict(identity=self.session.bsession))))
     if self._hb_channel is not None and self._hb_channel.is_alive():
@@ -579,7 +586,7 @@ async def _return(self:ConKernelClient):
     try: await self._become_ready()
     except DeadKernelError as e: self._fail(e)
 
-# %% ../nbs/03_core.ipynb #bf67f15a
+# %% ../nbs/03_core.ipynb #6e54a7fc
 @patch
 def stop_channels(self:ConKernelClient):
     "Close the channels; who still waits gets `ClientClosedError`. Harmless when called again."
@@ -603,7 +610,7 @@ def __del__(self:ConKernelClient, base=AsyncKernelClient):   # (a default, for a
             for o in (*self._monitors.values(), *self._chs.values()): loop.call_soon_threadsafe(o.close)
     base.__del__(self)
 
-# %% ../nbs/03_core.ipynb #77fe0589
+# %% ../nbs/03_core.ipynb #56d11387
 @patch
 async def get_pubs(self:ConKernelClient,
     msg_id:str|None=None, # Only those of this request; by default, all that nobody has claimed
@@ -617,13 +624,15 @@ async def get_pubs(self:ConKernelClient,
         try: msg = await queue.get(max(0, deadline-loop.time()) if waiting else 0)
         except Empty: break
         res.append(msg)
-        if msg['msg_type']=='status' and msg['content'].get('execution_state')=='idle': waiting.discard(msg['parent_header'].get('msg_id'))
+        if msg['msg_type']=='status' and msg['content'].get('execution_state')=='idle': waiting.discard(_parent_id(msg))
     if msg_id is None: return res
     for o in res:
-        if o['parent_header'].get('msg_id')!=msg_id: queue.push(o)   # not ours: for the next reader
-    return [o for o in res if o['parent_header'].get('msg_id')==msg_id]
+        if _parent_id(o)!=msg_id: queue.push(o)   # not ours: for the next reader
+    return [o for o in res if _parent_id(o)==msg_id]
 
-# %% ../nbs/03_core.ipynb #b7f01b48
+def _parent_id(msg): return (msg['parent_header'] or {}).get('msg_id')
+
+# %% ../nbs/03_core.ipynb #e8484ab7
 @patch
 async def execute_interactive(self:ConKernelClient,
     code:str, # Code in the kernel's language
@@ -656,7 +665,7 @@ def _kernel_output_hook(self:ConKernelClient):
     pub = ip.display_pub
     return partial(self._output_hook_kernel, pub.session, pub.pub_socket, pub.parent_header)
 
-# %% ../nbs/03_core.ipynb #b45ae1c9
+# %% ../nbs/03_core.ipynb #eb035d6a
 class UnknownKernel(NoSuchKernel):
     "No kernel of that name; the message lists those that there are"
     def __init__(self, name, known):
@@ -709,7 +718,7 @@ class ConKernelManager(AsyncKernelManager):
             raise
         for kc in clients: kc._kernel_restarted()
 
-# %% ../nbs/03_core.ipynb #a77891ee
+# %% ../nbs/03_core.ipynb #f415dd5f
 class ConIOLoopKernelManager(ConKernelManager, AsyncIOLoopKernelManager):
     "A `ConKernelManager` that restarts a crashed kernel (`autorestart`) and connects with Tornado's streams, as servers ask for"
     def start_restarter(self):
@@ -721,7 +730,7 @@ class ConIOLoopKernelManager(ConKernelManager, AsyncIOLoopKernelManager):
     def _gave_up(self):
         for kc in list(self._clients): kc._kernel_restarted(error='it died too often')
 
-# %% ../nbs/03_core.ipynb #ecdb1ed7
+# %% ../nbs/03_core.ipynb #8a6f1616
 @asynccontextmanager
 async def run_kernel(
     kernel_name:str='python3', # An installed kernel
