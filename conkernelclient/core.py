@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['log', 'ConKernelClient', 'Starting', 'UnknownKernel', 'ConKernelManager', 'ConIOLoopKernelManager', 'run_kernel']
 
-# %% ../nbs/03_core.ipynb #c0738275
+# %% ../nbs/03_core.ipynb #b982f023
 import asyncio,logging,sys,threading,time
 from contextlib import asynccontextmanager
 from functools import partial
@@ -29,7 +29,7 @@ from .session import ConSession,apply_session_patch,own_session
 
 log = logging.getLogger('conkernelclient')
 
-# %% ../nbs/03_core.ipynb #bc54efac
+# %% ../nbs/03_core.ipynb #c227d071
 _CHANNELS = 'shell','iopub','stdin','control'
 
 class ConKernelClient(AsyncKernelClient):
@@ -81,7 +81,7 @@ class ConKernelClient(AsyncKernelClient):
             raise RuntimeError('This client belongs to another event loop (its channels were started there): make one for this loop with km.client()')
         return self._loop
 
-# %% ../nbs/03_core.ipynb #56b8b208
+# %% ../nbs/03_core.ipynb #c28f9886
 @patch
 def _create_connected_socket(self:ConKernelClient, channel, identity=None):
     opts = self.context.sockopts
@@ -92,7 +92,7 @@ def _create_connected_socket(self:ConKernelClient, channel, identity=None):
         opts.clear()
         opts.update(before)
 
-# %% ../nbs/03_core.ipynb #1821d56a
+# %% ../nbs/03_core.ipynb #da2f42b2
 class Starting:
     "What `start_channels` returns: `await` it to have the client once its kernel is ready"
     def __init__(self, client): self.client = client
@@ -138,7 +138,7 @@ def _watch(self:ConKernelClient):
     for name,on_event in ('shell',self._shell_event),('iopub',self._iopub_event):
         if name in self._chs: self._monitors[name] = Monitor(self._chs[name].socket, on_event)
 
-# %% ../nbs/03_core.ipynb #f8aa6ae8
+# %% ../nbs/03_core.ipynb #38a6f2e0
 @patch
 def _spawn(self:ConKernelClient, coro):
     task = self._loop.create_task(coro)
@@ -169,7 +169,7 @@ async def _first(fut, timeout):
     finally: fut.remove_done_callback(wake)
     return fut.done()
 
-# %% ../nbs/03_core.ipynb #cf0bd6ba
+# %% ../nbs/03_core.ipynb #fd12d789
 @patch(as_prop=True)
 def status(self:ConKernelClient)->str:
     "`starting`, `ready`, `busy`, `unresponsive`, `restarting`, `dead` or `closed`"
@@ -216,7 +216,7 @@ async def wait_for_status(self:ConKernelClient,
     try: return await asyncio.wait_for(came, timeout)
     finally: remove()
 
-# %% ../nbs/03_core.ipynb #f41ea465
+# %% ../nbs/03_core.ipynb #36528974
 @patch
 def request(self:ConKernelClient,
     msg_type:str, # The protocol's name, such as `inspect_request`
@@ -262,7 +262,7 @@ def _ask(self:ConKernelClient, msg_type, content, reply=False, timeout=None, cha
 
 def _exit(code): return '' if code is None else f' (exit code {code})'
 
-# %% ../nbs/03_core.ipynb #a71c993f
+# %% ../nbs/03_core.ipynb #8e1ac25b
 @patch
 def execute(self:ConKernelClient,
     code:str, # Code in the kernel's language
@@ -287,7 +287,7 @@ def execute(self:ConKernelClient,
                    allow_stdin=self.allow_stdin if allow_stdin is None else allow_stdin, stop_on_error=stop_on_error)
     return self._ask('execute_request', content, reply, timeout, 'shell', msg_id, metadata, subshell_id, buffers)
 
-# %% ../nbs/03_core.ipynb #cec3a254
+# %% ../nbs/03_core.ipynb #f1690c06
 @patch
 def complete(self:ConKernelClient,
     code:str, # The code in which to complete
@@ -334,7 +334,7 @@ def is_complete(self:ConKernelClient,
     "Ask whether `code` is complete, or wants another line"
     return self._ask('is_complete_request', dict(code=code), reply, timeout)
 
-# %% ../nbs/03_core.ipynb #e79f20ce
+# %% ../nbs/03_core.ipynb #a7f9c874
 @patch
 def kernel_info(self:ConKernelClient,
     *, reply:bool=False, # Return what awaits the reply, instead of the id?
@@ -371,7 +371,7 @@ def input(self:ConKernelClient,
     self._on_loop()
     self._chs['stdin'].send(self.session.msg('input_reply', dict(value=string), parent=parent or prompt.get()))
 
-# %% ../nbs/03_core.ipynb #407809af
+# %% ../nbs/03_core.ipynb #4f838369
 @patch
 async def wait_for_ready(self:ConKernelClient,
     timeout:float|None=None # Seconds; `None`: for as long as it takes
@@ -415,7 +415,7 @@ async def _probe(self:ConKernelClient):
         if not await self._process_alive(): raise DeadKernelError(f'Kernel died before replying to kernel_info{_exit(await self._code())}', await self._code())
     req.cancel()
 
-# %% ../nbs/03_core.ipynb #b0513329
+# %% ../nbs/03_core.ipynb #ea88e44f
 @patch
 def _not_ready(self:ConKernelClient, timeout):
     shell,bad = self._make_url('shell'),getattr(self.router, 'last_malformed', None)
@@ -432,7 +432,7 @@ def _orphan(self:ConKernelClient, msg):
     if msg['msg_type']=='iopub_welcome': self._welcome = msg
     return msg['msg_type']=='iopub_welcome' or msg['msg_type']=='status' and msg['content'].get('execution_state')=='starting'
 
-# %% ../nbs/03_core.ipynb #b4d8b3bf
+# %% ../nbs/03_core.ipynb #8dcce1d9
 @patch
 def _shell_event(self:ConKernelClient, event): self._event('shell', event)
 @patch
@@ -523,7 +523,7 @@ async def _while_silent(self:ConKernelClient):
         if not await self._process_alive(): return await self._died()
         await asyncio.sleep(.5)
 
-# %% ../nbs/03_core.ipynb #840af94a
+# %% ../nbs/03_core.ipynb #6e198502
 @patch
 def _fence(self:ConKernelClient):
     for (channel,subshell_id),lane in list(self.router.lanes.items()):
@@ -541,7 +541,7 @@ async def _fence_lane(self:ConKernelClient, channel, subshell_id, sent, waiting,
         return self.router.fail_lost(sent, NoReplyError('The connection broke and came back: the reply was lost in between'))
     self.router.fail_lost(waiting+sent, KernelRestartedError('The kernel was restarted'))
 
-# %% ../nbs/03_core.ipynb #bc69f01c
+# %% ../nbs/03_core.ipynb #1b0e0957
 @patch
 def _kernel_restarting(self:ConKernelClient):
     if self._state in ('closed','new'): return
@@ -586,7 +586,7 @@ async def _return(self:ConKernelClient):
     try: await self._become_ready()
     except DeadKernelError as e: self._fail(e)
 
-# %% ../nbs/03_core.ipynb #6e54a7fc
+# %% ../nbs/03_core.ipynb #a1a5a3aa
 @patch
 def stop_channels(self:ConKernelClient):
     "Close the channels; who still waits gets `ClientClosedError`. Harmless when called again."
@@ -610,7 +610,7 @@ def __del__(self:ConKernelClient, base=AsyncKernelClient):   # (a default, for a
             for o in (*self._monitors.values(), *self._chs.values()): loop.call_soon_threadsafe(o.close)
     base.__del__(self)
 
-# %% ../nbs/03_core.ipynb #56d11387
+# %% ../nbs/03_core.ipynb #d7b3b741
 @patch
 async def get_pubs(self:ConKernelClient,
     msg_id:str|None=None, # Only those of this request; by default, all that nobody has claimed
@@ -630,9 +630,9 @@ async def get_pubs(self:ConKernelClient,
         if _parent_id(o)!=msg_id: queue.push(o)   # not ours: for the next reader
     return [o for o in res if _parent_id(o)==msg_id]
 
-def _parent_id(msg): return (msg['parent_header'] or {}).get('msg_id')
+def _parent_id(msg): return msg['parent_header'].get('msg_id') if isinstance(msg['parent_header'], dict) else None
 
-# %% ../nbs/03_core.ipynb #e8484ab7
+# %% ../nbs/03_core.ipynb #0060dbc9
 @patch
 async def execute_interactive(self:ConKernelClient,
     code:str, # Code in the kernel's language
@@ -665,7 +665,7 @@ def _kernel_output_hook(self:ConKernelClient):
     pub = ip.display_pub
     return partial(self._output_hook_kernel, pub.session, pub.pub_socket, pub.parent_header)
 
-# %% ../nbs/03_core.ipynb #eb035d6a
+# %% ../nbs/03_core.ipynb #0642a493
 class UnknownKernel(NoSuchKernel):
     "No kernel of that name; the message lists those that there are"
     def __init__(self, name, known):
@@ -718,7 +718,7 @@ class ConKernelManager(AsyncKernelManager):
             raise
         for kc in clients: kc._kernel_restarted()
 
-# %% ../nbs/03_core.ipynb #f415dd5f
+# %% ../nbs/03_core.ipynb #8b67710c
 class ConIOLoopKernelManager(ConKernelManager, AsyncIOLoopKernelManager):
     "A `ConKernelManager` that restarts a crashed kernel (`autorestart`) and connects with Tornado's streams, as servers ask for"
     def start_restarter(self):
@@ -730,7 +730,7 @@ class ConIOLoopKernelManager(ConKernelManager, AsyncIOLoopKernelManager):
     def _gave_up(self):
         for kc in list(self._clients): kc._kernel_restarted(error='it died too often')
 
-# %% ../nbs/03_core.ipynb #8a6f1616
+# %% ../nbs/03_core.ipynb #40d7494e
 @asynccontextmanager
 async def run_kernel(
     kernel_name:str='python3', # An installed kernel
