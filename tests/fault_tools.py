@@ -57,18 +57,19 @@ async def until(predicate, seconds=SOON, what='what was waited for'):
         await asyncio.sleep(.005)
 
 
-def at_rest(kc):
-    "Nothing is in flight, and nothing is kept of what was"
+async def at_rest(kc, seconds=SOON):
+    "Soon nothing is in flight, and nothing is kept of what was"
     r = kc.router
-    assert not r.table and not r.settling, r
-    assert not any(lane.wire or lane.waiting for lane in r.lanes.values()), r
+    def empty(): return not r.table and not r.settling and not any(o.wire or o.waiting for o in r.lanes.values())
+    try: await until(empty, seconds)
+    except TimeoutError: raise AssertionError(f'not at rest: {r!r}, {list(r.table.values())[:5]}, {list(r.settling)[:5]}') from None
 
 async def as_good_as_new(kc):
     "It executes, outputs included"
     req = ask(kc, 'print(6*7)')
     (done,_) = await within(SOON, req.wait())
     assert done.complete and done.reply['content']['status']=='ok' and text(done)=='42\n', done.iopub
-    at_rest(kc)
+    await at_rest(kc)
 
 
 @asynccontextmanager
