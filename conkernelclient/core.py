@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['log', 'ConKernelClient', 'Starting', 'UnknownKernel', 'ConKernelManager', 'ConIOLoopKernelManager', 'run_kernel']
 
-# %% ../nbs/03_core.ipynb #503ab110
+# %% ../nbs/03_core.ipynb #fdbb7edb
 import asyncio,logging,os,threading,time
 from contextlib import asynccontextmanager
 from functools import partial
@@ -28,7 +28,7 @@ from .session import ConSession,apply_session_patch,own_session
 
 log = logging.getLogger('conkernelclient')
 
-# %% ../nbs/03_core.ipynb #862648f4
+# %% ../nbs/03_core.ipynb #d8a2c65b
 _CHANNELS = 'shell','iopub','stdin','control'
 
 class ConKernelClient(AsyncKernelClient):
@@ -75,7 +75,7 @@ class ConKernelClient(AsyncKernelClient):
             raise RuntimeError('This client belongs to another event loop (its channels were started there): make one for this loop with km.client()')
         return self._loop
 
-# %% ../nbs/03_core.ipynb #857a166e
+# %% ../nbs/03_core.ipynb #4c53e520
 @patch
 def _create_connected_socket(self:ConKernelClient, channel, identity=None):
     opts = self.context.sockopts
@@ -86,7 +86,7 @@ def _create_connected_socket(self:ConKernelClient, channel, identity=None):
         opts.clear()
         opts.update(before)
 
-# %% ../nbs/03_core.ipynb #b5b82057
+# %% ../nbs/03_core.ipynb #b59c1a41
 class Starting:
     "What `start_channels` returns: `await` it to have the client once its kernel is ready"
     def __init__(self, client): self.client = client
@@ -132,7 +132,7 @@ def _watch(self:ConKernelClient):
     for name,on_event in ('shell',self._shell_event),('iopub',self._iopub_event):
         if name in self._chs: self._monitors[name] = Monitor(self._chs[name].socket, on_event)
 
-# %% ../nbs/03_core.ipynb #09188bcb
+# %% ../nbs/03_core.ipynb #41e6ba1b
 @patch
 def _spawn(self:ConKernelClient, coro):
     task = self._loop.create_task(coro)
@@ -163,7 +163,7 @@ async def _first(fut, timeout):
     finally: fut.remove_done_callback(wake)
     return fut.done()
 
-# %% ../nbs/03_core.ipynb #68b91c7a
+# %% ../nbs/03_core.ipynb #a6ee9e10
 @patch(as_prop=True)
 def status(self:ConKernelClient)->str:
     "`starting`, `ready`, `busy`, `unresponsive`, `restarting`, `dead` or `closed`"
@@ -210,7 +210,7 @@ async def wait_for_status(self:ConKernelClient,
     try: return await asyncio.wait_for(came, timeout)
     finally: remove()
 
-# %% ../nbs/03_core.ipynb #88d0211a
+# %% ../nbs/03_core.ipynb #2a217f49
 @patch
 def request(self:ConKernelClient,
     msg_type:str, # The protocol's name, such as `inspect_request`
@@ -256,7 +256,7 @@ def _ask(self:ConKernelClient, msg_type, content, reply=False, timeout=None, cha
 
 def _exit(code): return '' if code is None else f' (exit code {code})'
 
-# %% ../nbs/03_core.ipynb #c85b6ac2
+# %% ../nbs/03_core.ipynb #2bc35ac3
 @patch
 def execute(self:ConKernelClient,
     code:str, # Code in the kernel's language
@@ -281,7 +281,7 @@ def execute(self:ConKernelClient,
                    allow_stdin=self.allow_stdin if allow_stdin is None else allow_stdin, stop_on_error=stop_on_error)
     return self._ask('execute_request', content, reply, timeout, 'shell', msg_id, metadata, subshell_id, buffers)
 
-# %% ../nbs/03_core.ipynb #583b01fa
+# %% ../nbs/03_core.ipynb #a309fc5e
 @patch
 def complete(self:ConKernelClient,
     code:str, # The code in which to complete
@@ -328,7 +328,7 @@ def is_complete(self:ConKernelClient,
     "Ask whether `code` is complete, or wants another line"
     return self._ask('is_complete_request', dict(code=code), reply, timeout)
 
-# %% ../nbs/03_core.ipynb #a1534e7d
+# %% ../nbs/03_core.ipynb #c5ed57eb
 @patch
 def kernel_info(self:ConKernelClient,
     *, reply:bool=False, # Return what awaits the reply, instead of the id?
@@ -365,7 +365,7 @@ def input(self:ConKernelClient,
     self._on_loop()
     self._chs['stdin'].send(self.session.msg('input_reply', dict(value=string), parent=parent or prompt.get()))
 
-# %% ../nbs/03_core.ipynb #ef9699da
+# %% ../nbs/03_core.ipynb #89724ce5
 @patch
 async def wait_for_ready(self:ConKernelClient,
     timeout:float|None=None # Seconds; `None`: for as long as it takes
@@ -408,7 +408,7 @@ async def _probe(self:ConKernelClient):
         if not await self._process_alive(): raise DeadKernelError(f'Kernel died before replying to kernel_info{_exit(await self._code())}', await self._code())
     req.cancel()
 
-# %% ../nbs/03_core.ipynb #e5d0039e
+# %% ../nbs/03_core.ipynb #8c442ae1
 @patch
 def _not_ready(self:ConKernelClient, timeout):
     shell,bad = self._make_url('shell'),getattr(self.router, 'last_malformed', None)
@@ -425,7 +425,7 @@ def _orphan(self:ConKernelClient, msg):
     if msg['msg_type']=='iopub_welcome': self._welcome = msg
     return msg['msg_type']=='iopub_welcome' or msg['msg_type']=='status' and msg['content'].get('execution_state')=='starting'
 
-# %% ../nbs/03_core.ipynb #bb2764a1
+# %% ../nbs/03_core.ipynb #a6cf72fc
 @patch
 def _shell_event(self:ConKernelClient, event): self._event('shell', event)
 @patch
@@ -477,7 +477,7 @@ async def _died(self:ConKernelClient):
     code = await self._code()
     until = time.monotonic()+.2
     while 'iopub' in self._connected and time.monotonic()<until: await asyncio.sleep(.005)   # what it had to say
-    if self._state not in ('ready','starting'): return
+    if self._state not in ('ready','starting') or self._owner() is None and 'shell' in self._connected: return
     self._drain()
     km = self._owner()
     self._exit_code = code
@@ -516,26 +516,25 @@ async def _while_silent(self:ConKernelClient):
         if not await self._process_alive(): return await self._died()
         await asyncio.sleep(.5)
 
-# %% ../nbs/03_core.ipynb #21142c29
+# %% ../nbs/03_core.ipynb #1b686d34
 @patch
 def _fence(self:ConKernelClient):
     for (channel,subshell_id),lane in list(self.router.lanes.items()):
-        if lane.wire: self._spawn(self._fence_lane(channel, subshell_id, list(lane.wire)))
+        if lane.wire: self._spawn(self._fence_lane(channel, subshell_id, list(lane.wire), [o.msg_id for o in lane.waiting], self._kernel_session))
 
 @patch
-async def _fence_lane(self:ConKernelClient, channel, subshell_id, before):
+async def _fence_lane(self:ConKernelClient, channel, subshell_id, sent, waiting, kernel):
     msg = self._message('kernel_info_request', {}, channel, None, subshell_id, None)
     fence = Request(msg, channel, loop=self._loop)
     self.router.submit(fence, self.session.frames(msg), subshell_id, first=True)
     try: reply = await fence
     except RuntimeError: return
-    session = reply['header'].get('session')
-    if session==self._kernel_session: e = NoReplyError('The connection broke and came back: the reply was lost in between')
-    else: e = KernelRestartedError('The kernel was restarted')
-    self._kernel_session = session
-    self.router.fail_lost(before, e)
+    self._kernel_session = reply['header'].get('session')
+    if self._kernel_session==kernel:
+        return self.router.fail_lost(sent, NoReplyError('The connection broke and came back: the reply was lost in between'))
+    self.router.fail_lost(waiting+sent, KernelRestartedError('The kernel was restarted'))
 
-# %% ../nbs/03_core.ipynb #b8ccf83d
+# %% ../nbs/03_core.ipynb #e0e035a6
 @patch
 def _kernel_restarting(self:ConKernelClient):
     if self._state in ('closed','new'): return
@@ -579,7 +578,7 @@ async def _return(self:ConKernelClient):
     try: await self._become_ready()
     except DeadKernelError as e: self._fail(e)
 
-# %% ../nbs/03_core.ipynb #acd23eb2
+# %% ../nbs/03_core.ipynb #a8a40712
 @patch
 def stop_channels(self:ConKernelClient):
     "Close the channels; who still waits gets `ClientClosedError`. Harmless when called again."
@@ -603,7 +602,7 @@ def __del__(self:ConKernelClient, base=AsyncKernelClient):   # (a default, for a
             for o in (*self._monitors.values(), *self._chs.values()): loop.call_soon_threadsafe(o.close)
     base.__del__(self)
 
-# %% ../nbs/03_core.ipynb #1f6cdc67
+# %% ../nbs/03_core.ipynb #be89e275
 @patch
 async def get_pubs(self:ConKernelClient,
     msg_id:str|None=None, # Only those of this request; by default, all that nobody has claimed
@@ -623,7 +622,7 @@ async def get_pubs(self:ConKernelClient,
         if o['parent_header'].get('msg_id')!=msg_id: queue.push(o)   # not ours: for the next reader
     return [o for o in res if o['parent_header'].get('msg_id')==msg_id]
 
-# %% ../nbs/03_core.ipynb #8c21254e
+# %% ../nbs/03_core.ipynb #7e4f6f86
 @patch
 async def execute_interactive(self:ConKernelClient,
     code:str, # Code in the kernel's language
@@ -657,7 +656,7 @@ def _kernel_output_hook(self:ConKernelClient):
     pub = ip.display_pub
     return partial(self._output_hook_kernel, pub.session, pub.pub_socket, pub.parent_header)
 
-# %% ../nbs/03_core.ipynb #ca31ce60
+# %% ../nbs/03_core.ipynb #6a1d5ac6
 class UnknownKernel(NoSuchKernel):
     "No kernel of that name; the message lists those that there are"
     def __init__(self, name, known):
@@ -710,7 +709,7 @@ class ConKernelManager(AsyncKernelManager):
             raise
         for kc in clients: kc._kernel_restarted()
 
-# %% ../nbs/03_core.ipynb #e70991d1
+# %% ../nbs/03_core.ipynb #ddf53671
 from jupyter_client.ioloop import AsyncIOLoopKernelManager
 
 class ConIOLoopKernelManager(ConKernelManager, AsyncIOLoopKernelManager):
@@ -724,7 +723,7 @@ class ConIOLoopKernelManager(ConKernelManager, AsyncIOLoopKernelManager):
     def _gave_up(self):
         for kc in list(self._clients): kc._kernel_restarted(error='it died too often')
 
-# %% ../nbs/03_core.ipynb #d74e508d
+# %% ../nbs/03_core.ipynb #5fb459b6
 @asynccontextmanager
 async def run_kernel(
     kernel_name:str='python3', # An installed kernel
