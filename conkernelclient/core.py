@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['log', 'ConKernelClient', 'Starting', 'UnknownKernel', 'ConKernelManager', 'ConIOLoopKernelManager', 'run_kernel']
 
-# %% ../nbs/03_core.ipynb #d8b9e646
+# %% ../nbs/03_core.ipynb #a655300a
 import asyncio,logging,sys,threading,time
 from contextlib import asynccontextmanager
 from functools import partial
@@ -29,7 +29,7 @@ from .session import ConSession,apply_session_patch,own_session
 
 log = logging.getLogger('conkernelclient')
 
-# %% ../nbs/03_core.ipynb #ff13edb0
+# %% ../nbs/03_core.ipynb #a121e380
 _CHANNELS = 'shell','iopub','stdin','control'
 
 class ConKernelClient(AsyncKernelClient):
@@ -83,7 +83,7 @@ class ConKernelClient(AsyncKernelClient):
             raise RuntimeError('This client belongs to another event loop (its channels were started there): make one for this loop with km.client()')
         return self._loop
 
-# %% ../nbs/03_core.ipynb #60de8c9b
+# %% ../nbs/03_core.ipynb #c8211a31
 @patch
 def _create_connected_socket(self:ConKernelClient, channel, identity=None):
     opts = self.context.sockopts
@@ -94,7 +94,7 @@ def _create_connected_socket(self:ConKernelClient, channel, identity=None):
         opts.clear()
         opts.update(before)
 
-# %% ../nbs/03_core.ipynb #0fc44949
+# %% ../nbs/03_core.ipynb #0b693429
 class Starting:
     "What `start_channels` returns: `await` it to have the client once its kernel is ready"
     def __init__(self, client): self.client = client
@@ -140,7 +140,7 @@ def _watch(self:ConKernelClient):
     for name,on_event in ('shell',self._shell_event),('iopub',self._iopub_event):
         if name in self._chs: self._monitors[name] = Monitor(self._chs[name].socket, on_event)
 
-# %% ../nbs/03_core.ipynb #9deebf4c
+# %% ../nbs/03_core.ipynb #e9bc45fa
 @patch
 def _spawn(self:ConKernelClient, coro):
     task = self._loop.create_task(coro)
@@ -162,6 +162,8 @@ def _expire(self:ConKernelClient):
     until = self.router.expire()
     if until is not None: self._settling(max(until-time.monotonic(), .01))
 
+def _seen(task): return task.cancelled() or task.exception()   # asyncio need not complain that nobody looked
+
 async def _first(fut, timeout):
     "Wait until `fut` is done, `timeout` seconds at most; it is not cancelled. Is it done?"
     done = fut.get_loop().create_future()
@@ -171,7 +173,7 @@ async def _first(fut, timeout):
     finally: fut.remove_done_callback(wake)
     return fut.done()
 
-# %% ../nbs/03_core.ipynb #acf9ed6a
+# %% ../nbs/03_core.ipynb #75c9a9b7
 @patch(as_prop=True)
 def status(self:ConKernelClient)->str:
     "`starting`, `ready`, `busy`, `unresponsive`, `restarting`, `dead` or `closed`"
@@ -218,7 +220,7 @@ async def wait_for_status(self:ConKernelClient,
     try: return await asyncio.wait_for(came, timeout)
     finally: remove()
 
-# %% ../nbs/03_core.ipynb #e0e1db57
+# %% ../nbs/03_core.ipynb #b7afe5c1
 @patch
 def request(self:ConKernelClient,
     msg_type:str, # The protocol's name, such as `inspect_request`
@@ -264,7 +266,7 @@ def _ask(self:ConKernelClient, msg_type, content, reply=False, timeout=None, cha
 
 def _exit(code): return '' if code is None else f' (exit code {code})'
 
-# %% ../nbs/03_core.ipynb #ff0b8e9d
+# %% ../nbs/03_core.ipynb #43dc4e40
 @patch
 def execute(self:ConKernelClient,
     code:str, # Code in the kernel's language
@@ -289,7 +291,7 @@ def execute(self:ConKernelClient,
                    allow_stdin=self.allow_stdin if allow_stdin is None else allow_stdin, stop_on_error=stop_on_error)
     return self._ask('execute_request', content, reply, timeout, 'shell', msg_id, metadata, subshell_id, buffers)
 
-# %% ../nbs/03_core.ipynb #e4ca9013
+# %% ../nbs/03_core.ipynb #bd824270
 @patch
 def complete(self:ConKernelClient,
     code:str, # The code in which to complete
@@ -336,7 +338,7 @@ def is_complete(self:ConKernelClient,
     "Ask whether `code` is complete, or wants another line"
     return self._ask('is_complete_request', dict(code=code), reply, timeout)
 
-# %% ../nbs/03_core.ipynb #620ffe64
+# %% ../nbs/03_core.ipynb #9184a82f
 @patch
 def kernel_info(self:ConKernelClient,
     *, reply:bool=False, # Return what awaits the reply, instead of the id?
@@ -373,7 +375,7 @@ def input(self:ConKernelClient,
     self._on_loop()
     self._chs['stdin'].send(self.session.msg('input_reply', dict(value=string), parent=parent or prompt.get()))
 
-# %% ../nbs/03_core.ipynb #5d550789
+# %% ../nbs/03_core.ipynb #bf7da925
 @patch
 async def wait_for_ready(self:ConKernelClient,
     timeout:float|None=None # Seconds; `None`: for as long as it takes
@@ -385,7 +387,7 @@ async def wait_for_ready(self:ConKernelClient,
     while True:
         if self._ready_task is None or self._ready_task.done() and self._state in ('starting','restarting'):
             self._ready_task = self._spawn(self._become_ready())
-            self._ready_task.add_done_callback(lambda t: t.cancelled() or t.exception())
+            self._ready_task.add_done_callback(_seen)
         task = self._ready_task
         if not await _first(task, None if until is None else max(0, until-time.monotonic())): raise RuntimeError(self._not_ready(timeout))
         if not task.cancelled(): return task.result()
@@ -421,7 +423,7 @@ async def _probe(self:ConKernelClient):
         if not await self._process_alive(): raise DeadKernelError(f'Kernel died before replying to kernel_info{_exit(await self._code())}', await self._code())
     req.cancel()
 
-# %% ../nbs/03_core.ipynb #9ada9f81
+# %% ../nbs/03_core.ipynb #8e16986d
 @patch
 def _not_ready(self:ConKernelClient, timeout):
     shell,bad = self._make_url('shell'),getattr(self.router, 'last_malformed', None)
@@ -438,7 +440,7 @@ def _orphan(self:ConKernelClient, msg):
     if msg['msg_type']=='iopub_welcome': self._welcome = msg
     return msg['msg_type']=='iopub_welcome' or msg['msg_type']=='status' and msg['content'].get('execution_state')=='starting'
 
-# %% ../nbs/03_core.ipynb #c40cf442
+# %% ../nbs/03_core.ipynb #8fa55145
 @patch
 def _shell_event(self:ConKernelClient, event): self._event('shell', event)
 @patch
@@ -529,7 +531,7 @@ async def _while_silent(self:ConKernelClient):
         if not await self._process_alive(): return await self._died()
         await asyncio.sleep(.5)
 
-# %% ../nbs/03_core.ipynb #bb67111d
+# %% ../nbs/03_core.ipynb #3281ca92
 @patch
 def _fence(self:ConKernelClient):
     for (channel,subshell_id),lane in list(self.router.lanes.items()):
@@ -547,7 +549,7 @@ async def _fence_lane(self:ConKernelClient, channel, subshell_id, sent, waiting,
         return self.router.fail_lost(sent, NoReplyError('The connection broke and came back: the reply was lost in between'))
     self.router.fail_lost(waiting+sent, KernelRestartedError('The kernel was restarted'))
 
-# %% ../nbs/03_core.ipynb #e0f4e3a0
+# %% ../nbs/03_core.ipynb #d44bc75d
 @patch
 def _kernel_restarting(self:ConKernelClient):
     if self._state in ('closed','new'): return
@@ -586,13 +588,16 @@ def _back(self:ConKernelClient):
     self._set('restarting')
     if self._ready_task is not None: self._ready_task.cancel()
     self._ready_task = self._spawn(self._return())
+    self._ready_task.add_done_callback(_seen)
 
 @patch
 async def _return(self:ConKernelClient):
     try: await self._become_ready()
-    except DeadKernelError as e: self._fail(e)
+    except DeadKernelError as e:
+        self._fail(e)
+        raise
 
-# %% ../nbs/03_core.ipynb #5bdd57c8
+# %% ../nbs/03_core.ipynb #dd78bdd9
 @patch
 def stop_channels(self:ConKernelClient):
     "Close the channels; who still waits gets `ClientClosedError`. Harmless when called again."
@@ -621,7 +626,7 @@ def __del__(self:ConKernelClient, base=AsyncKernelClient, get_ident=threading.ge
     try: loop.call_soon_threadsafe(close, *args)
     except RuntimeError: close(*args)    # the loop has just been closed
 
-# %% ../nbs/03_core.ipynb #3c81fc2b
+# %% ../nbs/03_core.ipynb #44f7c9e1
 @patch
 async def get_pubs(self:ConKernelClient,
     msg_id:str|None=None, # Only those of this request; by default, all that nobody has claimed
@@ -643,7 +648,7 @@ async def get_pubs(self:ConKernelClient,
 
 def _parent_id(msg): return msg['parent_header'].get('msg_id') if isinstance(msg['parent_header'], dict) else None
 
-# %% ../nbs/03_core.ipynb #2c4cf840
+# %% ../nbs/03_core.ipynb #e802a992
 @patch
 async def execute_interactive(self:ConKernelClient,
     code:str, # Code in the kernel's language
@@ -676,7 +681,7 @@ def _kernel_output_hook(self:ConKernelClient):
     pub = ip.display_pub
     return partial(self._output_hook_kernel, pub.session, pub.pub_socket, pub.parent_header)
 
-# %% ../nbs/03_core.ipynb #5ac964aa
+# %% ../nbs/03_core.ipynb #8b421243
 class UnknownKernel(NoSuchKernel):
     "No kernel of that name; the message lists those that there are"
     def __init__(self, name, known):
@@ -729,7 +734,7 @@ class ConKernelManager(AsyncKernelManager):
             raise
         for kc in clients: kc._kernel_restarted()
 
-# %% ../nbs/03_core.ipynb #c4d353a4
+# %% ../nbs/03_core.ipynb #6c196625
 class ConIOLoopKernelManager(ConKernelManager, AsyncIOLoopKernelManager):
     "A `ConKernelManager` that restarts a crashed kernel (`autorestart`) and connects with Tornado's streams, as servers ask for"
     def start_restarter(self):
@@ -741,7 +746,7 @@ class ConIOLoopKernelManager(ConKernelManager, AsyncIOLoopKernelManager):
     def _gave_up(self):
         for kc in list(self._clients): kc._kernel_restarted(error='it died too often')
 
-# %% ../nbs/03_core.ipynb #04e7ce04
+# %% ../nbs/03_core.ipynb #1b5202c7
 @asynccontextmanager
 async def run_kernel(
     kernel_name:str='python3', # An installed kernel
