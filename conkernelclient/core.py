@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['log', 'ConKernelClient', 'Starting', 'UnknownKernel', 'ConKernelManager', 'ConIOLoopKernelManager', 'run_kernel']
 
-# %% ../nbs/03_core.ipynb #503ab110
-import asyncio,logging,os,threading,time
+# %% ../nbs/03_core.ipynb #b982f023
+import asyncio,logging,sys,threading,time
 from contextlib import asynccontextmanager
 from functools import partial
 from queue import Empty
@@ -18,6 +18,7 @@ from fastcore.basics import patch
 from jupyter_client import AsyncKernelClient,AsyncKernelManager,KernelManager
 from jupyter_client.client import validate_string_dict
 from jupyter_client.connect import port_names
+from jupyter_client.ioloop import AsyncIOLoopKernelManager
 from jupyter_client.kernelspec import KernelSpec,NoSuchKernel
 from jupyter_core.utils import ensure_async
 from traitlets import DottedObjectName,Float,Integer,Type,default
@@ -28,7 +29,7 @@ from .session import ConSession,apply_session_patch,own_session
 
 log = logging.getLogger('conkernelclient')
 
-# %% ../nbs/03_core.ipynb #862648f4
+# %% ../nbs/03_core.ipynb #c227d071
 _CHANNELS = 'shell','iopub','stdin','control'
 
 class ConKernelClient(AsyncKernelClient):
@@ -59,7 +60,12 @@ class ConKernelClient(AsyncKernelClient):
         self.router = Router(self._put, parse=self.session.deserialize, window=self.window, grace=self.grace,
                              maxlen=self.unclaimed, on_settling=weakly(self._settling), on_orphan=weakly(self._orphan))
 
-    def _put(self, channel, frames): self._chs[channel].put(frames)
+    def _put(self, channel, frames):
+        try: self._chs[channel].put(frames)
+        except zmq.Again:   # after a protocol error ZMQ does not connect again, but we may find a better peer
+            self._trouble['handshake'] = True
+            self._loop.call_soon(weakly(self._reconnect))
+            raise RuntimeError(f'Not connected to {self._make_url(channel)}: the handshake with whoever listens there failed') from None
 
     def _on_loop(self):
         "The client's event loop, if this is it"
@@ -75,7 +81,7 @@ class ConKernelClient(AsyncKernelClient):
             raise RuntimeError('This client belongs to another event loop (its channels were started there): make one for this loop with km.client()')
         return self._loop
 
-# %% ../nbs/03_core.ipynb #857a166e
+# %% ../nbs/03_core.ipynb #c28f9886
 @patch
 def _create_connected_socket(self:ConKernelClient, channel, identity=None):
     opts = self.context.sockopts
@@ -86,7 +92,7 @@ def _create_connected_socket(self:ConKernelClient, channel, identity=None):
         opts.clear()
         opts.update(before)
 
-# %% ../nbs/03_core.ipynb #b5b82057
+# %% ../nbs/03_core.ipynb #da2f42b2
 class Starting:
     "What `start_channels` returns: `await` it to have the client once its kernel is ready"
     def __init__(self, client): self.client = client
@@ -132,7 +138,7 @@ def _watch(self:ConKernelClient):
     for name,on_event in ('shell',self._shell_event),('iopub',self._iopub_event):
         if name in self._chs: self._monitors[name] = Monitor(self._chs[name].socket, on_event)
 
-# %% ../nbs/03_core.ipynb #09188bcb
+# %% ../nbs/03_core.ipynb #38a6f2e0
 @patch
 def _spawn(self:ConKernelClient, coro):
     task = self._loop.create_task(coro)
@@ -163,7 +169,7 @@ async def _first(fut, timeout):
     finally: fut.remove_done_callback(wake)
     return fut.done()
 
-# %% ../nbs/03_core.ipynb #68b91c7a
+# %% ../nbs/03_core.ipynb #fd12d789
 @patch(as_prop=True)
 def status(self:ConKernelClient)->str:
     "`starting`, `ready`, `busy`, `unresponsive`, `restarting`, `dead` or `closed`"
@@ -210,7 +216,7 @@ async def wait_for_status(self:ConKernelClient,
     try: return await asyncio.wait_for(came, timeout)
     finally: remove()
 
-# %% ../nbs/03_core.ipynb #88d0211a
+# %% ../nbs/03_core.ipynb #36528974
 @patch
 def request(self:ConKernelClient,
     msg_type:str, # The protocol's name, such as `inspect_request`
@@ -256,7 +262,7 @@ def _ask(self:ConKernelClient, msg_type, content, reply=False, timeout=None, cha
 
 def _exit(code): return '' if code is None else f' (exit code {code})'
 
-# %% ../nbs/03_core.ipynb #c85b6ac2
+# %% ../nbs/03_core.ipynb #8e1ac25b
 @patch
 def execute(self:ConKernelClient,
     code:str, # Code in the kernel's language
@@ -281,7 +287,7 @@ def execute(self:ConKernelClient,
                    allow_stdin=self.allow_stdin if allow_stdin is None else allow_stdin, stop_on_error=stop_on_error)
     return self._ask('execute_request', content, reply, timeout, 'shell', msg_id, metadata, subshell_id, buffers)
 
-# %% ../nbs/03_core.ipynb #583b01fa
+# %% ../nbs/03_core.ipynb #f1690c06
 @patch
 def complete(self:ConKernelClient,
     code:str, # The code in which to complete
@@ -328,7 +334,7 @@ def is_complete(self:ConKernelClient,
     "Ask whether `code` is complete, or wants another line"
     return self._ask('is_complete_request', dict(code=code), reply, timeout)
 
-# %% ../nbs/03_core.ipynb #a1534e7d
+# %% ../nbs/03_core.ipynb #a7f9c874
 @patch
 def kernel_info(self:ConKernelClient,
     *, reply:bool=False, # Return what awaits the reply, instead of the id?
@@ -365,7 +371,7 @@ def input(self:ConKernelClient,
     self._on_loop()
     self._chs['stdin'].send(self.session.msg('input_reply', dict(value=string), parent=parent or prompt.get()))
 
-# %% ../nbs/03_core.ipynb #ef9699da
+# %% ../nbs/03_core.ipynb #4f838369
 @patch
 async def wait_for_ready(self:ConKernelClient,
     timeout:float|None=None # Seconds; `None`: for as long as it takes
@@ -402,13 +408,14 @@ async def _probe(self:ConKernelClient):
     "Ask for `kernel_info`; the request when its reply has come, `None` when it has not come in a second"
     msg = self.session.msg('kernel_info_request', {})
     req = Request(msg, loop=self._loop)
-    self.router.submit(req, self.session.frames(msg), first=True)
+    try: self.router.submit(req, self.session.frames(msg), first=True)
+    except RuntimeError: return await asyncio.sleep(.1)   # not connected
     for _ in range(20):
         if await _first(req, .05): return req if req.reply is not None else None
         if not await self._process_alive(): raise DeadKernelError(f'Kernel died before replying to kernel_info{_exit(await self._code())}', await self._code())
     req.cancel()
 
-# %% ../nbs/03_core.ipynb #e5d0039e
+# %% ../nbs/03_core.ipynb #ea88e44f
 @patch
 def _not_ready(self:ConKernelClient, timeout):
     shell,bad = self._make_url('shell'),getattr(self.router, 'last_malformed', None)
@@ -425,7 +432,7 @@ def _orphan(self:ConKernelClient, msg):
     if msg['msg_type']=='iopub_welcome': self._welcome = msg
     return msg['msg_type']=='iopub_welcome' or msg['msg_type']=='status' and msg['content'].get('execution_state')=='starting'
 
-# %% ../nbs/03_core.ipynb #bb2764a1
+# %% ../nbs/03_core.ipynb #8dcce1d9
 @patch
 def _shell_event(self:ConKernelClient, event): self._event('shell', event)
 @patch
@@ -477,7 +484,7 @@ async def _died(self:ConKernelClient):
     code = await self._code()
     until = time.monotonic()+.2
     while 'iopub' in self._connected and time.monotonic()<until: await asyncio.sleep(.005)   # what it had to say
-    if self._state not in ('ready','starting'): return
+    if self._state not in ('ready','starting') or self._owner() is None and 'shell' in self._connected: return
     self._drain()
     km = self._owner()
     self._exit_code = code
@@ -516,26 +523,25 @@ async def _while_silent(self:ConKernelClient):
         if not await self._process_alive(): return await self._died()
         await asyncio.sleep(.5)
 
-# %% ../nbs/03_core.ipynb #21142c29
+# %% ../nbs/03_core.ipynb #6e198502
 @patch
 def _fence(self:ConKernelClient):
     for (channel,subshell_id),lane in list(self.router.lanes.items()):
-        if lane.wire: self._spawn(self._fence_lane(channel, subshell_id, list(lane.wire)))
+        if lane.wire: self._spawn(self._fence_lane(channel, subshell_id, list(lane.wire), [o.msg_id for o in lane.waiting], self._kernel_session))
 
 @patch
-async def _fence_lane(self:ConKernelClient, channel, subshell_id, before):
+async def _fence_lane(self:ConKernelClient, channel, subshell_id, sent, waiting, kernel):
     msg = self._message('kernel_info_request', {}, channel, None, subshell_id, None)
     fence = Request(msg, channel, loop=self._loop)
     self.router.submit(fence, self.session.frames(msg), subshell_id, first=True)
     try: reply = await fence
     except RuntimeError: return
-    session = reply['header'].get('session')
-    if session==self._kernel_session: e = NoReplyError('The connection broke and came back: the reply was lost in between')
-    else: e = KernelRestartedError('The kernel was restarted')
-    self._kernel_session = session
-    self.router.fail_lost(before, e)
+    self._kernel_session = reply['header'].get('session')
+    if self._kernel_session==kernel:
+        return self.router.fail_lost(sent, NoReplyError('The connection broke and came back: the reply was lost in between'))
+    self.router.fail_lost(waiting+sent, KernelRestartedError('The kernel was restarted'))
 
-# %% ../nbs/03_core.ipynb #b8ccf83d
+# %% ../nbs/03_core.ipynb #1b0e0957
 @patch
 def _kernel_restarting(self:ConKernelClient):
     if self._state in ('closed','new'): return
@@ -555,6 +561,7 @@ def _kernel_restarted(self:ConKernelClient, error=None):
 
 @patch
 def _reconnect(self:ConKernelClient):
+    if self._state=='closed': return
     for o in self._monitors.values(): o.close()
     for name,ch in self._chs.items(): ch.reopen(getattr(self, f'connect_{name}')(**({} if name=='iopub' else dict(identity=self.session.bsession))))
     if self._hb_channel is not None and self._hb_channel.is_alive():
@@ -579,7 +586,7 @@ async def _return(self:ConKernelClient):
     try: await self._become_ready()
     except DeadKernelError as e: self._fail(e)
 
-# %% ../nbs/03_core.ipynb #acd23eb2
+# %% ../nbs/03_core.ipynb #a1a5a3aa
 @patch
 def stop_channels(self:ConKernelClient):
     "Close the channels; who still waits gets `ClientClosedError`. Harmless when called again."
@@ -603,7 +610,7 @@ def __del__(self:ConKernelClient, base=AsyncKernelClient):   # (a default, for a
             for o in (*self._monitors.values(), *self._chs.values()): loop.call_soon_threadsafe(o.close)
     base.__del__(self)
 
-# %% ../nbs/03_core.ipynb #1f6cdc67
+# %% ../nbs/03_core.ipynb #d7b3b741
 @patch
 async def get_pubs(self:ConKernelClient,
     msg_id:str|None=None, # Only those of this request; by default, all that nobody has claimed
@@ -617,13 +624,15 @@ async def get_pubs(self:ConKernelClient,
         try: msg = await queue.get(max(0, deadline-loop.time()) if waiting else 0)
         except Empty: break
         res.append(msg)
-        if msg['msg_type']=='status' and msg['content'].get('execution_state')=='idle': waiting.discard(msg['parent_header'].get('msg_id'))
+        if msg['msg_type']=='status' and msg['content'].get('execution_state')=='idle': waiting.discard(_parent_id(msg))
     if msg_id is None: return res
     for o in res:
-        if o['parent_header'].get('msg_id')!=msg_id: queue.push(o)   # not ours: for the next reader
-    return [o for o in res if o['parent_header'].get('msg_id')==msg_id]
+        if _parent_id(o)!=msg_id: queue.push(o)   # not ours: for the next reader
+    return [o for o in res if _parent_id(o)==msg_id]
 
-# %% ../nbs/03_core.ipynb #8c21254e
+def _parent_id(msg): return msg['parent_header'].get('msg_id') if isinstance(msg['parent_header'], dict) else None
+
+# %% ../nbs/03_core.ipynb #0060dbc9
 @patch
 async def execute_interactive(self:ConKernelClient,
     code:str, # Code in the kernel's language
@@ -650,14 +659,13 @@ async def execute_interactive(self:ConKernelClient,
 @patch
 def _kernel_output_hook(self:ConKernelClient):
     "Inside an IPython kernel, outputs are shown as that kernel's own (as jupyter_client does)"
-    import sys
     if 'IPython' not in sys.modules: return None
     ip = sys.modules['IPython'].get_ipython()
     if ip is None or getattr(ip, 'kernel', None) is None: return None
     pub = ip.display_pub
     return partial(self._output_hook_kernel, pub.session, pub.pub_socket, pub.parent_header)
 
-# %% ../nbs/03_core.ipynb #ca31ce60
+# %% ../nbs/03_core.ipynb #0642a493
 class UnknownKernel(NoSuchKernel):
     "No kernel of that name; the message lists those that there are"
     def __init__(self, name, known):
@@ -710,9 +718,7 @@ class ConKernelManager(AsyncKernelManager):
             raise
         for kc in clients: kc._kernel_restarted()
 
-# %% ../nbs/03_core.ipynb #e70991d1
-from jupyter_client.ioloop import AsyncIOLoopKernelManager
-
+# %% ../nbs/03_core.ipynb #8b67710c
 class ConIOLoopKernelManager(ConKernelManager, AsyncIOLoopKernelManager):
     "A `ConKernelManager` that restarts a crashed kernel (`autorestart`) and connects with Tornado's streams, as servers ask for"
     def start_restarter(self):
@@ -724,7 +730,7 @@ class ConIOLoopKernelManager(ConKernelManager, AsyncIOLoopKernelManager):
     def _gave_up(self):
         for kc in list(self._clients): kc._kernel_restarted(error='it died too often')
 
-# %% ../nbs/03_core.ipynb #d74e508d
+# %% ../nbs/03_core.ipynb #40d7494e
 @asynccontextmanager
 async def run_kernel(
     kernel_name:str='python3', # An installed kernel
