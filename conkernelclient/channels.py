@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['log', 'weakly', 'ConChannel', 'Monitor', 'Heartbeat']
 
-# %% ../nbs/02_channels.ipynb #69b86cc1
+# %% ../nbs/02_channels.ipynb #01b72ced
 import asyncio,logging,time
 from queue import Empty
 from typing import Any,Callable
@@ -24,7 +24,7 @@ from .session import ConSession,readers
 
 log = logging.getLogger('conkernelclient')
 
-# %% ../nbs/02_channels.ipynb #98bb1049
+# %% ../nbs/02_channels.ipynb #8f5b7ff3
 def weakly(
     method:Callable, # A bound method
 )->Callable: # Calls it for as long as its object lives
@@ -33,7 +33,7 @@ def weakly(
         if (m:=ref()) is not None: return m(*args)
     return call
 
-# %% ../nbs/02_channels.ipynb #6bfb90d8
+# %% ../nbs/02_channels.ipynb #bc73eeb8
 class ConChannel(AsyncZMQSocketChannel):
     "One socket of a kernel, read by the event loop, with jupyter_client's channel methods"
     batch = 64 # Messages to read in one turn of the loop
@@ -45,7 +45,7 @@ class ConChannel(AsyncZMQSocketChannel):
     ):
         super().__init__(socket, session, loop)
         self.name = self.router = self._loop = self._task = None
-        self._fast,self._looking,self._on_loop = True,False,None
+        self._fast,self._looking,self._on_loop,self._look_soon = True,False,None,weakly(self._look)
         self._adopt(socket)
 
     def _adopt(self, socket):
@@ -74,20 +74,20 @@ class ConChannel(AsyncZMQSocketChannel):
         except NotImplementedError: self._task = loop.create_task(_poll(weakly(self._drain), self.socket))
         self.look()
 
-# %% ../nbs/02_channels.ipynb #9ba3e088
+# %% ../nbs/02_channels.ipynb #c76239a7
 async def _poll(drain, socket):
     while not socket.closed:
         await socket.poll()
         drain()
         await asyncio.sleep(0)
 
-# %% ../nbs/02_channels.ipynb #23cd11fc
+# %% ../nbs/02_channels.ipynb #502800a8
 @patch
 def look(self:ConChannel):
     "Read what is there in the loop's next turn"
     if self._looking or self._loop is None: return
     self._looking = True
-    try: self._loop.call_soon(weakly(self._look))
+    try: self._loop.call_soon(self._look_soon)
     except RuntimeError: pass   # the loop is closed
 
 @patch
@@ -108,22 +108,25 @@ def _drain(self:ConChannel):
 
 @patch
 def backlog(self:ConChannel)->bool:
-    "Is there something to read?"
-    return self.socket is not None and bool(self._shadow.get(zmq.EVENTS) & zmq.POLLIN)
+    "Is there something to read? (Asking takes the signal away, so it will be read.)"
+    if self.socket is None or not self._shadow.get(zmq.EVENTS) & zmq.POLLIN: return False
+    self.look()
+    return True
 
-# %% ../nbs/02_channels.ipynb #e7cbf557
+# %% ../nbs/02_channels.ipynb #7d1e4e01
 @patch
 def _read(self:ConChannel):
     "The next message's frames. Raises `zmq.Again` when there is none."
     if not self._fast: return self._read_slowly([])
     recv = self._recv
-    frames = [recv(zmq.NOBLOCK)]
-    lead = 0 if frames[0]==DELIM else self._lead
+    frames = [recv(1)]   # zmq.NOBLOCK; an enum's member costs more than the call
     try:
-        for _ in range(lead+4): frames.append(recv(zmq.NOBLOCK))
-        last = recv(zmq.NOBLOCK, copy=False)
+        if frames[0]!=DELIM and self._lead: frames.append(recv(1))
+        frames += recv(1),recv(1),recv(1),recv(1)
+        last = recv(1, copy=False)
     except zmq.Again: return frames          # too short, and nothing behind it
     frames.append(last.bytes)
+    lead = len(frames)-6
     if frames[lead]!=DELIM or DELIM in frames[lead+1:]: return self._realign(frames, last.more)
     return self._read_slowly(frames) if last.more else frames
 
@@ -145,14 +148,17 @@ def _realign(self:ConChannel, frames, more):
     rest = frames[begin:]
     return self._read_slowly(rest) if more else rest
 
-# %% ../nbs/02_channels.ipynb #564a0a69
+# %% ../nbs/02_channels.ipynb #7326a86d
 @patch
 def _handle(self:ConChannel, frames):
     router = self.router
     try:
-        frames = frames[frames.index(DELIM)+1:]
-        if self.name=='iopub' and not router.claim(self.session.parent_of(frames[2]).get('msg_id'), frames): return
-        msg = self.session.deserialize(frames)
+        del frames[:frames.index(DELIM)+1]
+        session = self.session
+        if self.name=='iopub':
+            parent = session.parent_of(frames[2])
+            if not router.claim(parent.get('msg_id') if type(parent) is dict else None, frames): return
+        msg = session.deserialize(frames)
     except Exception as e:
         if not router.stats['malformed']: log.warning('Dropped a malformed message on the %s channel: %s', self.name, e)
         router.stats['malformed'] += 1
@@ -161,20 +167,20 @@ def _handle(self:ConChannel, frames):
     try: router.dispatch(self.name, msg)
     except Exception: log.exception('Dispatching a %s on the %s channel failed', msg['msg_type'], self.name)
 
-# %% ../nbs/02_channels.ipynb #ab1a1e18
+# %% ../nbs/02_channels.ipynb #7926859d
 @patch
 def put(self:ConChannel,
     frames:list # As `ConSession.frames` gives them
 ):
-    "Put `frames` on the wire, now"
+    "Put `frames` on the wire, now. Raises `zmq.Again` where ZMQ has given the connection up (after a failed handshake)."
     socket,send = self._shadow,self._send
     if self.socket is None: raise RuntimeError(f'The {self.name} channel is closed')
+    self.look()
     if len(frames)==6 and len(frames[5])<self.session._copy_threshold:
         a,b,c,d,e,f = frames
         send(socket, a, 3); send(socket, b, 3); send(socket, c, 3); send(socket, d, 3); send(socket, e, 3)   # NOBLOCK|SNDMORE
         send(socket, f, 1)
     else: socket.send_multipart(frames, zmq.NOBLOCK, copy=max(memoryview(o).nbytes for o in frames)<self.session._copy_threshold)
-    self.look()
 
 @patch
 def send(self:ConChannel,
@@ -188,7 +194,7 @@ def send(self:ConChannel,
     sent = Sent(msg, self.name, expects_reply=msg['header']['msg_type'].endswith('_request'))
     self.router.submit(sent, frames, msg['header'].get('subshell_id'))
 
-# %% ../nbs/02_channels.ipynb #47227160
+# %% ../nbs/02_channels.ipynb #e55e239d
 @patch
 async def get_msg(self:ConChannel,
     timeout:float|None=None # Seconds to wait; `None` for ever, 0 not at all
@@ -240,7 +246,7 @@ def reopen(self:ConChannel,
     self._fast = True
     self.start()
 
-# %% ../nbs/02_channels.ipynb #5f5e3b29
+# %% ../nbs/02_channels.ipynb #afdcd152
 class Monitor:
     "Calls `on_event` with the ZMQ event (`zmq.Event`) when the connection of a socket comes, goes or is refused"
     events = zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_CONNECT_RETRIED | zmq.EVENT_CLOSED | \
@@ -262,7 +268,8 @@ class Monitor:
         while self._pair is not None:
             try: frames = self._shadow.recv_multipart(zmq.NOBLOCK)
             except zmq.ZMQError: return
-            self.on_event(parse_monitor_message(frames)['event'])
+            try: self.on_event(parse_monitor_message(frames)['event'])
+            except Exception: log.exception('Handling a monitor event failed')
 
     def close(self):
         "Stop watching. Call it before the socket is closed."
@@ -273,7 +280,7 @@ class Monitor:
         if not self.socket.closed: self.socket.disable_monitor()
         pair.close(linger=0)
 
-# %% ../nbs/02_channels.ipynb #48a9fc33
+# %% ../nbs/02_channels.ipynb #817112e7
 class Heartbeat:
     "Asks the kernel once every `time_to_dead` seconds whether it is there. jupyter_client's `HBChannel`, without its thread."
     time_to_dead = 1.0
@@ -327,7 +334,7 @@ class Heartbeat:
             try: heard = bool(self._shadow.recv(zmq.NOBLOCK)) or heard
             except zmq.ZMQError: return heard
 
-# %% ../nbs/02_channels.ipynb #1698bf4c
+# %% ../nbs/02_channels.ipynb #2f70b71e
 @patch
 def pause(self:Heartbeat):
     "Ask no more, for now"

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['log', 'ConKernelClient', 'Starting', 'UnknownKernel', 'ConKernelManager', 'ConIOLoopKernelManager', 'run_kernel']
 
-# %% ../nbs/03_core.ipynb #503ab110
-import asyncio,logging,os,threading,time
+# %% ../nbs/03_core.ipynb #a655300a
+import asyncio,logging,sys,threading,time
 from contextlib import asynccontextmanager
 from functools import partial
 from queue import Empty
@@ -18,6 +18,7 @@ from fastcore.basics import patch
 from jupyter_client import AsyncKernelClient,AsyncKernelManager,KernelManager
 from jupyter_client.client import validate_string_dict
 from jupyter_client.connect import port_names
+from jupyter_client.ioloop import AsyncIOLoopKernelManager
 from jupyter_client.kernelspec import KernelSpec,NoSuchKernel
 from jupyter_core.utils import ensure_async
 from traitlets import DottedObjectName,Float,Integer,Type,default
@@ -28,7 +29,7 @@ from .session import ConSession,apply_session_patch,own_session
 
 log = logging.getLogger('conkernelclient')
 
-# %% ../nbs/03_core.ipynb #862648f4
+# %% ../nbs/03_core.ipynb #a121e380
 _CHANNELS = 'shell','iopub','stdin','control'
 
 class ConKernelClient(AsyncKernelClient):
@@ -56,10 +57,15 @@ class ConKernelClient(AsyncKernelClient):
         self._connected,self._trouble,self._welcome,self._exit_code = set(),{},None,None
         self._tasks,self._ready_task,self._grace_timer,self._info = set(),None,None,None
         self._silent,self._kernel_session,self._watchers,self._told = False,None,[],'closed'
-        self.router = Router(self._put, parse=self.session.deserialize, window=self.window, grace=self.grace,
+        self.router = Router(weakly(self._put), parse=self.session.deserialize, window=self.window, grace=self.grace,
                              maxlen=self.unclaimed, on_settling=weakly(self._settling), on_orphan=weakly(self._orphan))
 
-    def _put(self, channel, frames): self._chs[channel].put(frames)
+    def _put(self, channel, frames):
+        try: self._chs[channel].put(frames)
+        except zmq.Again:   # after a protocol error ZMQ does not connect again, but we may find a better peer
+            self._trouble['handshake'] = True
+            self._loop.call_soon(weakly(self._reconnect))
+            raise RuntimeError(f'Not connected to {self._make_url(channel)}: the handshake with whoever listens there failed') from None
 
     def _on_loop(self):
         "The client's event loop, if this is it"
@@ -69,13 +75,15 @@ class ConKernelClient(AsyncKernelClient):
         if self._state=='closed': raise ClientClosedError('The channels have been stopped: a new client (km.client()) is needed')
         if loop is not None and self._loop is None: self._begin(loop)
         if loop is self._loop: return loop
+        if self._loop is not None and self._loop.is_closed():
+            raise RuntimeError("This client's event loop is closed: make a client for a new loop, with km.client()")
         if threading.get_ident()!=self._thread:
             raise RuntimeError('This client belongs to another thread. Use asyncio.run_coroutine_threadsafe(coro, loop) with the event loop in which its channels were started')
         if loop is not None:
             raise RuntimeError('This client belongs to another event loop (its channels were started there): make one for this loop with km.client()')
         return self._loop
 
-# %% ../nbs/03_core.ipynb #857a166e
+# %% ../nbs/03_core.ipynb #c8211a31
 @patch
 def _create_connected_socket(self:ConKernelClient, channel, identity=None):
     opts = self.context.sockopts
@@ -86,7 +94,7 @@ def _create_connected_socket(self:ConKernelClient, channel, identity=None):
         opts.clear()
         opts.update(before)
 
-# %% ../nbs/03_core.ipynb #b5b82057
+# %% ../nbs/03_core.ipynb #0b693429
 class Starting:
     "What `start_channels` returns: `await` it to have the client once its kernel is ready"
     def __init__(self, client): self.client = client
@@ -132,7 +140,7 @@ def _watch(self:ConKernelClient):
     for name,on_event in ('shell',self._shell_event),('iopub',self._iopub_event):
         if name in self._chs: self._monitors[name] = Monitor(self._chs[name].socket, on_event)
 
-# %% ../nbs/03_core.ipynb #09188bcb
+# %% ../nbs/03_core.ipynb #e9bc45fa
 @patch
 def _spawn(self:ConKernelClient, coro):
     task = self._loop.create_task(coro)
@@ -154,6 +162,8 @@ def _expire(self:ConKernelClient):
     until = self.router.expire()
     if until is not None: self._settling(max(until-time.monotonic(), .01))
 
+def _seen(task): return task.cancelled() or task.exception()   # asyncio need not complain that nobody looked
+
 async def _first(fut, timeout):
     "Wait until `fut` is done, `timeout` seconds at most; it is not cancelled. Is it done?"
     done = fut.get_loop().create_future()
@@ -163,7 +173,7 @@ async def _first(fut, timeout):
     finally: fut.remove_done_callback(wake)
     return fut.done()
 
-# %% ../nbs/03_core.ipynb #68b91c7a
+# %% ../nbs/03_core.ipynb #75c9a9b7
 @patch(as_prop=True)
 def status(self:ConKernelClient)->str:
     "`starting`, `ready`, `busy`, `unresponsive`, `restarting`, `dead` or `closed`"
@@ -210,7 +220,7 @@ async def wait_for_status(self:ConKernelClient,
     try: return await asyncio.wait_for(came, timeout)
     finally: remove()
 
-# %% ../nbs/03_core.ipynb #88d0211a
+# %% ../nbs/03_core.ipynb #b7afe5c1
 @patch
 def request(self:ConKernelClient,
     msg_type:str, # The protocol's name, such as `inspect_request`
@@ -256,7 +266,7 @@ def _ask(self:ConKernelClient, msg_type, content, reply=False, timeout=None, cha
 
 def _exit(code): return '' if code is None else f' (exit code {code})'
 
-# %% ../nbs/03_core.ipynb #c85b6ac2
+# %% ../nbs/03_core.ipynb #43dc4e40
 @patch
 def execute(self:ConKernelClient,
     code:str, # Code in the kernel's language
@@ -281,7 +291,7 @@ def execute(self:ConKernelClient,
                    allow_stdin=self.allow_stdin if allow_stdin is None else allow_stdin, stop_on_error=stop_on_error)
     return self._ask('execute_request', content, reply, timeout, 'shell', msg_id, metadata, subshell_id, buffers)
 
-# %% ../nbs/03_core.ipynb #583b01fa
+# %% ../nbs/03_core.ipynb #bd824270
 @patch
 def complete(self:ConKernelClient,
     code:str, # The code in which to complete
@@ -328,7 +338,7 @@ def is_complete(self:ConKernelClient,
     "Ask whether `code` is complete, or wants another line"
     return self._ask('is_complete_request', dict(code=code), reply, timeout)
 
-# %% ../nbs/03_core.ipynb #a1534e7d
+# %% ../nbs/03_core.ipynb #9184a82f
 @patch
 def kernel_info(self:ConKernelClient,
     *, reply:bool=False, # Return what awaits the reply, instead of the id?
@@ -365,7 +375,7 @@ def input(self:ConKernelClient,
     self._on_loop()
     self._chs['stdin'].send(self.session.msg('input_reply', dict(value=string), parent=parent or prompt.get()))
 
-# %% ../nbs/03_core.ipynb #ef9699da
+# %% ../nbs/03_core.ipynb #bf7da925
 @patch
 async def wait_for_ready(self:ConKernelClient,
     timeout:float|None=None # Seconds; `None`: for as long as it takes
@@ -373,11 +383,15 @@ async def wait_for_ready(self:ConKernelClient,
     "Wait until the kernel answers and its outputs reach us. Raises `RuntimeError` that says what is wrong: `DeadKernelError`, or that it did not answer in time."
     self._on_loop()
     if self._state=='dead': raise DeadKernelError(f'The kernel is dead{_exit(self._exit_code)}', self._exit_code)
-    if self._ready_task is None or self._ready_task.done() and self._state in ('starting','restarting'):
-        self._ready_task = self._spawn(self._become_ready())
-        self._ready_task.add_done_callback(lambda t: t.cancelled() or t.exception())
-    if not await _first(self._ready_task, timeout): raise RuntimeError(self._not_ready(timeout))
-    self._ready_task.result()
+    until = None if timeout is None else time.monotonic()+timeout
+    while True:
+        if self._ready_task is None or self._ready_task.done() and self._state in ('starting','restarting'):
+            self._ready_task = self._spawn(self._become_ready())
+            self._ready_task.add_done_callback(_seen)
+        task = self._ready_task
+        if not await _first(task, None if until is None else max(0, until-time.monotonic())): raise RuntimeError(self._not_ready(timeout))
+        if not task.cancelled(): return task.result()
+        if self._state=='closed': raise ClientClosedError('The channels were stopped before the kernel was ready')
 
 @patch
 async def _become_ready(self:ConKernelClient):
@@ -402,13 +416,14 @@ async def _probe(self:ConKernelClient):
     "Ask for `kernel_info`; the request when its reply has come, `None` when it has not come in a second"
     msg = self.session.msg('kernel_info_request', {})
     req = Request(msg, loop=self._loop)
-    self.router.submit(req, self.session.frames(msg), first=True)
+    try: self.router.submit(req, self.session.frames(msg), first=True)
+    except RuntimeError: return await asyncio.sleep(.1)   # not connected
     for _ in range(20):
         if await _first(req, .05): return req if req.reply is not None else None
         if not await self._process_alive(): raise DeadKernelError(f'Kernel died before replying to kernel_info{_exit(await self._code())}', await self._code())
     req.cancel()
 
-# %% ../nbs/03_core.ipynb #e5d0039e
+# %% ../nbs/03_core.ipynb #8e16986d
 @patch
 def _not_ready(self:ConKernelClient, timeout):
     shell,bad = self._make_url('shell'),getattr(self.router, 'last_malformed', None)
@@ -425,7 +440,7 @@ def _orphan(self:ConKernelClient, msg):
     if msg['msg_type']=='iopub_welcome': self._welcome = msg
     return msg['msg_type']=='iopub_welcome' or msg['msg_type']=='status' and msg['content'].get('execution_state')=='starting'
 
-# %% ../nbs/03_core.ipynb #bb2764a1
+# %% ../nbs/03_core.ipynb #8fa55145
 @patch
 def _shell_event(self:ConKernelClient, event): self._event('shell', event)
 @patch
@@ -477,7 +492,7 @@ async def _died(self:ConKernelClient):
     code = await self._code()
     until = time.monotonic()+.2
     while 'iopub' in self._connected and time.monotonic()<until: await asyncio.sleep(.005)   # what it had to say
-    if self._state not in ('ready','starting'): return
+    if self._state not in ('ready','starting') or self._owner() is None and 'shell' in self._connected: return
     self._drain()
     km = self._owner()
     self._exit_code = code
@@ -516,26 +531,25 @@ async def _while_silent(self:ConKernelClient):
         if not await self._process_alive(): return await self._died()
         await asyncio.sleep(.5)
 
-# %% ../nbs/03_core.ipynb #21142c29
+# %% ../nbs/03_core.ipynb #3281ca92
 @patch
 def _fence(self:ConKernelClient):
     for (channel,subshell_id),lane in list(self.router.lanes.items()):
-        if lane.wire: self._spawn(self._fence_lane(channel, subshell_id, list(lane.wire)))
+        if lane.wire: self._spawn(self._fence_lane(channel, subshell_id, list(lane.wire), [o.msg_id for o in lane.waiting], self._kernel_session))
 
 @patch
-async def _fence_lane(self:ConKernelClient, channel, subshell_id, before):
+async def _fence_lane(self:ConKernelClient, channel, subshell_id, sent, waiting, kernel):
     msg = self._message('kernel_info_request', {}, channel, None, subshell_id, None)
     fence = Request(msg, channel, loop=self._loop)
     self.router.submit(fence, self.session.frames(msg), subshell_id, first=True)
     try: reply = await fence
     except RuntimeError: return
-    session = reply['header'].get('session')
-    if session==self._kernel_session: e = NoReplyError('The connection broke and came back: the reply was lost in between')
-    else: e = KernelRestartedError('The kernel was restarted')
-    self._kernel_session = session
-    self.router.fail_lost(before, e)
+    self._kernel_session = reply['header'].get('session')
+    if self._kernel_session==kernel:
+        return self.router.fail_lost(sent, NoReplyError('The connection broke and came back: the reply was lost in between'))
+    self.router.fail_lost(waiting+sent, KernelRestartedError('The kernel was restarted'))
 
-# %% ../nbs/03_core.ipynb #b8ccf83d
+# %% ../nbs/03_core.ipynb #d44bc75d
 @patch
 def _kernel_restarting(self:ConKernelClient):
     if self._state in ('closed','new'): return
@@ -555,6 +569,7 @@ def _kernel_restarted(self:ConKernelClient, error=None):
 
 @patch
 def _reconnect(self:ConKernelClient):
+    if self._state=='closed': return
     for o in self._monitors.values(): o.close()
     for name,ch in self._chs.items(): ch.reopen(getattr(self, f'connect_{name}')(**({} if name=='iopub' else dict(identity=self.session.bsession))))
     if self._hb_channel is not None and self._hb_channel.is_alive():
@@ -573,13 +588,16 @@ def _back(self:ConKernelClient):
     self._set('restarting')
     if self._ready_task is not None: self._ready_task.cancel()
     self._ready_task = self._spawn(self._return())
+    self._ready_task.add_done_callback(_seen)
 
 @patch
 async def _return(self:ConKernelClient):
     try: await self._become_ready()
-    except DeadKernelError as e: self._fail(e)
+    except DeadKernelError as e:
+        self._fail(e)
+        raise
 
-# %% ../nbs/03_core.ipynb #acd23eb2
+# %% ../nbs/03_core.ipynb #dd78bdd9
 @patch
 def stop_channels(self:ConKernelClient):
     "Close the channels; who still waits gets `ClientClosedError`. Harmless when called again."
@@ -594,16 +612,21 @@ def stop_channels(self:ConKernelClient):
     if self._hb_channel is not None: self._hb_channel.stop()
     if self._created_context and not self.context.closed: self.context.destroy(linger=100)
 
-@patch
-def __del__(self:ConKernelClient, base=AsyncKernelClient):   # (a default, for at exit the module may be gone first)
-    if getattr(self, '_state', 'new') not in ('new','closed'):
-        loop = self._loop
-        if loop is None or loop.is_closed() or threading.get_ident()==self._thread: self.stop_channels()
-        else:
-            for o in (*self._monitors.values(), *self._chs.values()): loop.call_soon_threadsafe(o.close)
-    base.__del__(self)
+def _close_all(parts, context):
+    for o in parts: o.close()
+    if context is not None and not context.closed: context.destroy(linger=0)
 
-# %% ../nbs/03_core.ipynb #1f6cdc67
+@patch
+def __del__(self:ConKernelClient, base=AsyncKernelClient, get_ident=threading.get_ident, close=_close_all):   # (defaults: at exit the module may be gone first)
+    loop = getattr(self, '_loop', None)
+    if getattr(self, '_state', 'new') in ('new','closed'): return base.__del__(self)
+    if loop is None or loop.is_closed() or get_ident()==self._thread: return self.stop_channels()
+    parts = [*self._monitors.values(), *self._chs.values(), *([self._hb_channel] if self._hb_channel is not None else [])]
+    args = parts, self.context if self._created_context else None
+    try: loop.call_soon_threadsafe(close, *args)
+    except RuntimeError: close(*args)    # the loop has just been closed
+
+# %% ../nbs/03_core.ipynb #44f7c9e1
 @patch
 async def get_pubs(self:ConKernelClient,
     msg_id:str|None=None, # Only those of this request; by default, all that nobody has claimed
@@ -617,13 +640,15 @@ async def get_pubs(self:ConKernelClient,
         try: msg = await queue.get(max(0, deadline-loop.time()) if waiting else 0)
         except Empty: break
         res.append(msg)
-        if msg['msg_type']=='status' and msg['content'].get('execution_state')=='idle': waiting.discard(msg['parent_header'].get('msg_id'))
+        if msg['msg_type']=='status' and msg['content'].get('execution_state')=='idle': waiting.discard(_parent_id(msg))
     if msg_id is None: return res
     for o in res:
-        if o['parent_header'].get('msg_id')!=msg_id: queue.push(o)   # not ours: for the next reader
-    return [o for o in res if o['parent_header'].get('msg_id')==msg_id]
+        if _parent_id(o)!=msg_id: queue.push(o)   # not ours: for the next reader
+    return [o for o in res if _parent_id(o)==msg_id]
 
-# %% ../nbs/03_core.ipynb #8c21254e
+def _parent_id(msg): return msg['parent_header'].get('msg_id') if isinstance(msg['parent_header'], dict) else None
+
+# %% ../nbs/03_core.ipynb #e802a992
 @patch
 async def execute_interactive(self:ConKernelClient,
     code:str, # Code in the kernel's language
@@ -650,14 +675,13 @@ async def execute_interactive(self:ConKernelClient,
 @patch
 def _kernel_output_hook(self:ConKernelClient):
     "Inside an IPython kernel, outputs are shown as that kernel's own (as jupyter_client does)"
-    import sys
     if 'IPython' not in sys.modules: return None
     ip = sys.modules['IPython'].get_ipython()
     if ip is None or getattr(ip, 'kernel', None) is None: return None
     pub = ip.display_pub
     return partial(self._output_hook_kernel, pub.session, pub.pub_socket, pub.parent_header)
 
-# %% ../nbs/03_core.ipynb #ca31ce60
+# %% ../nbs/03_core.ipynb #8b421243
 class UnknownKernel(NoSuchKernel):
     "No kernel of that name; the message lists those that there are"
     def __init__(self, name, known):
@@ -710,9 +734,7 @@ class ConKernelManager(AsyncKernelManager):
             raise
         for kc in clients: kc._kernel_restarted()
 
-# %% ../nbs/03_core.ipynb #e70991d1
-from jupyter_client.ioloop import AsyncIOLoopKernelManager
-
+# %% ../nbs/03_core.ipynb #6c196625
 class ConIOLoopKernelManager(ConKernelManager, AsyncIOLoopKernelManager):
     "A `ConKernelManager` that restarts a crashed kernel (`autorestart`) and connects with Tornado's streams, as servers ask for"
     def start_restarter(self):
@@ -724,7 +746,7 @@ class ConIOLoopKernelManager(ConKernelManager, AsyncIOLoopKernelManager):
     def _gave_up(self):
         for kc in list(self._clients): kc._kernel_restarted(error='it died too often')
 
-# %% ../nbs/03_core.ipynb #d74e508d
+# %% ../nbs/03_core.ipynb #1b5202c7
 @asynccontextmanager
 async def run_kernel(
     kernel_name:str='python3', # An installed kernel

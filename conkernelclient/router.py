@@ -6,7 +6,7 @@
 __all__ = ['log', 'prompt', 'DeadKernelError', 'KernelRestartedError', 'ClientClosedError', 'NoReplyError', 'Request',
            'Unclaimed', 'Lane', 'Sent', 'Router']
 
-# %% ../nbs/01_router.ipynb #61b31b91
+# %% ../nbs/01_router.ipynb #0e53cea4
 import asyncio,inspect,logging,time
 from collections import Counter,deque
 from contextvars import ContextVar
@@ -19,9 +19,10 @@ from fastcore.basics import patch
 from jupyter_client.session import new_id
 
 log = logging.getLogger('conkernelclient')
+log.addHandler(logging.NullHandler())
 prompt = ContextVar('prompt', default=None)   # inside an `on_stdin` hook: the `input_request` that it is asked to answer
 
-# %% ../nbs/01_router.ipynb #cad2644c
+# %% ../nbs/01_router.ipynb #6e30c391
 class DeadKernelError(RuntimeError):
     "The kernel died before it replied. `exit_code` is its process's, where that is known (negative: a signal)."
     def __init__(self, msg:str='The kernel died', exit_code:int|None=None):
@@ -37,7 +38,7 @@ class ClientClosedError(RuntimeError):
 class NoReplyError(RuntimeError):
     "The kernel is done with the request (it said *idle*), but its reply never came"
 
-# %% ../nbs/01_router.ipynb #8cb475db
+# %% ../nbs/01_router.ipynb #d1bb4c34
 class _CoFuture(asyncio.Future):
     "A future that is also accepted where a coroutine is asked for"
     __slots__ = ()
@@ -45,7 +46,7 @@ class _CoFuture(asyncio.Future):
     def throw(self, typ, val=None, tb=None): raise typ if val is None else val
     def close(self): pass
 
-# %% ../nbs/01_router.ipynb #ac370417
+# %% ../nbs/01_router.ipynb #a84c85a3
 class Request(_CoFuture):
     "One message sent to the kernel, and all that came back for it. `await` gives the reply message."
     __slots__ = ('msg','msg_id','channel','lane','keep','frames','reply','iopub','replied','idle','ended','complete',
@@ -76,7 +77,7 @@ class Request(_CoFuture):
         if res: self._finish(False)
         return res
 
-# %% ../nbs/01_router.ipynb #833fdbac
+# %% ../nbs/01_router.ipynb #2ebcd427
 class _End(_CoFuture):
     "The future of a request's end"
     __slots__ = ('req',)
@@ -120,7 +121,7 @@ def _finish(self:Request, complete):
     self._tell()
     self.router = self.owner = None
 
-# %% ../nbs/01_router.ipynb #bad2b993
+# %% ../nbs/01_router.ipynb #7a57b1cc
 @patch
 def _tell(self:Request):
     listeners,self._listeners = self._listeners,None
@@ -141,7 +142,7 @@ async def __aiter__(self:Request):
         await news
     if self.done() and not isinstance(self.exception(), (NoReplyError,type(None))): raise copy(self.exception())
 
-# %% ../nbs/01_router.ipynb #da7b22f3
+# %% ../nbs/01_router.ipynb #96cba244
 @patch
 def _call(self:Request, hook, msg):
     try:
@@ -170,7 +171,7 @@ def _end_failed(self:Request, e):
     _fail(self.wait(), e)
     self._finish(False)
 
-# %% ../nbs/01_router.ipynb #f6d11659
+# %% ../nbs/01_router.ipynb #2fc8e49b
 class Unclaimed:
     "The messages of one `channel` that belong to no `Request`, oldest first, for one reader at a time"
     def __init__(self,
@@ -185,26 +186,28 @@ class Unclaimed:
     def __len__(self): return len(self.items)
 
     def push(self, item:dict|list): # A message, or its frames
-        size = sum(map(len, item)) if type(item) is list else 0
-        self.items.append((item,size))
-        self.nbytes += size
+        size = 0
+        if type(item) is list:      # a tuple of bytes, unlike a list, is no work for the garbage collector
+            size,item = sum(map(len, item)),tuple(item)
+            self.nbytes += size
+        self.items.append((size,item) if size==0 else (size,*item))
         while len(self.items)>self.maxlen or self.nbytes>self.maxbytes and len(self.items)>1: self._drop()
         if self.waiter is not None and not self.waiter.done(): self.waiter.set_result(None)
 
     def _drop(self):
-        self.nbytes -= self.items.popleft()[1]
+        self.nbytes -= self.items.popleft()[0]
         if not self.dropped:
             log.warning('Nobody reads the %s messages: the oldest are dropped, beyond %d messages or %d bytes', self.channel, self.maxlen, self.maxbytes)
         self.dropped += 1
 
-# %% ../nbs/01_router.ipynb #a8f25697
+# %% ../nbs/01_router.ipynb #cb23b955
 @patch
 def pop(self:Unclaimed)->dict|None:
     "The oldest message, or `None`. What cannot be parsed is counted and skipped."
     while self.items:
-        item,size = self.items.popleft()
+        size,*item = self.items.popleft()
         self.nbytes -= size
-        if type(item) is dict: return item
+        if size==0: return item[0]
         try: return self.parse(item)
         except Exception as e:
             if not self.malformed: log.warning('Dropped a malformed %s message: %s', self.channel, e)
@@ -234,7 +237,7 @@ def fail(self:Unclaimed, exc:Exception|None):
     self.exc = exc
     if exc is not None and self.waiter is not None and not self.waiter.done(): self.waiter.set_result(None)
 
-# %% ../nbs/01_router.ipynb #dd8af0a0
+# %% ../nbs/01_router.ipynb #3f630173
 class Lane:
     "One shell's window: messages on the wire (`wire`, by id) and those that wait (`waiting`)"
     __slots__ = ('wire','waiting','withdrawn')
@@ -258,13 +261,13 @@ class Lane:
 
 class Sent:
     "Stands in the table for a message whose reply goes to the unclaimed queue, or that has none (`msg_id` is then `None`)"
-    __slots__ = ('msg','msg_id','channel','lane','frames','replied','idle','touched')
+    __slots__ = ('msg','msg_id','channel','lane','frames','replied','idle','touched','gap')
     keep = False
     def __init__(self, msg, channel, expects_reply=True):
         self.msg,self.channel,self.msg_id = msg,channel,msg['header']['msg_id'] if expects_reply else None
-        self.lane,self.frames,self.replied,self.idle,self.touched = None,None,False,False,0.
+        self.lane,self.frames,self.replied,self.idle,self.gap,self.touched = None,None,False,False,False,0.
 
-# %% ../nbs/01_router.ipynb #aa954fdf
+# %% ../nbs/01_router.ipynb #6bec7899
 class Router:
     "Finds, for each message that comes, the request that it belongs to"
     @property
@@ -307,16 +310,19 @@ class Router:
         if not first and (self.held or lane.waiting or len(lane.wire)>=self.window):
             req.frames = frames
             lane.waiting.append(req)
-        else: self._put(lane, req, frames)
+        elif (e:=self._put(lane, req, frames)) is not None: raise e
 
     def _put(self, lane, req, frames):
+        "Put `req` on the wire. If that fails, so does the request; the exception is returned."
         if req.msg_id is not None: lane.wire[req.msg_id] = req
         try: self.send(req.channel, frames)
-        except BaseException:
-            if type(req) is Request: req.cancel()
-            self.forget(req)
+        except Exception as e:
+            self.table.pop(req.msg_id, None)
             lane.wire.pop(req.msg_id, None)
-            raise
+            if type(req) is Request:
+                _fail(req, e)
+                req._finish(False)
+            return e
         if self.on_activity is not None: self.on_activity()
 
     def _pump(self, lane):
@@ -327,14 +333,15 @@ class Router:
             if frames is None: lane.withdrawn -= 1
             else: self._put(lane, req, frames)
 
-# %% ../nbs/01_router.ipynb #6af81f5a
+# %% ../nbs/01_router.ipynb #3415b0eb
 @patch
 def dispatch(self:Router,
     channel:str, # Where it came from: `shell`, `control`, `iopub` or `stdin`
     msg:dict, # The message
 ):
     "Give `msg` to the request that it names, else to the unclaimed messages of its channel"
-    msg_id = msg['parent_header'].get('msg_id')
+    parent = msg['parent_header']
+    msg_id = parent.get('msg_id') if type(parent) is dict else None
     req = self.table.get(msg_id)
     if req is None:
         if msg_id in self.forgotten: self._late(channel, msg_id)
@@ -383,12 +390,12 @@ def _late(self:Router, channel, msg_id):
         lane.release(msg_id)
         self._pump(lane)
 
-# %% ../nbs/01_router.ipynb #ea16487d
+# %% ../nbs/01_router.ipynb #39d5e02e
 @patch
 def claim(self:Router,
     msg_id:str|None, # The id of the request that the message answers
     frames:list # The message's frames, from the signature on
-)->bool: # True where the message should be parsed now, and dispatched
+)->bool: # Should the message be parsed now, and dispatched?
     "Decide on an iopub message that is not yet parsed, and keep or drop it if it need not be"
     req = self.table.get(msg_id)
     if req is not None:
@@ -400,7 +407,7 @@ def claim(self:Router,
     self.unclaimed['iopub'].push(frames)
     return False
 
-# %% ../nbs/01_router.ipynb #c62dd0c3
+# %% ../nbs/01_router.ipynb #9f714256
 @patch
 def _settle(self:Router, req):
     if req.replied and req.idle: self._leave(req, True)
@@ -433,7 +440,7 @@ def expire(self:Router,
             self.stats['incomplete'] += 1
             self._leave(req, False)
 
-# %% ../nbs/01_router.ipynb #fa1df049
+# %% ../nbs/01_router.ipynb #a3664045
 @patch
 def forget(self:Router, req:Request|Sent):
     "Take `req` out of the table: nobody waits for it any more"
@@ -454,7 +461,7 @@ def _timed_out(self:Router, req, timeout):
     else: _fail(req, e)
     req._finish(False)
 
-# %% ../nbs/01_router.ipynb #57c5f16f
+# %% ../nbs/01_router.ipynb #a1b4a0f9
 @patch
 def fail_all(self:Router,
     exc:Exception, # What each waiter gets (a copy of its own)
@@ -485,6 +492,7 @@ def fail_lost(self:Router,
         if req is None or req.replied: continue
         del self.table[req.msg_id]
         self.settling.pop(req.msg_id, None)
+        if req.frames is not None: req.lane.withdraw(req)
         req.lane.release(req.msg_id)
         if type(req) is Request:
             _fail(req, copy(exc))
@@ -502,7 +510,7 @@ def open(self:Router):
     self.held = False
     for lane in list(self.lanes.values()): self._pump(lane)
 
-# %% ../nbs/01_router.ipynb #18e05031
+# %% ../nbs/01_router.ipynb #8af1f8bf
 def _stops(msg): # Does an error of this request abort those behind it?
     content = msg['content']
     return msg['header']['msg_type']=='execute_request' and content.get('stop_on_error', True) and not content.get('silent', False)

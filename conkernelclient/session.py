@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['readers', 'apply_session_patch', 'ConSession', 'own_session']
 
-# %% ../nbs/00_session.ipynb #09c43806
-import os,re
+# %% ../nbs/00_session.ipynb #5a65996a
+import os
 from collections import deque
 from weakref import WeakValueDictionary
 from datetime import datetime,timezone
@@ -20,7 +20,7 @@ from jupyter_client.jsonutil import extract_dates
 from jupyter_client.session import DELIM,Session,new_id
 from traitlets import observe
 
-# %% ../nbs/00_session.ipynb #b36f61c9
+# %% ../nbs/00_session.ipynb #0e66186d
 readers = WeakValueDictionary()   # by a socket's address: who reads it, where that is one of our channels
 
 def apply_session_patch():
@@ -37,21 +37,20 @@ def apply_session_patch():
     send.looks_again,send.__wrapped__,send.__doc__ = True,stock,stock.__doc__
     Session.send = send
 
-# %% ../nbs/00_session.ipynb #c229e503
-_usual_date = re.compile(r'\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}(Z|[+-]\d\d:\d\d)').fullmatch
-
+# %% ../nbs/00_session.ipynb #06f25a53
 def _with_dates(
     header:dict, # A header as it was unpacked; its date is replaced
 )->dict: # The header, with strings that are dates as `datetime`, as `extract_dates` gives
     for k,v in header.items():
         if type(v) is str:
-            if v[4:5]=='-' and v[10:11]=='T':
-                if not _usual_date(v): return extract_dates(header)
-                header[k] = datetime.fromisoformat(v)
+            if v[4:5]=='-':
+                if len(v)!=27 or v[7]!='-' or v[10]!='T' or v[19]!='.' or v[26]!='Z': return extract_dates(header)
+                try: header[k] = datetime.fromisoformat(v)
+                except ValueError: return extract_dates(header)
         elif v is not None and type(v) is not int: return extract_dates(header)
     return header
 
-# %% ../nbs/00_session.ipynb #05a56013
+# %% ../nbs/00_session.ipynb #4ea3d2b8
 class ConSession(Session):
     "A `Session` that builds, signs, checks and parses the same messages as jupyter_client's, for less"
 
@@ -61,10 +60,17 @@ class ConSession(Session):
         self._refresh()
         self._rekey()
 
+    @property
+    def msg_id(self)->str:
+        "A new message id; counts up"
+        n,self.message_count = self.message_count,self.message_count+1
+        return f'{self._prefix}{n}'
+
     @observe('session', 'username', 'metadata', 'pack', 'unpack', 'debug', 'adapt_version', 'check_pid',
              'digest_history', 'digest_history_size', 'copy_threshold', 'pid')
     def _refresh(self, _=None):
         self._sid,self._user,self._metadata = self.session,self.username,self.metadata
+        self._prefix = f'{self.session}_{os.getpid()}_'
         self._debug,self._pid = self.debug,self.pid if self.check_pid else None
         self._orjson = self.pack is jc.orjson_packer and self.unpack is jc.orjson_unpacker and not self.debug
         self._adapts,self._copy_threshold = self.adapt_version,self.copy_threshold
@@ -83,7 +89,7 @@ class ConSession(Session):
         key = key.ljust(size, b'\0')
         self._inner,self._outer = mod(bytes(b^0x36 for b in key)),mod(bytes(b^0x5c for b in key))
 
-# %% ../nbs/00_session.ipynb #7e2a2781
+# %% ../nbs/00_session.ipynb #b39f9318
 @patch
 def sign(self:ConSession,
     msg_list:list # The four frames that are signed: header, parent header, metadata, content
@@ -96,7 +102,7 @@ def sign(self:ConSession,
     outer.update(inner.digest())
     return outer.hexdigest().encode()
 
-# %% ../nbs/00_session.ipynb #19896860
+# %% ../nbs/00_session.ipynb #b1608022
 @patch
 def msg_header(self:ConSession,
     msg_type:str # The protocol's name for the message, such as `execute_request`
@@ -115,9 +121,9 @@ def msg(self:ConSession,
     if header is None: header = self.msg_header(msg_type)
     return dict(header=header, msg_id=header['msg_id'], msg_type=header['msg_type'],
                 parent_header={} if parent is None else jc.extract_header(parent),
-                content={} if content is None else content, metadata={**self._metadata, **(metadata or {})})
+                content={} if content is None else content, metadata={**self._metadata, **metadata} if metadata else self._metadata.copy())
 
-# %% ../nbs/00_session.ipynb #a0ec04d5
+# %% ../nbs/00_session.ipynb #cd08a94e
 @patch
 def serialize(self:ConSession,
     msg:dict, # A message as `msg` builds it
@@ -144,19 +150,20 @@ def frames(self:ConSession,
         res.append(b)
     return res
 
-# %% ../nbs/00_session.ipynb #1300b546
+# %% ../nbs/00_session.ipynb #17ba3829
 @patch
 def _check(self:ConSession, msg_list, remember=True):
     signature,seen = msg_list[0],self._seen
     if not signature: raise ValueError('Unsigned Message')
     if signature in seen: raise ValueError(f'Duplicate Signature: {signature!r}')
-    if not compare_digest(signature, self.sign(msg_list[1:5])): raise ValueError(f'Invalid Signature: {signature!r}')
+    good = self.sign(msg_list[1:5])
+    if not compare_digest(signature, good): raise ValueError(f'Invalid Signature: {signature!r}')
     if remember and self._window:
         seen.add(signature)
         self._order.append(signature)
         if len(self._order)>self._window: seen.discard(self._order.popleft())
 
-# %% ../nbs/00_session.ipynb #fea67092
+# %% ../nbs/00_session.ipynb #71fccb2b
 @patch
 def parent_of(self:ConSession,
     frame:bytes # The packed parent header
@@ -164,7 +171,9 @@ def parent_of(self:ConSession,
     "The parent header in `frame`, parsed once for all messages that carry it"
     res = self._parents.get(frame)
     if res is None:
-        res = _with_dates(jc.orjson_unpacker(frame))
+        res = jc.orjson_unpacker(frame)
+        if type(res) is not dict: return extract_dates(res)
+        res = _with_dates(res)
         if len(self._parents)>=512: self._parents.clear()
         if len(frame)<4096: self._parents[frame] = res
     return res
@@ -179,17 +188,18 @@ def deserialize(self:ConSession,
     if not (copy and self._orjson): return Session.deserialize(self, msg_list, content=content, copy=copy)
     if self._inner is not None: self._check(msg_list, content)
     if len(msg_list)<5: raise TypeError('malformed message, must have at least 5 elements')
-    unpack,buffers = jc.orjson_unpacker,[memoryview(b) for b in msg_list[5:]]
+    unpack = jc.orjson_unpacker
     header = unpack(msg_list[1])
     msg_id,msg_type = header['msg_id'],header['msg_type']
     parent = self.parent_of(msg_list[2])
     msg = dict(header=_with_dates(header), msg_id=msg_id, msg_type=msg_type,
-               parent_header=parent.copy() if parent else {}, metadata=unpack(msg_list[3]),
-               content=unpack(msg_list[4]) if content else msg_list[4], buffers=buffers)
+               parent_header=parent.copy() if type(parent) is dict else parent, metadata=unpack(msg_list[3]),
+               content=unpack(msg_list[4]) if content else msg_list[4],
+               buffers=[memoryview(b) for b in msg_list[5:]] if len(msg_list)>5 else [])
     version = header.get('version')
     return msg if type(version) is str and version[:2]=='5.' and 'date' in header else adapt(msg)
 
-# %% ../nbs/00_session.ipynb #7315fc21
+# %% ../nbs/00_session.ipynb #d085188a
 def own_session(
     session:Session, # Whose key, scheme, user name, packers, … to take
     keep_id:bool=False # Keep its id too?
