@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['log', 'ConKernelClient', 'Starting', 'UnknownKernel', 'ConKernelManager', 'ConIOLoopKernelManager', 'run_kernel']
 
-# %% ../nbs/03_core.ipynb #b982f023
+# %% ../nbs/03_core.ipynb #a655300a
 import asyncio,logging,sys,threading,time
 from contextlib import asynccontextmanager
 from functools import partial
@@ -29,7 +29,7 @@ from .session import ConSession,apply_session_patch,own_session
 
 log = logging.getLogger('conkernelclient')
 
-# %% ../nbs/03_core.ipynb #c227d071
+# %% ../nbs/03_core.ipynb #a121e380
 _CHANNELS = 'shell','iopub','stdin','control'
 
 class ConKernelClient(AsyncKernelClient):
@@ -57,7 +57,7 @@ class ConKernelClient(AsyncKernelClient):
         self._connected,self._trouble,self._welcome,self._exit_code = set(),{},None,None
         self._tasks,self._ready_task,self._grace_timer,self._info = set(),None,None,None
         self._silent,self._kernel_session,self._watchers,self._told = False,None,[],'closed'
-        self.router = Router(self._put, parse=self.session.deserialize, window=self.window, grace=self.grace,
+        self.router = Router(weakly(self._put), parse=self.session.deserialize, window=self.window, grace=self.grace,
                              maxlen=self.unclaimed, on_settling=weakly(self._settling), on_orphan=weakly(self._orphan))
 
     def _put(self, channel, frames):
@@ -75,13 +75,15 @@ class ConKernelClient(AsyncKernelClient):
         if self._state=='closed': raise ClientClosedError('The channels have been stopped: a new client (km.client()) is needed')
         if loop is not None and self._loop is None: self._begin(loop)
         if loop is self._loop: return loop
+        if self._loop is not None and self._loop.is_closed():
+            raise RuntimeError("This client's event loop is closed: make a client for a new loop, with km.client()")
         if threading.get_ident()!=self._thread:
             raise RuntimeError('This client belongs to another thread. Use asyncio.run_coroutine_threadsafe(coro, loop) with the event loop in which its channels were started')
         if loop is not None:
             raise RuntimeError('This client belongs to another event loop (its channels were started there): make one for this loop with km.client()')
         return self._loop
 
-# %% ../nbs/03_core.ipynb #c28f9886
+# %% ../nbs/03_core.ipynb #c8211a31
 @patch
 def _create_connected_socket(self:ConKernelClient, channel, identity=None):
     opts = self.context.sockopts
@@ -92,7 +94,7 @@ def _create_connected_socket(self:ConKernelClient, channel, identity=None):
         opts.clear()
         opts.update(before)
 
-# %% ../nbs/03_core.ipynb #da2f42b2
+# %% ../nbs/03_core.ipynb #0b693429
 class Starting:
     "What `start_channels` returns: `await` it to have the client once its kernel is ready"
     def __init__(self, client): self.client = client
@@ -138,7 +140,7 @@ def _watch(self:ConKernelClient):
     for name,on_event in ('shell',self._shell_event),('iopub',self._iopub_event):
         if name in self._chs: self._monitors[name] = Monitor(self._chs[name].socket, on_event)
 
-# %% ../nbs/03_core.ipynb #38a6f2e0
+# %% ../nbs/03_core.ipynb #e9bc45fa
 @patch
 def _spawn(self:ConKernelClient, coro):
     task = self._loop.create_task(coro)
@@ -160,6 +162,8 @@ def _expire(self:ConKernelClient):
     until = self.router.expire()
     if until is not None: self._settling(max(until-time.monotonic(), .01))
 
+def _seen(task): return task.cancelled() or task.exception()   # asyncio need not complain that nobody looked
+
 async def _first(fut, timeout):
     "Wait until `fut` is done, `timeout` seconds at most; it is not cancelled. Is it done?"
     done = fut.get_loop().create_future()
@@ -169,7 +173,7 @@ async def _first(fut, timeout):
     finally: fut.remove_done_callback(wake)
     return fut.done()
 
-# %% ../nbs/03_core.ipynb #fd12d789
+# %% ../nbs/03_core.ipynb #75c9a9b7
 @patch(as_prop=True)
 def status(self:ConKernelClient)->str:
     "`starting`, `ready`, `busy`, `unresponsive`, `restarting`, `dead` or `closed`"
@@ -216,7 +220,7 @@ async def wait_for_status(self:ConKernelClient,
     try: return await asyncio.wait_for(came, timeout)
     finally: remove()
 
-# %% ../nbs/03_core.ipynb #36528974
+# %% ../nbs/03_core.ipynb #b7afe5c1
 @patch
 def request(self:ConKernelClient,
     msg_type:str, # The protocol's name, such as `inspect_request`
@@ -262,7 +266,7 @@ def _ask(self:ConKernelClient, msg_type, content, reply=False, timeout=None, cha
 
 def _exit(code): return '' if code is None else f' (exit code {code})'
 
-# %% ../nbs/03_core.ipynb #8e1ac25b
+# %% ../nbs/03_core.ipynb #43dc4e40
 @patch
 def execute(self:ConKernelClient,
     code:str, # Code in the kernel's language
@@ -287,7 +291,7 @@ def execute(self:ConKernelClient,
                    allow_stdin=self.allow_stdin if allow_stdin is None else allow_stdin, stop_on_error=stop_on_error)
     return self._ask('execute_request', content, reply, timeout, 'shell', msg_id, metadata, subshell_id, buffers)
 
-# %% ../nbs/03_core.ipynb #f1690c06
+# %% ../nbs/03_core.ipynb #bd824270
 @patch
 def complete(self:ConKernelClient,
     code:str, # The code in which to complete
@@ -334,7 +338,7 @@ def is_complete(self:ConKernelClient,
     "Ask whether `code` is complete, or wants another line"
     return self._ask('is_complete_request', dict(code=code), reply, timeout)
 
-# %% ../nbs/03_core.ipynb #a7f9c874
+# %% ../nbs/03_core.ipynb #9184a82f
 @patch
 def kernel_info(self:ConKernelClient,
     *, reply:bool=False, # Return what awaits the reply, instead of the id?
@@ -371,7 +375,7 @@ def input(self:ConKernelClient,
     self._on_loop()
     self._chs['stdin'].send(self.session.msg('input_reply', dict(value=string), parent=parent or prompt.get()))
 
-# %% ../nbs/03_core.ipynb #4f838369
+# %% ../nbs/03_core.ipynb #bf7da925
 @patch
 async def wait_for_ready(self:ConKernelClient,
     timeout:float|None=None # Seconds; `None`: for as long as it takes
@@ -379,11 +383,15 @@ async def wait_for_ready(self:ConKernelClient,
     "Wait until the kernel answers and its outputs reach us. Raises `RuntimeError` that says what is wrong: `DeadKernelError`, or that it did not answer in time."
     self._on_loop()
     if self._state=='dead': raise DeadKernelError(f'The kernel is dead{_exit(self._exit_code)}', self._exit_code)
-    if self._ready_task is None or self._ready_task.done() and self._state in ('starting','restarting'):
-        self._ready_task = self._spawn(self._become_ready())
-        self._ready_task.add_done_callback(lambda t: t.cancelled() or t.exception())
-    if not await _first(self._ready_task, timeout): raise RuntimeError(self._not_ready(timeout))
-    self._ready_task.result()
+    until = None if timeout is None else time.monotonic()+timeout
+    while True:
+        if self._ready_task is None or self._ready_task.done() and self._state in ('starting','restarting'):
+            self._ready_task = self._spawn(self._become_ready())
+            self._ready_task.add_done_callback(_seen)
+        task = self._ready_task
+        if not await _first(task, None if until is None else max(0, until-time.monotonic())): raise RuntimeError(self._not_ready(timeout))
+        if not task.cancelled(): return task.result()
+        if self._state=='closed': raise ClientClosedError('The channels were stopped before the kernel was ready')
 
 @patch
 async def _become_ready(self:ConKernelClient):
@@ -415,7 +423,7 @@ async def _probe(self:ConKernelClient):
         if not await self._process_alive(): raise DeadKernelError(f'Kernel died before replying to kernel_info{_exit(await self._code())}', await self._code())
     req.cancel()
 
-# %% ../nbs/03_core.ipynb #ea88e44f
+# %% ../nbs/03_core.ipynb #8e16986d
 @patch
 def _not_ready(self:ConKernelClient, timeout):
     shell,bad = self._make_url('shell'),getattr(self.router, 'last_malformed', None)
@@ -432,7 +440,7 @@ def _orphan(self:ConKernelClient, msg):
     if msg['msg_type']=='iopub_welcome': self._welcome = msg
     return msg['msg_type']=='iopub_welcome' or msg['msg_type']=='status' and msg['content'].get('execution_state')=='starting'
 
-# %% ../nbs/03_core.ipynb #8dcce1d9
+# %% ../nbs/03_core.ipynb #8fa55145
 @patch
 def _shell_event(self:ConKernelClient, event): self._event('shell', event)
 @patch
@@ -523,7 +531,7 @@ async def _while_silent(self:ConKernelClient):
         if not await self._process_alive(): return await self._died()
         await asyncio.sleep(.5)
 
-# %% ../nbs/03_core.ipynb #6e198502
+# %% ../nbs/03_core.ipynb #3281ca92
 @patch
 def _fence(self:ConKernelClient):
     for (channel,subshell_id),lane in list(self.router.lanes.items()):
@@ -541,7 +549,7 @@ async def _fence_lane(self:ConKernelClient, channel, subshell_id, sent, waiting,
         return self.router.fail_lost(sent, NoReplyError('The connection broke and came back: the reply was lost in between'))
     self.router.fail_lost(waiting+sent, KernelRestartedError('The kernel was restarted'))
 
-# %% ../nbs/03_core.ipynb #1b0e0957
+# %% ../nbs/03_core.ipynb #d44bc75d
 @patch
 def _kernel_restarting(self:ConKernelClient):
     if self._state in ('closed','new'): return
@@ -580,13 +588,16 @@ def _back(self:ConKernelClient):
     self._set('restarting')
     if self._ready_task is not None: self._ready_task.cancel()
     self._ready_task = self._spawn(self._return())
+    self._ready_task.add_done_callback(_seen)
 
 @patch
 async def _return(self:ConKernelClient):
     try: await self._become_ready()
-    except DeadKernelError as e: self._fail(e)
+    except DeadKernelError as e:
+        self._fail(e)
+        raise
 
-# %% ../nbs/03_core.ipynb #a1a5a3aa
+# %% ../nbs/03_core.ipynb #dd78bdd9
 @patch
 def stop_channels(self:ConKernelClient):
     "Close the channels; who still waits gets `ClientClosedError`. Harmless when called again."
@@ -601,16 +612,21 @@ def stop_channels(self:ConKernelClient):
     if self._hb_channel is not None: self._hb_channel.stop()
     if self._created_context and not self.context.closed: self.context.destroy(linger=100)
 
-@patch
-def __del__(self:ConKernelClient, base=AsyncKernelClient):   # (a default, for at exit the module may be gone first)
-    if getattr(self, '_state', 'new') not in ('new','closed'):
-        loop = self._loop
-        if loop is None or loop.is_closed() or threading.get_ident()==self._thread: self.stop_channels()
-        else:
-            for o in (*self._monitors.values(), *self._chs.values()): loop.call_soon_threadsafe(o.close)
-    base.__del__(self)
+def _close_all(parts, context):
+    for o in parts: o.close()
+    if context is not None and not context.closed: context.destroy(linger=0)
 
-# %% ../nbs/03_core.ipynb #d7b3b741
+@patch
+def __del__(self:ConKernelClient, base=AsyncKernelClient, get_ident=threading.get_ident, close=_close_all):   # (defaults: at exit the module may be gone first)
+    loop = getattr(self, '_loop', None)
+    if getattr(self, '_state', 'new') in ('new','closed'): return base.__del__(self)
+    if loop is None or loop.is_closed() or get_ident()==self._thread: return self.stop_channels()
+    parts = [*self._monitors.values(), *self._chs.values(), *([self._hb_channel] if self._hb_channel is not None else [])]
+    args = parts, self.context if self._created_context else None
+    try: loop.call_soon_threadsafe(close, *args)
+    except RuntimeError: close(*args)    # the loop has just been closed
+
+# %% ../nbs/03_core.ipynb #44f7c9e1
 @patch
 async def get_pubs(self:ConKernelClient,
     msg_id:str|None=None, # Only those of this request; by default, all that nobody has claimed
@@ -632,7 +648,7 @@ async def get_pubs(self:ConKernelClient,
 
 def _parent_id(msg): return msg['parent_header'].get('msg_id') if isinstance(msg['parent_header'], dict) else None
 
-# %% ../nbs/03_core.ipynb #0060dbc9
+# %% ../nbs/03_core.ipynb #e802a992
 @patch
 async def execute_interactive(self:ConKernelClient,
     code:str, # Code in the kernel's language
@@ -665,7 +681,7 @@ def _kernel_output_hook(self:ConKernelClient):
     pub = ip.display_pub
     return partial(self._output_hook_kernel, pub.session, pub.pub_socket, pub.parent_header)
 
-# %% ../nbs/03_core.ipynb #0642a493
+# %% ../nbs/03_core.ipynb #8b421243
 class UnknownKernel(NoSuchKernel):
     "No kernel of that name; the message lists those that there are"
     def __init__(self, name, known):
@@ -718,7 +734,7 @@ class ConKernelManager(AsyncKernelManager):
             raise
         for kc in clients: kc._kernel_restarted()
 
-# %% ../nbs/03_core.ipynb #8b67710c
+# %% ../nbs/03_core.ipynb #6c196625
 class ConIOLoopKernelManager(ConKernelManager, AsyncIOLoopKernelManager):
     "A `ConKernelManager` that restarts a crashed kernel (`autorestart`) and connects with Tornado's streams, as servers ask for"
     def start_restarter(self):
@@ -730,7 +746,7 @@ class ConIOLoopKernelManager(ConKernelManager, AsyncIOLoopKernelManager):
     def _gave_up(self):
         for kc in list(self._clients): kc._kernel_restarted(error='it died too often')
 
-# %% ../nbs/03_core.ipynb #40d7494e
+# %% ../nbs/03_core.ipynb #1b5202c7
 @asynccontextmanager
 async def run_kernel(
     kernel_name:str='python3', # An installed kernel
