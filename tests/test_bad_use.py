@@ -115,10 +115,8 @@ async def test_bad_buffers(kc, buffers, error):
 
 @pytest.mark.parametrize('content', [dict(code=object()), dict(code={1,2}), [1], 5], ids=lambda o: repr(o).split(' at ')[0])
 async def test_content_that_cannot_be_sent(kc, content):
-    try: req = kc.request('execute_request', content, timeout=1)
-    except (TypeError,ValueError): pass
-    else:
-        with pytest.raises((TimeoutError,RuntimeError)): await req     # some of these can be packed; the kernel then does what it likes
+    try: await kc.request('execute_request', content, timeout=1)
+    except (TypeError,ValueError,TimeoutError): pass     # some of these can be packed; the kernel then does what it likes
     await works(kc)
 
 @pytest.mark.parametrize('timeout', ['1', object(), [1]], ids=lambda o: type(o).__name__)
@@ -128,7 +126,9 @@ async def test_a_timeout_that_is_no_number(kc, timeout):
 
 @pytest.mark.parametrize('timeout', [0, -1])
 async def test_a_timeout_that_is_over(kc, timeout):
+    before = kc.execute('import time; time.sleep(.3)', reply=True)
     with pytest.raises(TimeoutError, match='execute_request'): await kc.execute('1', reply=True, timeout=timeout)
+    assert (await before)['content']['status']=='ok'
     await works(kc)
 
 @pytest.mark.parametrize('channel', ['iopub', 'stdin', 'hb', 'nothing', None])
