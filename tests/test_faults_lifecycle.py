@@ -25,7 +25,8 @@ def script(code, *args, timeout=60, python=('-X','dev','-W','error')):
     "Run a program; fails when it does, hangs, or says anything on stderr. Gives its output."
     res = subprocess.run([sys.executable, *python, '-c', textwrap.dedent(code), *args], capture_output=True, text=True, timeout=timeout,
                          cwd=HERE.parent, env=os.environ|dict(PYTHONPATH=os.pathsep.join([str(HERE), str(HERE.parent), os.environ.get('PYTHONPATH','')])))
-    err = [o for o in res.stderr.splitlines() if 'frozen modules' not in o and not o.endswith('is unresponsive')]   # so it is, under load
+    err = [o for o in res.stderr.splitlines() if 'frozen modules' not in o
+           and not o.endswith('is unresponsive') and not o.startswith('Executing <')]   # so it is, under load
     assert res.returncode==0 and not err, res.stderr[-3000:]
     return res.stdout
 
@@ -165,6 +166,17 @@ async def test_dropped_with_abandoned_requests():
         ref = weakref.ref(kc)
         del kc
         await gone(ref)
+
+
+@pytest.mark.xfail(reason='the task that asks whether the kernel is ready holds its client', strict=False)
+async def test_dropped_after_a_failed_start():
+    with FakeKernel(frozen=True) as fk:
+        kc = started(fk)
+        with pytest.raises(RuntimeError): await kc.wait_for_ready(timeout=.1)
+        ref = weakref.ref(kc)
+        del kc
+        gc.collect()
+        await until(lambda: gc.collect() is not None and ref() is None, 3, 'the end of a dropped client')
 
 
 def test_dropped_in_another_thread():
