@@ -112,6 +112,15 @@ class Event(NamedTuple):
     index: int | None     # Where in `outputs.outputs`; None for 'clear'
     outputs: 'Outputs'    # What changed: for 'update' perhaps that of an earlier request
 
+    @property
+    def text(self) -> str:
+        "What a terminal would show of it"
+        o = self.output
+        if o is None: return ''
+        if o['output_type'] == 'stream': return o['text']
+        text = _traceback(o) if o['output_type'] == 'error' else _joined(o['data'].get('text/plain', ''))
+        return text and text + '\n'
+
 class Outputs:
     "What one request has shown, as a notebook would store it"
     __slots__ = ('_list', '_ids', '_displays', '_text', '_stale', '_clear_next', '__weakref__')
@@ -388,6 +397,7 @@ class ExecutionError(Exception):
 
     def __str__(self):
         error = self.result.error
+        if self.result.status is None: return 'the kernel was interrupted before it replied'
         if error is None: return f'{self.result.status}: the kernel did not run this cell'
         return strip_ansi(f'{error}\n\n' + '\n'.join(error.traceback)).rstrip()
 
