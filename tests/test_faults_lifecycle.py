@@ -170,7 +170,6 @@ async def test_dropped_with_abandoned_requests():
         await gone(ref)
 
 
-@pytest.mark.xfail(reason='the task that asks whether the kernel is ready holds its client', strict=False)
 async def test_dropped_after_a_failed_start():
     with FakeKernel(frozen=True) as fk:
         kc = started(fk)
