@@ -5,17 +5,18 @@
 # %% auto #0
 __all__ = ['log', 'ConKernelClient', 'Starting', 'UnknownKernel', 'ConKernelManager', 'ConIOLoopKernelManager', 'run_kernel']
 
-# %% ../nbs/03_core.ipynb #b982f023
+# %% ../nbs/03_core.ipynb #1c38475b
 import asyncio,logging,sys,threading,time
 from contextlib import asynccontextmanager
 from functools import partial
 from queue import Empty
 from typing import Any,AsyncIterator,Callable
-from weakref import WeakSet
+from weakref import WeakSet,finalize
 
 import zmq
 from fastcore.basics import patch
 from jupyter_client import AsyncKernelClient,AsyncKernelManager,KernelManager
+from jupyter_client.channelsabc import HBChannelABC
 from jupyter_client.client import validate_string_dict
 from jupyter_client.connect import port_names
 from jupyter_client.ioloop import AsyncIOLoopKernelManager
@@ -29,7 +30,25 @@ from .session import ConSession,apply_session_patch,own_session
 
 log = logging.getLogger('conkernelclient')
 
-# %% ../nbs/03_core.ipynb #c227d071
+# %% ../nbs/03_core.ipynb #7bc86124
+class _Open:
+    "What a client has open: held by a finalizer, so that it is closed in order, by the thread of the event loop, wherever a dropped client is collected"
+    def __init__(self): self.loop,self.thread,self.context,self.sockets = None,None,None,()
+
+    def close(self):
+        if self.loop is None or self.loop.is_closed() or threading.get_ident()==self.thread: return self._close()
+        try: self.loop.call_soon_threadsafe(self._close)
+        except RuntimeError: self._close()     # closed this moment
+
+    def _close(self):
+        for fd,sock in self.sockets:
+            if sock.closed: continue
+            if fd is not None and self.loop is not None and not self.loop.is_closed(): self.loop.remove_reader(fd)
+            sock.close(linger=0)
+        self.sockets = ()
+        if self.context is not None and not self.context.closed: self.context.destroy(linger=0)
+
+# %% ../nbs/03_core.ipynb #dc9f312d
 _CHANNELS = 'shell','iopub','stdin','control'
 
 class ConKernelClient(AsyncKernelClient):
@@ -38,12 +57,13 @@ class ConKernelClient(AsyncKernelClient):
     iopub_channel_class = Type(ConChannel)
     stdin_channel_class = Type(ConChannel)
     control_channel_class = Type(ConChannel)
-    hb_channel_class = Type(Heartbeat)
+    hb_channel_class = Type(Heartbeat, klass=HBChannelABC)
 
     window = Integer(256, min=1, max=1000, config=True, help='Requests on the wire of one shell at most; the rest wait in the client')
     grace = Float(3., config=True, help='Seconds to wait for *idle* after a reply, or for the reply after *idle*')
     unclaimed = Integer(50_000, min=1, config=True, help='Messages to keep for get_iopub_msg and the like, for each channel')
     lost_after = Float(.6, config=True, help='Seconds without a connection after which a kernel that is not ours counts as dead')
+    startup_timeout = Float(None, allow_none=True, config=True, help='Seconds that `await start_channels()` waits; by default 60, or 300 where we see that the process lives')
     readers_grace = Float(3., config=True, help='Seconds that who waits in get_shell_msg and the like has to notice a dead kernel before being told')
 
     def __init__(self, **kwargs):
@@ -56,8 +76,10 @@ class ConKernelClient(AsyncKernelClient):
         self._state,self._loop,self._thread,self._chs,self._monitors = 'new',None,None,{},{}
         self._connected,self._trouble,self._welcome,self._exit_code = set(),{},None,None
         self._tasks,self._ready_task,self._grace_timer,self._info = set(),None,None,None
-        self._silent,self._kernel_session,self._watchers,self._told = False,None,[],'closed'
-        self.router = Router(self._put, parse=self.session.deserialize, window=self.window, grace=self.grace,
+        self._silent,self._kernel_session,self._watchers,self._told,self._ready_waiters = False,None,[],'closed',0
+        self._open = _Open()
+        finalize(self, self._open.close)
+        self.router = Router(weakly(self._put), parse=self.session.deserialize, window=self.window, grace=self.grace,
                              maxlen=self.unclaimed, on_settling=weakly(self._settling), on_orphan=weakly(self._orphan))
 
     def _put(self, channel, frames):
@@ -75,13 +97,15 @@ class ConKernelClient(AsyncKernelClient):
         if self._state=='closed': raise ClientClosedError('The channels have been stopped: a new client (km.client()) is needed')
         if loop is not None and self._loop is None: self._begin(loop)
         if loop is self._loop: return loop
+        if self._loop is not None and self._loop.is_closed():
+            raise RuntimeError("This client's event loop is closed: make a client for a new loop, with km.client()")
         if threading.get_ident()!=self._thread:
             raise RuntimeError('This client belongs to another thread. Use asyncio.run_coroutine_threadsafe(coro, loop) with the event loop in which its channels were started')
         if loop is not None:
             raise RuntimeError('This client belongs to another event loop (its channels were started there): make one for this loop with km.client()')
         return self._loop
 
-# %% ../nbs/03_core.ipynb #c28f9886
+# %% ../nbs/03_core.ipynb #0907cb08
 @patch
 def _create_connected_socket(self:ConKernelClient, channel, identity=None):
     opts = self.context.sockopts
@@ -92,14 +116,15 @@ def _create_connected_socket(self:ConKernelClient, channel, identity=None):
         opts.clear()
         opts.update(before)
 
-# %% ../nbs/03_core.ipynb #da2f42b2
+# %% ../nbs/03_core.ipynb #0a73d7a0
 class Starting:
     "What `start_channels` returns: `await` it to have the client once its kernel is ready"
     def __init__(self, client): self.client = client
     def __await__(self): return self._ready().__await__()
     async def _ready(self):
-        await self.client.wait_for_ready(timeout=60)
-        return self.client
+        kc = self.client
+        await kc.wait_for_ready(timeout=kc.startup_timeout or (60 if kc._owner() is None else 300))
+        return kc
 
 @patch
 def start_channels(self:ConKernelClient,
@@ -108,7 +133,7 @@ def start_channels(self:ConKernelClient,
     stdin:bool=True, # The kernel's questions
     hb:bool=True, # The heartbeat
     control:bool=True # Requests that overtake
-)->Starting: # Awaits readiness (60 s at most), gives the client
+)->Starting: # Awaits readiness (`startup_timeout`), gives the client
     "Open the channels. Raises `ClientClosedError` when they have been stopped before."
     if self._state=='closed': raise ClientClosedError('The channels have been stopped: a new client (km.client()) is needed')
     for name,wanted in zip(_CHANNELS, (shell,iopub,stdin,control)):
@@ -123,22 +148,33 @@ def start_channels(self:ConKernelClient,
     try: self._on_loop()
     except RuntimeError:
         if self._loop is not None: raise
+    self._note()
     return Starting(self)
+
+@patch
+def _note(self:ConKernelClient):
+    "Write down what is open"
+    o,hb = self._open,self._hb_channel
+    o.loop,o.thread,o.context = self._loop,self._thread,self.context if self._created_context else None
+    o.sockets = [(m._fd,m._pair) for m in self._monitors.values() if m._pair is not None]
+    o.sockets += [(ch._fd,ch.socket) for ch in self._chs.values() if ch.socket is not None]
+    if getattr(hb, 'socket', None) is not None: o.sockets.append((None,hb.socket))
 
 @patch
 def _begin(self:ConKernelClient, loop):
     "From here on the client belongs to `loop`"
     self._loop,self._thread = loop,threading.get_ident()
     for ch in self._chs.values(): ch.start()
-    if self._hb_channel is not None: self._hb_channel.start()
+    if self._hb_channel is not None and not self._hb_channel.is_alive(): self._hb_channel.start()
     self._watch()
+    self._note()
 
 @patch
 def _watch(self:ConKernelClient):
     for name,on_event in ('shell',self._shell_event),('iopub',self._iopub_event):
         if name in self._chs: self._monitors[name] = Monitor(self._chs[name].socket, on_event)
 
-# %% ../nbs/03_core.ipynb #38a6f2e0
+# %% ../nbs/03_core.ipynb #c2b61c83
 @patch
 def _spawn(self:ConKernelClient, coro):
     task = self._loop.create_task(coro)
@@ -160,6 +196,8 @@ def _expire(self:ConKernelClient):
     until = self.router.expire()
     if until is not None: self._settling(max(until-time.monotonic(), .01))
 
+def _seen(task): return task.cancelled() or task.exception()   # asyncio need not complain that nobody looked
+
 async def _first(fut, timeout):
     "Wait until `fut` is done, `timeout` seconds at most; it is not cancelled. Is it done?"
     done = fut.get_loop().create_future()
@@ -169,7 +207,7 @@ async def _first(fut, timeout):
     finally: fut.remove_done_callback(wake)
     return fut.done()
 
-# %% ../nbs/03_core.ipynb #fd12d789
+# %% ../nbs/03_core.ipynb #8a02b4af
 @patch(as_prop=True)
 def status(self:ConKernelClient)->str:
     "`starting`, `ready`, `busy`, `unresponsive`, `restarting`, `dead` or `closed`"
@@ -216,7 +254,7 @@ async def wait_for_status(self:ConKernelClient,
     try: return await asyncio.wait_for(came, timeout)
     finally: remove()
 
-# %% ../nbs/03_core.ipynb #36528974
+# %% ../nbs/03_core.ipynb #4afc4ca9
 @patch
 def request(self:ConKernelClient,
     msg_type:str, # The protocol's name, such as `inspect_request`
@@ -233,6 +271,7 @@ def request(self:ConKernelClient,
     on_stdin:Callable[[dict],Any]|None=None, # Called when it asks for input; may be async
 )->Request: # `await` it for the reply, `await req.wait()` for the end of its outputs
     "Send a request. Raises `ClientClosedError`, `DeadKernelError`, and `ValueError` for a `msg_id` in flight."
+    if self._state=='new' and msg_type!='execute_request': self.start_channels()
     loop = self._on_loop()
     if loop is None: raise RuntimeError('A reply can only be awaited in an event loop: call this inside a coroutine')
     msg = self._message(msg_type, content, channel, metadata, subshell_id, msg_id)
@@ -243,7 +282,8 @@ def request(self:ConKernelClient,
 
 @patch
 def _message(self:ConKernelClient, msg_type, content, channel, metadata, subshell_id, msg_id):
-    if self._state=='dead': raise DeadKernelError(f'The kernel is dead{_exit(self._exit_code)}', self._exit_code)
+    if self._state=='dead': raise self._dead()
+    if channel not in ('shell','control'): raise ValueError(f"Requests go to 'shell' or 'control', not {channel!r}")
     if channel not in self._chs: raise ClientClosedError(f'The {channel} channel was not started')
     msg = self.session.msg(msg_type, content, metadata=metadata)
     header = msg['header']
@@ -255,14 +295,20 @@ def _message(self:ConKernelClient, msg_type, content, channel, metadata, subshel
 def _ask(self:ConKernelClient, msg_type, content, reply=False, timeout=None, channel='shell', msg_id=None, metadata=None, subshell_id=None, buffers=None):
     "As jupyter_client's methods: the id of the message, or with `reply` what awaits its reply"
     if reply: return self.request(msg_type, content, channel, timeout=timeout, metadata=metadata, subshell_id=subshell_id, buffers=buffers, msg_id=msg_id, iopub=False)
+    if self._state=='new' and msg_type!='execute_request': self.start_channels()
     self._on_loop()
     msg = self._message(msg_type, content, channel, metadata, subshell_id, msg_id)
     self.router.submit(Sent(msg, channel), self.session.frames(msg, buffers), subshell_id)
     return msg['header']['msg_id']
 
+@patch
+def _dead(self:ConKernelClient):
+    way = 'when its manager restarts it, this client goes on' if self._owner() is not None else 'when it is back, this client goes on'
+    return DeadKernelError(f'The kernel is dead{_exit(self._exit_code)}; {way}', self._exit_code)
+
 def _exit(code): return '' if code is None else f' (exit code {code})'
 
-# %% ../nbs/03_core.ipynb #8e1ac25b
+# %% ../nbs/03_core.ipynb #2fed8375
 @patch
 def execute(self:ConKernelClient,
     code:str, # Code in the kernel's language
@@ -287,7 +333,7 @@ def execute(self:ConKernelClient,
                    allow_stdin=self.allow_stdin if allow_stdin is None else allow_stdin, stop_on_error=stop_on_error)
     return self._ask('execute_request', content, reply, timeout, 'shell', msg_id, metadata, subshell_id, buffers)
 
-# %% ../nbs/03_core.ipynb #f1690c06
+# %% ../nbs/03_core.ipynb #1e4b7444
 @patch
 def complete(self:ConKernelClient,
     code:str, # The code in which to complete
@@ -334,7 +380,7 @@ def is_complete(self:ConKernelClient,
     "Ask whether `code` is complete, or wants another line"
     return self._ask('is_complete_request', dict(code=code), reply, timeout)
 
-# %% ../nbs/03_core.ipynb #a7f9c874
+# %% ../nbs/03_core.ipynb #b99afff5
 @patch
 def kernel_info(self:ConKernelClient,
     *, reply:bool=False, # Return what awaits the reply, instead of the id?
@@ -371,19 +417,30 @@ def input(self:ConKernelClient,
     self._on_loop()
     self._chs['stdin'].send(self.session.msg('input_reply', dict(value=string), parent=parent or prompt.get()))
 
-# %% ../nbs/03_core.ipynb #4f838369
+# %% ../nbs/03_core.ipynb #4a0b72f6
 @patch
 async def wait_for_ready(self:ConKernelClient,
     timeout:float|None=None # Seconds; `None`: for as long as it takes
 ):
     "Wait until the kernel answers and its outputs reach us. Raises `RuntimeError` that says what is wrong: `DeadKernelError`, or that it did not answer in time."
     self._on_loop()
-    if self._state=='dead': raise DeadKernelError(f'The kernel is dead{_exit(self._exit_code)}', self._exit_code)
-    if self._ready_task is None or self._ready_task.done() and self._state in ('starting','restarting'):
-        self._ready_task = self._spawn(self._become_ready())
-        self._ready_task.add_done_callback(lambda t: t.cancelled() or t.exception())
-    if not await _first(self._ready_task, timeout): raise RuntimeError(self._not_ready(timeout))
-    self._ready_task.result()
+    if self._state=='dead': raise self._dead()
+    km = self._owner()
+    if km is not None and km.provisioner is None: raise RuntimeError('The kernel has not been started: call start_kernel() first')
+    until = None if timeout is None else time.monotonic()+timeout
+    while True:
+        if self._ready_task is None or self._ready_task.done() and self._state in ('starting','restarting'):
+            self._ready_task = self._spawn(self._become_ready())
+            self._ready_task.add_done_callback(_seen)
+        task = self._ready_task
+        self._ready_waiters += 1
+        try: done = await _first(task, None if until is None else max(0, until-time.monotonic()))
+        finally:
+            self._ready_waiters -= 1
+            if not self._ready_waiters and not task.done() and self._state=='starting': task.cancel()   # nobody asks any more
+        if not done: raise RuntimeError(self._not_ready(timeout))
+        if not task.cancelled(): return task.result()
+        if self._state=='closed': raise ClientClosedError('The channels were stopped before the kernel was ready')
 
 @patch
 async def _become_ready(self:ConKernelClient):
@@ -395,13 +452,25 @@ async def _become_ready(self:ConKernelClient):
             await _first(probe.wait(), patience)
             if self._welcome is not None or probe.iopub or 'iopub' not in self._chs: break
             patience = min(patience*2, .5)
-            probe.cancel()
+            self.router.forget(probe)
+    self.router.forget(probe)
+    if self._state=='starting': self._flush()
+    self._silent = False
+    if isinstance(self._hb_channel, Heartbeat): self._hb_channel.unpause()   # what it asked before does not count
     self._info = probe.reply['content']
     self._handle_kernel_info_reply(probe.reply)
     self._exit_code,self._kernel_session = None,probe.reply['header'].get('session')
     self._set('ready')
     for o in self.router.unclaimed.values(): o.fail(None)
     self.router.open()
+
+@patch
+def _flush(self:ConKernelClient):
+    "Drop what the kernel published at its start, in answer to nobody (jupyter_client reads iopub empty)"
+    queue = self.router.unclaimed['iopub']
+    for _ in range(len(queue)):
+        msg = queue.pop()
+        if msg is not None and _parent_id(msg) is not None: queue.push(msg)
 
 @patch
 async def _probe(self:ConKernelClient):
@@ -412,10 +481,12 @@ async def _probe(self:ConKernelClient):
     except RuntimeError: return await asyncio.sleep(.1)   # not connected
     for _ in range(20):
         if await _first(req, .05): return req if req.reply is not None else None
-        if not await self._process_alive(): raise DeadKernelError(f'Kernel died before replying to kernel_info{_exit(await self._code())}', await self._code())
+        if await self._process_alive(): continue
+        if self._state=='restarting' and getattr(self._owner(), 'will_restart', False): continue   # its restarter has not looked yet
+        raise DeadKernelError(f'Kernel died before replying to kernel_info{_exit(await self._code())}', await self._code())
     req.cancel()
 
-# %% ../nbs/03_core.ipynb #ea88e44f
+# %% ../nbs/03_core.ipynb #bda1cfaa
 @patch
 def _not_ready(self:ConKernelClient, timeout):
     shell,bad = self._make_url('shell'),getattr(self.router, 'last_malformed', None)
@@ -432,7 +503,7 @@ def _orphan(self:ConKernelClient, msg):
     if msg['msg_type']=='iopub_welcome': self._welcome = msg
     return msg['msg_type']=='iopub_welcome' or msg['msg_type']=='status' and msg['content'].get('execution_state')=='starting'
 
-# %% ../nbs/03_core.ipynb #8dcce1d9
+# %% ../nbs/03_core.ipynb #8734cf9d
 @patch
 def _shell_event(self:ConKernelClient, event): self._event('shell', event)
 @patch
@@ -489,7 +560,7 @@ async def _died(self:ConKernelClient):
     km = self._owner()
     self._exit_code = code
     if km is not None and getattr(km, 'will_restart', False):
-        self._kernel_restarting()
+        self._kernel_restarting(code)
         self.router.fail_all(KernelRestartedError(f'The kernel died{_exit(code)} and is being restarted', code), before_hold=True)
     else:
         self._fail(DeadKernelError(f'The kernel died{_exit(code)}' if km is not None else 'The connection to the kernel broke, and nobody is there to connect to', code))
@@ -523,7 +594,7 @@ async def _while_silent(self:ConKernelClient):
         if not await self._process_alive(): return await self._died()
         await asyncio.sleep(.5)
 
-# %% ../nbs/03_core.ipynb #6e198502
+# %% ../nbs/03_core.ipynb #0ad2205a
 @patch
 def _fence(self:ConKernelClient):
     for (channel,subshell_id),lane in list(self.router.lanes.items()):
@@ -541,10 +612,11 @@ async def _fence_lane(self:ConKernelClient, channel, subshell_id, sent, waiting,
         return self.router.fail_lost(sent, NoReplyError('The connection broke and came back: the reply was lost in between'))
     self.router.fail_lost(waiting+sent, KernelRestartedError('The kernel was restarted'))
 
-# %% ../nbs/03_core.ipynb #1b0e0957
+# %% ../nbs/03_core.ipynb #a2f225bc
 @patch
-def _kernel_restarting(self:ConKernelClient):
+def _kernel_restarting(self:ConKernelClient, code=None):
     if self._state in ('closed','new'): return
+    self._exit_code = code
     if not self.router.held: self.router.hold()
     self._set('restarting')
 
@@ -553,7 +625,8 @@ def _kernel_restarted(self:ConKernelClient, error=None):
     if self._state in ('closed','new') or self._loop is None: return
     self._drain()
     if error is not None: return self._fail(DeadKernelError(f'The kernel could not be restarted: {error}'))
-    self.router.fail_all(KernelRestartedError('The kernel was restarted'), before_hold=True)
+    code = self._exit_code
+    self.router.fail_all(KernelRestartedError('The kernel was restarted' if code is None else f'The kernel died{_exit(code)} and was restarted', code), before_hold=True)
     for name in port_names: setattr(self, name, getattr(self.parent, name))
     self.curve_publickey,self.curve_secretkey = self.parent.curve_publickey,self.parent.curve_secretkey
     self._reconnect()
@@ -571,6 +644,7 @@ def _reconnect(self:ConKernelClient):
         self.hb_channel.start()
     self._connected.clear()
     self._watch()
+    self._note()
 
 @patch
 def _back(self:ConKernelClient):
@@ -580,13 +654,16 @@ def _back(self:ConKernelClient):
     self._set('restarting')
     if self._ready_task is not None: self._ready_task.cancel()
     self._ready_task = self._spawn(self._return())
+    self._ready_task.add_done_callback(_seen)
 
 @patch
 async def _return(self:ConKernelClient):
     try: await self._become_ready()
-    except DeadKernelError as e: self._fail(e)
+    except DeadKernelError as e:
+        self._fail(e)
+        raise
 
-# %% ../nbs/03_core.ipynb #a1a5a3aa
+# %% ../nbs/03_core.ipynb #cb054a74
 @patch
 def stop_channels(self:ConKernelClient):
     "Close the channels; who still waits gets `ClientClosedError`. Harmless when called again."
@@ -602,15 +679,9 @@ def stop_channels(self:ConKernelClient):
     if self._created_context and not self.context.closed: self.context.destroy(linger=100)
 
 @patch
-def __del__(self:ConKernelClient, base=AsyncKernelClient):   # (a default, for at exit the module may be gone first)
-    if getattr(self, '_state', 'new') not in ('new','closed'):
-        loop = self._loop
-        if loop is None or loop.is_closed() or threading.get_ident()==self._thread: self.stop_channels()
-        else:
-            for o in (*self._monitors.values(), *self._chs.values()): loop.call_soon_threadsafe(o.close)
-    base.__del__(self)
+def __del__(self:ConKernelClient): pass     # `_Open` closes what jupyter_client's would
 
-# %% ../nbs/03_core.ipynb #d7b3b741
+# %% ../nbs/03_core.ipynb #49b53697
 @patch
 async def get_pubs(self:ConKernelClient,
     msg_id:str|None=None, # Only those of this request; by default, all that nobody has claimed
@@ -632,7 +703,7 @@ async def get_pubs(self:ConKernelClient,
 
 def _parent_id(msg): return msg['parent_header'].get('msg_id') if isinstance(msg['parent_header'], dict) else None
 
-# %% ../nbs/03_core.ipynb #0060dbc9
+# %% ../nbs/03_core.ipynb #bec381a1
 @patch
 async def execute_interactive(self:ConKernelClient,
     code:str, # Code in the kernel's language
@@ -665,7 +736,7 @@ def _kernel_output_hook(self:ConKernelClient):
     pub = ip.display_pub
     return partial(self._output_hook_kernel, pub.session, pub.pub_socket, pub.parent_header)
 
-# %% ../nbs/03_core.ipynb #0642a493
+# %% ../nbs/03_core.ipynb #c65502b5
 class UnknownKernel(NoSuchKernel):
     "No kernel of that name; the message lists those that there are"
     def __init__(self, name, known):
@@ -710,15 +781,17 @@ class ConKernelManager(AsyncKernelManager):
 
     async def restart_kernel(self, now:bool=False, newports:bool=False, **kwargs):
         "Restart the kernel: what is in flight fails with `KernelRestartedError`, and all clients go on with the new kernel"
+        if self.provisioner is None: raise RuntimeError('Cannot restart the kernel: it has not been started (start_kernel)')
         clients = [o for o in self._clients if isinstance(o, ConKernelClient)]
-        for kc in clients: kc._kernel_restarting()
+        code = await self.provisioner.poll() if self.has_kernel else None   # it may have died by itself
+        for kc in clients: kc._kernel_restarting(code)
         try: await super().restart_kernel(now=now, newports=newports, **kwargs)
         except BaseException as e:
             for kc in clients: kc._kernel_restarted(error=e)
             raise
         for kc in clients: kc._kernel_restarted()
 
-# %% ../nbs/03_core.ipynb #8b67710c
+# %% ../nbs/03_core.ipynb #b1fe9ae3
 class ConIOLoopKernelManager(ConKernelManager, AsyncIOLoopKernelManager):
     "A `ConKernelManager` that restarts a crashed kernel (`autorestart`) and connects with Tornado's streams, as servers ask for"
     def start_restarter(self):
@@ -730,7 +803,7 @@ class ConIOLoopKernelManager(ConKernelManager, AsyncIOLoopKernelManager):
     def _gave_up(self):
         for kc in list(self._clients): kc._kernel_restarted(error='it died too often')
 
-# %% ../nbs/03_core.ipynb #40d7494e
+# %% ../nbs/03_core.ipynb #b83491b0
 @asynccontextmanager
 async def run_kernel(
     kernel_name:str='python3', # An installed kernel
@@ -740,17 +813,31 @@ async def run_kernel(
     **kwargs # For `start_kernel`: `cwd`, `env`, `extra_arguments`, …
 )->AsyncIterator[tuple[ConKernelManager,ConKernelClient]]:
     "Start a kernel, give its manager and a ready client, and shut it down at the end, however that comes"
-    km = manager_class(kernel_name=kernel_name, kernel_spec=kernel_spec)
-    kc = None
+    km,kc = None,None
     try:
-        await km.start_kernel(**kwargs)
-        kc = km.client()
-        kc.start_channels()
-        await kc.wait_for_ready(timeout=startup_timeout)
+        for again in True,False:
+            km = manager_class(kernel_name=kernel_name, kernel_spec=kernel_spec)
+            try:
+                kc = await _start(km, startup_timeout, kwargs)
+                break
+            except DeadKernelError:    # somebody may have taken one of its ports before it could: once more, with others
+                if not again: raise
+                await _end(km)
         yield km,kc
     finally:
         if kc is not None: kc.stop_channels()
-        await asyncio.shield(asyncio.ensure_future(_end(km)))
+        if km is not None: await asyncio.shield(asyncio.ensure_future(_end(km)))
+
+async def _start(km, timeout, kwargs):
+    await km.start_kernel(**kwargs)
+    kc = km.client()
+    try:
+        kc.start_channels()
+        await kc.wait_for_ready(timeout=timeout)
+    except BaseException:
+        kc.stop_channels()
+        raise
+    return kc
 
 async def _end(km):
     if km.has_kernel: await km.shutdown_kernel(now=True)
