@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['log', 'UnsupportedFeature', 'Run', 'RunLane', 'Reader', 'Subshell']
 
-# %% ../nbs/05_run.ipynb #2bd1582b
+# %% ../nbs/05_run.ipynb #02369e35
 import ast,asyncio,inspect,keyword,logging,threading
 from collections import OrderedDict,deque
 from contextlib import AsyncExitStack
@@ -22,7 +22,7 @@ from .router import ClientClosedError,DeadKernelError,KernelRestartedError,NoRep
 
 log = logging.getLogger('conkernelclient')
 
-# %% ../nbs/05_run.ipynb #4751243e
+# %% ../nbs/05_run.ipynb #f6eb0e06
 class UnsupportedFeature(RuntimeError):
     "This kernel, or the way it is reached, cannot do this"
 
@@ -69,7 +69,7 @@ class Run(_CoFuture):
         self._end_early(('cancel',msg))
         return True
 
-# %% ../nbs/05_run.ipynb #b7915689
+# %% ../nbs/05_run.ipynb #4b504818
 @patch
 def __repr__(self:Run):
     code = ' '.join(self.content['code'].split())
@@ -94,10 +94,19 @@ async def _until(self:Run, ready, timeout=None):
         if left is not None and left<=0: return False
         if self._news is None: self._news = []
         self._news.append(news:=loop.create_future())
-        await asyncio.wait([news], timeout=left)
+        await _any(news, timeout=left)
     return True
 
-# %% ../nbs/05_run.ipynb #1b2708fc
+async def _any(*futs, timeout=None):
+    "Wait until one of `futs` is done. (`asyncio.wait` takes no futures that look like coroutines.)"
+    done = futs[0].get_loop().create_future()
+    wake = lambda _: done.done() or done.set_result(None)
+    for o in futs: o.add_done_callback(wake)
+    try: await asyncio.wait([done], timeout=timeout)
+    finally:
+        for o in futs: o.remove_done_callback(wake)
+
+# %% ../nbs/05_run.ipynb #0f2d3aa6
 class RunLane:
     "The runs of one shell: those sent, and those that wait"
     __slots__ = ('subshell_id','running','sent','waiting','blocked')
@@ -130,7 +139,7 @@ class RunLane:
         self.blocked -= 1
         self.pump()
 
-# %% ../nbs/05_run.ipynb #9fbc2ba5
+# %% ../nbs/05_run.ipynb #28d2c2f5
 @patch
 def fail_waiting(self:RunLane,
     exc:Exception # What each waiter gets (a copy of its own)
@@ -152,7 +161,7 @@ def _send(self:Run):
     self.req.add_done_callback(self._replied)
     self.req.wait().add_done_callback(self._ended)
 
-# %% ../nbs/05_run.ipynb #89ae5b89
+# %% ../nbs/05_run.ipynb #30cb0cfd
 @patch
 def _message(self:Run, msg):
     if self.state=='sent': self._begin()
@@ -189,7 +198,7 @@ def _displays(kc):
         kc.__dict__['_run_displays'] = kc._kernel_session,displays
     return displays
 
-# %% ../nbs/05_run.ipynb #4207d938
+# %% ../nbs/05_run.ipynb #91b59ff3
 @patch
 def _ended(self:Run, end):
     exc = ClientClosedError('The request was withdrawn') if end.cancelled() else end.exception()
@@ -226,7 +235,7 @@ def _settle(self:Run):
     self._drop_hooks()
     for o in self._mail or (): o.wake()
 
-# %% ../nbs/05_run.ipynb #f79fd6fa
+# %% ../nbs/05_run.ipynb #923e012e
 @patch
 def _show(self:Run, events):
     for e in events:
@@ -258,7 +267,7 @@ def _drop_hooks(self:Run):
         if hasattr(o, 'close'): o.close()
     self._todo = None
 
-# %% ../nbs/05_run.ipynb #0f0e2b09
+# %% ../nbs/05_run.ipynb #59d75bf5
 class _Mail:
     __slots__ = ('events','news')
     def __init__(self, events): self.events,self.news = deque(events),None
@@ -301,7 +310,7 @@ def __aiter__(self:Run)->Reader:
     "Its outputs while they come, from the first; raises what the run raises. Leaving early cancels the run."
     return Reader(self)
 
-# %% ../nbs/05_run.ipynb #118143eb
+# %% ../nbs/05_run.ipynb #1568ce68
 _EOF = '\x04'   # what kernels take for the end of input
 
 def _answerer(stdin):
@@ -328,7 +337,7 @@ async def _answer(self:Run, msg):
     except Exception as e: return self._end_early(e)
     if self._verdict is None and not self.req.replied: self.kc.input(answer, parent=msg)
 
-# %% ../nbs/05_run.ipynb #600c2e79
+# %% ../nbs/05_run.ipynb #9c9cd132
 _SETTLED = .05   # seconds in which a cell gets from the kernel's code to the user's
 
 @patch
@@ -350,19 +359,19 @@ async def fence(self:RunLane,
         if msg['content'].get('execution_state')=='idle' and not idle.done(): idle.set_result(None)
     try:
         req = kc.request('kernel_info_request', {}, subshell_id=self.subshell_id, on_iopub=watch)
-        await asyncio.wait([req.wait(), idle], return_when=asyncio.FIRST_COMPLETED)
-        await asyncio.wait([req.wait()], timeout=.2)    # if the interrupt hit it there is no reply
+        await _any(req.wait(), idle)
+        await _any(req.wait(), timeout=.2)    # if the interrupt hit it, there is no reply
         if run is not None and not run.req.ended: await self._collect(kc, run, req)
-    except Exception as e: log.debug('No fence: %r', e)
+    except RuntimeError as e: log.debug('No fence: %r', e)     # there is no kernel any more
     finally: self.unblock()
 
 @patch
 async def _collect(self:RunLane, kc, run, fence):
     "The fence has come back, the reply to `run` has not: has the kernel finished it?"
-    if not (fence.replied and run.req.idle): await asyncio.wait([run.req.wait()], timeout=kc.grace)
+    if not (fence.replied and run.req.idle): await _any(run.req.wait(), timeout=kc.grace)
     kc.router.fail_lost([run.req.msg_id], NoReplyError('The kernel was interrupted before it replied'))
 
-# %% ../nbs/05_run.ipynb #5a929834
+# %% ../nbs/05_run.ipynb #3134adab
 @patch
 async def _interrupt(self:Run):
     "Interrupt this run and nothing else. Was there anything to interrupt?"
@@ -388,7 +397,7 @@ def interrupt(self:Run)->Awaitable[bool]: # Was it running?
     if self.lane.subshell_id is not None: raise UnsupportedFeature('An interrupt reaches only the main shell of a kernel; cancel() lets you go')
     return self.kc._spawn(self._interrupt())
 
-# %% ../nbs/05_run.ipynb #86970085
+# %% ../nbs/05_run.ipynb #2cb0bcb7
 ConKernelClient.interrupt_timeout = 5.   # seconds that a caller waits for an interrupted cell to stop
 
 @patch
@@ -427,7 +436,7 @@ def _how_it_went(self:Run):
     if self.ignored: return '; the kernel ignored the interrupt and is still running it (kc.restart() is the way out)'
     return '; the kernel is still busy with something else'
 
-# %% ../nbs/05_run.ipynb #4a4ec433
+# %% ../nbs/05_run.ipynb #da8655a8
 def _lane(kc, subshell_id=None):
     lanes = kc.__dict__.setdefault('_run_lanes', {})
     if subshell_id not in lanes: lanes[subshell_id] = RunLane(subshell_id)
@@ -461,7 +470,7 @@ def run(self:ConKernelClient,
     res.lane.add(res)
     return res
 
-# %% ../nbs/05_run.ipynb #b9dccc16
+# %% ../nbs/05_run.ipynb #eb242cd6
 @patch(as_prop=True)
 def queue(self:ConKernelClient)->list[Run]:
     "The runs that are not done, those that have been sent first; also those that nobody waits for any more, but the kernel still runs"
@@ -475,7 +484,7 @@ def cancel_all(self:ConKernelClient)->Awaitable[list]: # Gives what became of ea
     for o in reversed(runs): o.cancel()
     return asyncio.gather(*runs, return_exceptions=True)
 
-# %% ../nbs/05_run.ipynb #cfd484f2
+# %% ../nbs/05_run.ipynb #6018704d
 @patch
 async def interrupt(self:ConKernelClient):
     "Interrupt whatever the kernel is running, also a cell of another client"
@@ -504,7 +513,7 @@ async def restart(self:ConKernelClient,
     await ensure_async(self.parent.restart_kernel(now=now))
     await self.wait_for_ready(timeout=timeout)
 
-# %% ../nbs/05_run.ipynb #52b31fd3
+# %% ../nbs/05_run.ipynb #f2f032bb
 @patch
 async def eval(self:ConKernelClient,
     expr:str, # A Python expression
@@ -531,7 +540,7 @@ async def push(self:ConKernelClient,
         lines.append(f'{name} = {value!r}')
     await self.run('\n'.join(lines), silent=True, check=True)
 
-# %% ../nbs/05_run.ipynb #55709c84
+# %% ../nbs/05_run.ipynb #83326aff
 @patch
 def supports(self:ConKernelClient,
     feature:str # As in `supported_features` of `kernel_info_reply`: `kernel subshells`, `debugger`
@@ -578,7 +587,7 @@ def subshell(self:ConKernelClient)->Subshell: # An async context manager
     "`async with kc.subshell() as sh:` gives a second lane in the same kernel. Raises `UnsupportedFeature`."
     return Subshell(self)
 
-# %% ../nbs/05_run.ipynb #7159d25a
+# %% ../nbs/05_run.ipynb #4f1125b8
 @patch
 async def _create(self:Subshell):
     reply = await self.kc.request('create_subshell_request', {}, 'control', timeout=20)
@@ -612,7 +621,7 @@ async def __aexit__(self:Subshell, kind, *_):
     gone = self.kc._state in ('closed','dead') or self.kc._kernel_session!=self._kernel or self.kc.router.held
     try:
         if kind is None and not gone:
-            while runs:=[o for o in self.kc.queue if o.lane is lane and o.state!='done' and not o.done()]: await asyncio.wait(runs)
+            while runs:=[o for o in (*lane.sent, *lane.waiting) if not o.done()]: await _any(runs[-1])
     finally:
         self._closed = True
         for o in reversed((*lane.sent, *lane.waiting)): o.cancel()
@@ -621,7 +630,7 @@ async def __aexit__(self:Subshell, kind, *_):
             delete = self.kc._spawn(self._delete())
             await asyncio.wait([delete], timeout=.2 if kind is not None or lane.sent else None)
 
-# %% ../nbs/05_run.ipynb #1f9a44fc
+# %% ../nbs/05_run.ipynb #bce56958
 def _bar(total, show):
     "A function to call when one more of `total` is done, and one to call at the end"
     if show:
