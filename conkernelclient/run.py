@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['log', 'UnsupportedFeature', 'Run', 'RunLane', 'Reader', 'Subshell']
 
-# %% ../nbs/05_run.ipynb #02369e35
+# %% ../nbs/05_run.ipynb #2bd1582b
 import ast,asyncio,inspect,keyword,logging,threading
 from collections import OrderedDict,deque
 from contextlib import AsyncExitStack
@@ -22,7 +22,7 @@ from .router import ClientClosedError,DeadKernelError,KernelRestartedError,NoRep
 
 log = logging.getLogger('conkernelclient')
 
-# %% ../nbs/05_run.ipynb #f6eb0e06
+# %% ../nbs/05_run.ipynb #4751243e
 class UnsupportedFeature(RuntimeError):
     "This kernel, or the way it is reached, cannot do this"
 
@@ -69,7 +69,7 @@ class Run(_CoFuture):
         self._end_early(('cancel',msg))
         return True
 
-# %% ../nbs/05_run.ipynb #4b504818
+# %% ../nbs/05_run.ipynb #5d8639e5
 @patch
 def __repr__(self:Run):
     code = ' '.join(self.content['code'].split())
@@ -106,7 +106,7 @@ async def _any(*futs, timeout=None):
     finally:
         for o in futs: o.remove_done_callback(wake)
 
-# %% ../nbs/05_run.ipynb #0f2d3aa6
+# %% ../nbs/05_run.ipynb #1b2708fc
 class RunLane:
     "The runs of one shell: those sent, and those that wait"
     __slots__ = ('subshell_id','running','sent','waiting','blocked')
@@ -139,7 +139,7 @@ class RunLane:
         self.blocked -= 1
         self.pump()
 
-# %% ../nbs/05_run.ipynb #28d2c2f5
+# %% ../nbs/05_run.ipynb #9fbc2ba5
 @patch
 def fail_waiting(self:RunLane,
     exc:Exception # What each waiter gets (a copy of its own)
@@ -161,7 +161,7 @@ def _send(self:Run):
     self.req.add_done_callback(self._replied)
     self.req.wait().add_done_callback(self._ended)
 
-# %% ../nbs/05_run.ipynb #30cb0cfd
+# %% ../nbs/05_run.ipynb #89ae5b89
 @patch
 def _message(self:Run, msg):
     if self.state=='sent': self._begin()
@@ -198,7 +198,7 @@ def _displays(kc):
         kc.__dict__['_run_displays'] = kc._kernel_session,displays
     return displays
 
-# %% ../nbs/05_run.ipynb #91b59ff3
+# %% ../nbs/05_run.ipynb #69ba08a4
 @patch
 def _ended(self:Run, end):
     exc = ClientClosedError('The request was withdrawn') if end.cancelled() else end.exception()
@@ -212,6 +212,7 @@ def _finish(self:Run, exc=None):
     self.state = 'done'
     if self._timer is not None: self._timer.cancel()
     if self._asking is not None: self._asking.cancel()
+    if self.req is not None: self.req.on_iopub = self.req.on_stdin = None    # no cycle: a run that is dropped is gone
     if self._verdict is None and exc is not None: self._verdict = exc
     self.lane.sent.pop(self, None)
     self._settle()
@@ -235,7 +236,7 @@ def _settle(self:Run):
     self._drop_hooks()
     for o in self._mail or (): o.wake()
 
-# %% ../nbs/05_run.ipynb #923e012e
+# %% ../nbs/05_run.ipynb #f79fd6fa
 @patch
 def _show(self:Run, events):
     for e in events:
@@ -267,7 +268,7 @@ def _drop_hooks(self:Run):
         if hasattr(o, 'close'): o.close()
     self._todo = None
 
-# %% ../nbs/05_run.ipynb #59d75bf5
+# %% ../nbs/05_run.ipynb #0f0e2b09
 class _Mail:
     __slots__ = ('events','news')
     def __init__(self, events): self.events,self.news = deque(events),None
@@ -310,7 +311,7 @@ def __aiter__(self:Run)->Reader:
     "Its outputs while they come, from the first; raises what the run raises. Leaving early cancels the run."
     return Reader(self)
 
-# %% ../nbs/05_run.ipynb #1568ce68
+# %% ../nbs/05_run.ipynb #118143eb
 _EOF = '\x04'   # what kernels take for the end of input
 
 def _answerer(stdin):
@@ -337,7 +338,7 @@ async def _answer(self:Run, msg):
     except Exception as e: return self._end_early(e)
     if self._verdict is None and not self.req.replied: self.kc.input(answer, parent=msg)
 
-# %% ../nbs/05_run.ipynb #9c9cd132
+# %% ../nbs/05_run.ipynb #ca14023b
 _SETTLED = .05   # seconds in which a cell gets from the kernel's code to the user's
 
 @patch
@@ -371,7 +372,7 @@ async def _collect(self:RunLane, kc, run, fence):
     if not (fence.replied and run.req.idle): await _any(run.req.wait(), timeout=kc.grace)
     kc.router.fail_lost([run.req.msg_id], NoReplyError('The kernel was interrupted before it replied'))
 
-# %% ../nbs/05_run.ipynb #3134adab
+# %% ../nbs/05_run.ipynb #5a929834
 @patch
 async def _interrupt(self:Run):
     "Interrupt this run and nothing else. Was there anything to interrupt?"
@@ -397,7 +398,7 @@ def interrupt(self:Run)->Awaitable[bool]: # Was it running?
     if self.lane.subshell_id is not None: raise UnsupportedFeature('An interrupt reaches only the main shell of a kernel; cancel() lets you go')
     return self.kc._spawn(self._interrupt())
 
-# %% ../nbs/05_run.ipynb #2cb0bcb7
+# %% ../nbs/05_run.ipynb #86970085
 ConKernelClient.interrupt_timeout = 5.   # seconds that a caller waits for an interrupted cell to stop
 
 @patch
@@ -436,7 +437,7 @@ def _how_it_went(self:Run):
     if self.ignored: return '; the kernel ignored the interrupt and is still running it (kc.restart() is the way out)'
     return '; the kernel is still busy with something else'
 
-# %% ../nbs/05_run.ipynb #da8655a8
+# %% ../nbs/05_run.ipynb #4a4ec433
 def _lane(kc, subshell_id=None):
     lanes = kc.__dict__.setdefault('_run_lanes', {})
     if subshell_id not in lanes: lanes[subshell_id] = RunLane(subshell_id)
@@ -470,7 +471,7 @@ def run(self:ConKernelClient,
     res.lane.add(res)
     return res
 
-# %% ../nbs/05_run.ipynb #eb242cd6
+# %% ../nbs/05_run.ipynb #b9dccc16
 @patch(as_prop=True)
 def queue(self:ConKernelClient)->list[Run]:
     "The runs that are not done, those that have been sent first; also those that nobody waits for any more, but the kernel still runs"
@@ -484,7 +485,7 @@ def cancel_all(self:ConKernelClient)->Awaitable[list]: # Gives what became of ea
     for o in reversed(runs): o.cancel()
     return asyncio.gather(*runs, return_exceptions=True)
 
-# %% ../nbs/05_run.ipynb #6018704d
+# %% ../nbs/05_run.ipynb #cfd484f2
 @patch
 async def interrupt(self:ConKernelClient):
     "Interrupt whatever the kernel is running, also a cell of another client"
@@ -513,7 +514,7 @@ async def restart(self:ConKernelClient,
     await ensure_async(self.parent.restart_kernel(now=now))
     await self.wait_for_ready(timeout=timeout)
 
-# %% ../nbs/05_run.ipynb #f2f032bb
+# %% ../nbs/05_run.ipynb #52b31fd3
 @patch
 async def eval(self:ConKernelClient,
     expr:str, # A Python expression
@@ -540,7 +541,7 @@ async def push(self:ConKernelClient,
         lines.append(f'{name} = {value!r}')
     await self.run('\n'.join(lines), silent=True, check=True)
 
-# %% ../nbs/05_run.ipynb #83326aff
+# %% ../nbs/05_run.ipynb #55709c84
 @patch
 def supports(self:ConKernelClient,
     feature:str # As in `supported_features` of `kernel_info_reply`: `kernel subshells`, `debugger`
@@ -587,12 +588,23 @@ def subshell(self:ConKernelClient)->Subshell: # An async context manager
     "`async with kc.subshell() as sh:` gives a second lane in the same kernel. Raises `UnsupportedFeature`."
     return Subshell(self)
 
-# %% ../nbs/05_run.ipynb #4f1125b8
+# %% ../nbs/05_run.ipynb #ff834e8f
+_CURE = '''def _cure():
+    import threading
+    from IPython import get_ipython
+    kind = type(getattr(get_ipython(), 'displayhook', None))
+    if kind.__name__!='ZMQShellDisplayHook' or isinstance(getattr(kind, 'msg', None), property): return
+    here = threading.local()
+    kind.msg = property(lambda self: getattr(here, 'msg', None), lambda self, msg: setattr(here, 'msg', msg))
+_cure()
+del _cure'''
+
 @patch
 async def _create(self:Subshell):
     reply = await self.kc.request('create_subshell_request', {}, 'control', timeout=20)
     self.id,self._kernel = reply['content'].get('subshell_id'),self.kc._kernel_session
     if self.id is None: raise UnsupportedFeature(f"The kernel made no subshell: {reply['content'].get('evalue', 'it did not say why')}")
+    if self.kc._info.get('implementation')=='ipython': await self.run(_CURE, silent=True)
 
 @patch
 async def _delete(self:Subshell):
@@ -630,7 +642,7 @@ async def __aexit__(self:Subshell, kind, *_):
             delete = self.kc._spawn(self._delete())
             await asyncio.wait([delete], timeout=.2 if kind is not None or lane.sent else None)
 
-# %% ../nbs/05_run.ipynb #bce56958
+# %% ../nbs/05_run.ipynb #1f9a44fc
 def _bar(total, show):
     "A function to call when one more of `total` is done, and one to call at the end"
     if show:
