@@ -76,9 +76,10 @@ class Bare:
         if self.reads_iopub:
             self.iopub = self.open(zmq.SUB, 'iopub_port')
             assert parse(self.iopub.recv_multipart())['header']['msg_type'] == 'iopub_welcome'
-        send_frames(self.shell, self.wire.request('kernel_info_request', {})[1])
-        recv_frames(self.shell, 6)
-        if self.reads_iopub: [recv_frames(self.iopub, 7) for _ in 'bi'] # busy and idle
+        msg_id,frames = self.wire.request('kernel_info_request', {})
+        self.pending[msg_id] = []
+        send_frames(self.shell, frames)
+        await self.finish(1)
 
     def start(self, n:int, code:str):
         for _ in range(n):
@@ -96,7 +97,9 @@ class Bare:
     def read_iopub(self, idles:int):
         while idles:
             msg = parse(recv_frames(self.iopub, 7))
-            self.pending[msg['parent_header']['msg_id']].append(msg)
+            mine = self.pending.get(msg['parent_header'].get('msg_id')) # None: a kernel's own, as `starting`
+            if mine is None: continue
+            mine.append(msg)
             idles -= msg['content'].get('execution_state') == 'idle'
 
     def close(self): self.ctx.destroy(linger=0)
@@ -109,15 +112,17 @@ class BareIopub(Bare):
 
 class Raw(Bare):
     "Frames signed once and sent again and again, answers counted and not looked at: the stub's own limit."
+    each = 2 # iopub messages per request
+
     def start(self, n:int, code:str):
         _,frames = self.wire.execute(code)
-        self.each = (4 if 'print' in code else 2) if self.reads_iopub else 0 # iopub messages per request
+        self.each = 4 if 'print' in code else 2
         for _ in range(n): send_frames(self.shell, frames)
         return n
 
     async def finish(self, n:int) -> int:
         for _ in range(n): recv_frames(self.shell, 6)
-        for _ in range(n * self.each): recv_frames(self.iopub, 7)
+        if self.reads_iopub: [recv_frames(self.iopub, 7) for _ in range(n * self.each)]
         return n
 
 

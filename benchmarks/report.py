@@ -112,7 +112,7 @@ def real_table(real:dict) -> list[str]:
 def markdown(data:dict) -> str:
     res,real = data['stub_results'],data.get('real_results', {})
     one = {'one alone, µs': 'latency_us', 'warm connect, ms': 'connect_ms', 'bytes in flight': 'bytes_in_flight'}
-    pauses = {f'longest pause, {n} in flight, ms': f'pause_ms/{n}' for n in sizes(res)}
+    pauses = {f'longest pause, {n} in flight, ms': f'pause_ms/{n}' for n in sizes(res) if int(n) >= 100}
     more = {'printing: requests/s': 'output/rate', 'printing: CPU, µs': 'output/cpu_us',
             'in order: requests/s': 'in_order/rate', 'in order: CPU, µs': 'in_order/cpu_us'}
     parts = [('Requests per second, by requests in flight', table(res, {n: f'cells/{n}/rate' for n in sizes(res)})),
