@@ -63,6 +63,7 @@ def main():
     (HERE/'build').mkdir(exist_ok=True)
     names = opts.only.split(',') if opts.only else list(CONTENDERS)
     pythons,missing = envs.make_all(HERE/'build', {CONTENDERS[n][1] for n in names}, opts.python, say)
+    if 'base' not in pythons: sys.exit(f"no environment to measure in: {missing['base']} (give one with --python)")
     names = [n for n in names if CONTENDERS[n][1] in pythons]
     stub,kind = kernels.build_stub(pythons['base'], HERE/'build')
     say(f'stub kernel: {kind}')
