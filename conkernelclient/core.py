@@ -5,17 +5,18 @@
 # %% auto #0
 __all__ = ['log', 'ConKernelClient', 'Starting', 'UnknownKernel', 'ConKernelManager', 'ConIOLoopKernelManager', 'run_kernel']
 
-# %% ../nbs/03_core.ipynb #a655300a
+# %% ../nbs/03_core.ipynb #db7c7fd3
 import asyncio,logging,sys,threading,time
 from contextlib import asynccontextmanager
 from functools import partial
 from queue import Empty
 from typing import Any,AsyncIterator,Callable
-from weakref import WeakSet
+from weakref import WeakSet,finalize
 
 import zmq
 from fastcore.basics import patch
 from jupyter_client import AsyncKernelClient,AsyncKernelManager,KernelManager
+from jupyter_client.channelsabc import HBChannelABC
 from jupyter_client.client import validate_string_dict
 from jupyter_client.connect import port_names
 from jupyter_client.ioloop import AsyncIOLoopKernelManager
@@ -29,7 +30,25 @@ from .session import ConSession,apply_session_patch,own_session
 
 log = logging.getLogger('conkernelclient')
 
-# %% ../nbs/03_core.ipynb #a121e380
+# %% ../nbs/03_core.ipynb #1e703140
+class _Open:
+    "What a client has open: held by a finalizer, so that it is closed in order, by the thread of the event loop, wherever a dropped client is collected"
+    def __init__(self): self.loop,self.thread,self.context,self.sockets = None,None,None,()
+
+    def close(self, get_ident=threading.get_ident):
+        if self.loop is None or self.loop.is_closed() or get_ident()==self.thread: return self._close()
+        try: self.loop.call_soon_threadsafe(self._close)
+        except RuntimeError: self._close()     # closed this moment
+
+    def _close(self):
+        for fd,sock in self.sockets:
+            if sock.closed: continue
+            if fd is not None and self.loop is not None and not self.loop.is_closed(): self.loop.remove_reader(fd)
+            sock.close(linger=0)
+        self.sockets = ()
+        if self.context is not None and not self.context.closed: self.context.destroy(linger=0)
+
+# %% ../nbs/03_core.ipynb #8356b7f0
 _CHANNELS = 'shell','iopub','stdin','control'
 
 class ConKernelClient(AsyncKernelClient):
@@ -38,12 +57,13 @@ class ConKernelClient(AsyncKernelClient):
     iopub_channel_class = Type(ConChannel)
     stdin_channel_class = Type(ConChannel)
     control_channel_class = Type(ConChannel)
-    hb_channel_class = Type(Heartbeat)
+    hb_channel_class = Type(Heartbeat, klass=HBChannelABC)
 
     window = Integer(256, min=1, max=1000, config=True, help='Requests on the wire of one shell at most; the rest wait in the client')
     grace = Float(3., config=True, help='Seconds to wait for *idle* after a reply, or for the reply after *idle*')
     unclaimed = Integer(50_000, min=1, config=True, help='Messages to keep for get_iopub_msg and the like, for each channel')
     lost_after = Float(.6, config=True, help='Seconds without a connection after which a kernel that is not ours counts as dead')
+    startup_timeout = Float(None, allow_none=True, config=True, help='Seconds that `await start_channels()` waits; by default 60, or 300 where we see that the process lives')
     readers_grace = Float(3., config=True, help='Seconds that who waits in get_shell_msg and the like has to notice a dead kernel before being told')
 
     def __init__(self, **kwargs):
@@ -56,9 +76,12 @@ class ConKernelClient(AsyncKernelClient):
         self._state,self._loop,self._thread,self._chs,self._monitors = 'new',None,None,{},{}
         self._connected,self._trouble,self._welcome,self._exit_code = set(),{},None,None
         self._tasks,self._ready_task,self._grace_timer,self._info = set(),None,None,None
-        self._silent,self._kernel_session,self._watchers,self._told = False,None,[],'closed'
+        self._silent,self._kernel_session,self._watchers,self._told,self._ready_waiters = False,None,[],'closed',0
+        self._open = _Open()
+        finalize(self, self._open.close)
         self.router = Router(weakly(self._put), parse=self.session.deserialize, window=self.window, grace=self.grace,
                              maxlen=self.unclaimed, on_settling=weakly(self._settling), on_orphan=weakly(self._orphan))
+        self.router.on_suspects = weakly(self._ask_for)
 
     def _put(self, channel, frames):
         try: self._chs[channel].put(frames)
@@ -83,7 +106,7 @@ class ConKernelClient(AsyncKernelClient):
             raise RuntimeError('This client belongs to another event loop (its channels were started there): make one for this loop with km.client()')
         return self._loop
 
-# %% ../nbs/03_core.ipynb #c8211a31
+# %% ../nbs/03_core.ipynb #f02013df
 @patch
 def _create_connected_socket(self:ConKernelClient, channel, identity=None):
     opts = self.context.sockopts
@@ -94,14 +117,15 @@ def _create_connected_socket(self:ConKernelClient, channel, identity=None):
         opts.clear()
         opts.update(before)
 
-# %% ../nbs/03_core.ipynb #0b693429
+# %% ../nbs/03_core.ipynb #a9cb32fe
 class Starting:
     "What `start_channels` returns: `await` it to have the client once its kernel is ready"
     def __init__(self, client): self.client = client
     def __await__(self): return self._ready().__await__()
     async def _ready(self):
-        await self.client.wait_for_ready(timeout=60)
-        return self.client
+        kc = self.client
+        await kc.wait_for_ready(timeout=kc.startup_timeout or (60 if kc._owner() is None else 300))
+        return kc
 
 @patch
 def start_channels(self:ConKernelClient,
@@ -110,7 +134,7 @@ def start_channels(self:ConKernelClient,
     stdin:bool=True, # The kernel's questions
     hb:bool=True, # The heartbeat
     control:bool=True # Requests that overtake
-)->Starting: # Awaits readiness (60 s at most), gives the client
+)->Starting: # Awaits readiness (`startup_timeout`), gives the client
     "Open the channels. Raises `ClientClosedError` when they have been stopped before."
     if self._state=='closed': raise ClientClosedError('The channels have been stopped: a new client (km.client()) is needed')
     for name,wanted in zip(_CHANNELS, (shell,iopub,stdin,control)):
@@ -125,22 +149,33 @@ def start_channels(self:ConKernelClient,
     try: self._on_loop()
     except RuntimeError:
         if self._loop is not None: raise
+    self._note()
     return Starting(self)
+
+@patch
+def _note(self:ConKernelClient):
+    "Write down what is open"
+    o,hb = self._open,self._hb_channel
+    o.loop,o.thread,o.context = self._loop,self._thread,self.context if self._created_context else None
+    o.sockets = [(m._fd,m._pair) for m in self._monitors.values() if m._pair is not None]
+    o.sockets += [(ch._fd,ch.socket) for ch in self._chs.values() if ch.socket is not None]
+    if getattr(hb, 'socket', None) is not None: o.sockets.append((None,hb.socket))
 
 @patch
 def _begin(self:ConKernelClient, loop):
     "From here on the client belongs to `loop`"
     self._loop,self._thread = loop,threading.get_ident()
     for ch in self._chs.values(): ch.start()
-    if self._hb_channel is not None: self._hb_channel.start()
+    if self._hb_channel is not None and not self._hb_channel.is_alive(): self._hb_channel.start()
     self._watch()
+    self._note()
 
 @patch
 def _watch(self:ConKernelClient):
     for name,on_event in ('shell',self._shell_event),('iopub',self._iopub_event):
         if name in self._chs: self._monitors[name] = Monitor(self._chs[name].socket, on_event)
 
-# %% ../nbs/03_core.ipynb #e9bc45fa
+# %% ../nbs/03_core.ipynb #ecd9f768
 @patch
 def _spawn(self:ConKernelClient, coro):
     task = self._loop.create_task(coro)
@@ -173,7 +208,7 @@ async def _first(fut, timeout):
     finally: fut.remove_done_callback(wake)
     return fut.done()
 
-# %% ../nbs/03_core.ipynb #75c9a9b7
+# %% ../nbs/03_core.ipynb #2b21e05c
 @patch(as_prop=True)
 def status(self:ConKernelClient)->str:
     "`starting`, `ready`, `busy`, `unresponsive`, `restarting`, `dead` or `closed`"
@@ -220,7 +255,7 @@ async def wait_for_status(self:ConKernelClient,
     try: return await asyncio.wait_for(came, timeout)
     finally: remove()
 
-# %% ../nbs/03_core.ipynb #b7afe5c1
+# %% ../nbs/03_core.ipynb #414add45
 @patch
 def request(self:ConKernelClient,
     msg_type:str, # The protocol's name, such as `inspect_request`
@@ -237,6 +272,7 @@ def request(self:ConKernelClient,
     on_stdin:Callable[[dict],Any]|None=None, # Called when it asks for input; may be async
 )->Request: # `await` it for the reply, `await req.wait()` for the end of its outputs
     "Send a request. Raises `ClientClosedError`, `DeadKernelError`, and `ValueError` for a `msg_id` in flight."
+    if self._state=='new' and msg_type!='execute_request': self.start_channels()
     loop = self._on_loop()
     if loop is None: raise RuntimeError('A reply can only be awaited in an event loop: call this inside a coroutine')
     msg = self._message(msg_type, content, channel, metadata, subshell_id, msg_id)
@@ -247,7 +283,8 @@ def request(self:ConKernelClient,
 
 @patch
 def _message(self:ConKernelClient, msg_type, content, channel, metadata, subshell_id, msg_id):
-    if self._state=='dead': raise DeadKernelError(f'The kernel is dead{_exit(self._exit_code)}', self._exit_code)
+    if self._state=='dead': raise self._dead()
+    if channel not in ('shell','control'): raise ValueError(f"Requests go to 'shell' or 'control', not {channel!r}")
     if channel not in self._chs: raise ClientClosedError(f'The {channel} channel was not started')
     msg = self.session.msg(msg_type, content, metadata=metadata)
     header = msg['header']
@@ -259,14 +296,20 @@ def _message(self:ConKernelClient, msg_type, content, channel, metadata, subshel
 def _ask(self:ConKernelClient, msg_type, content, reply=False, timeout=None, channel='shell', msg_id=None, metadata=None, subshell_id=None, buffers=None):
     "As jupyter_client's methods: the id of the message, or with `reply` what awaits its reply"
     if reply: return self.request(msg_type, content, channel, timeout=timeout, metadata=metadata, subshell_id=subshell_id, buffers=buffers, msg_id=msg_id, iopub=False)
+    if self._state=='new' and msg_type!='execute_request': self.start_channels()
     self._on_loop()
     msg = self._message(msg_type, content, channel, metadata, subshell_id, msg_id)
     self.router.submit(Sent(msg, channel), self.session.frames(msg, buffers), subshell_id)
     return msg['header']['msg_id']
 
+@patch
+def _dead(self:ConKernelClient):
+    way = 'when its manager restarts it, this client goes on' if self._owner() is not None else 'when it is back, this client goes on'
+    return DeadKernelError(f'The kernel is dead{_exit(self._exit_code)}; {way}', self._exit_code)
+
 def _exit(code): return '' if code is None else f' (exit code {code})'
 
-# %% ../nbs/03_core.ipynb #43dc4e40
+# %% ../nbs/03_core.ipynb #a92ff2b8
 @patch
 def execute(self:ConKernelClient,
     code:str, # Code in the kernel's language
@@ -291,7 +334,7 @@ def execute(self:ConKernelClient,
                    allow_stdin=self.allow_stdin if allow_stdin is None else allow_stdin, stop_on_error=stop_on_error)
     return self._ask('execute_request', content, reply, timeout, 'shell', msg_id, metadata, subshell_id, buffers)
 
-# %% ../nbs/03_core.ipynb #bd824270
+# %% ../nbs/03_core.ipynb #643012b6
 @patch
 def complete(self:ConKernelClient,
     code:str, # The code in which to complete
@@ -338,7 +381,7 @@ def is_complete(self:ConKernelClient,
     "Ask whether `code` is complete, or wants another line"
     return self._ask('is_complete_request', dict(code=code), reply, timeout)
 
-# %% ../nbs/03_core.ipynb #9184a82f
+# %% ../nbs/03_core.ipynb #2f04c1b6
 @patch
 def kernel_info(self:ConKernelClient,
     *, reply:bool=False, # Return what awaits the reply, instead of the id?
@@ -375,21 +418,28 @@ def input(self:ConKernelClient,
     self._on_loop()
     self._chs['stdin'].send(self.session.msg('input_reply', dict(value=string), parent=parent or prompt.get()))
 
-# %% ../nbs/03_core.ipynb #bf7da925
+# %% ../nbs/03_core.ipynb #2e1e60d6
 @patch
 async def wait_for_ready(self:ConKernelClient,
     timeout:float|None=None # Seconds; `None`: for as long as it takes
 ):
     "Wait until the kernel answers and its outputs reach us. Raises `RuntimeError` that says what is wrong: `DeadKernelError`, or that it did not answer in time."
     self._on_loop()
-    if self._state=='dead': raise DeadKernelError(f'The kernel is dead{_exit(self._exit_code)}', self._exit_code)
+    if self._state=='dead': raise self._dead()
+    km = self._owner()
+    if km is not None and km.provisioner is None: raise RuntimeError('The kernel has not been started: call start_kernel() first')
     until = None if timeout is None else time.monotonic()+timeout
     while True:
         if self._ready_task is None or self._ready_task.done() and self._state in ('starting','restarting'):
             self._ready_task = self._spawn(self._become_ready())
             self._ready_task.add_done_callback(_seen)
         task = self._ready_task
-        if not await _first(task, None if until is None else max(0, until-time.monotonic())): raise RuntimeError(self._not_ready(timeout))
+        self._ready_waiters += 1
+        try: done = await _first(task, None if until is None else max(0, until-time.monotonic()))
+        finally:
+            self._ready_waiters -= 1
+            if not self._ready_waiters and not task.done() and self._state=='starting': task.cancel()   # nobody asks any more
+        if not done: raise RuntimeError(self._not_ready(timeout))
         if not task.cancelled(): return task.result()
         if self._state=='closed': raise ClientClosedError('The channels were stopped before the kernel was ready')
 
@@ -403,13 +453,25 @@ async def _become_ready(self:ConKernelClient):
             await _first(probe.wait(), patience)
             if self._welcome is not None or probe.iopub or 'iopub' not in self._chs: break
             patience = min(patience*2, .5)
-            probe.cancel()
+            self.router.forget(probe)
+    self.router.forget(probe)
+    if self._state=='starting': self._flush()
+    self._silent = False
+    if isinstance(self._hb_channel, Heartbeat): self._hb_channel.unpause()   # what it asked before does not count
     self._info = probe.reply['content']
     self._handle_kernel_info_reply(probe.reply)
     self._exit_code,self._kernel_session = None,probe.reply['header'].get('session')
     self._set('ready')
     for o in self.router.unclaimed.values(): o.fail(None)
     self.router.open()
+
+@patch
+def _flush(self:ConKernelClient):
+    "Drop what the kernel published at its start, in answer to nobody (jupyter_client reads iopub empty)"
+    queue = self.router.unclaimed['iopub']
+    for _ in range(len(queue)):
+        msg = queue.pop()
+        if msg is not None and _parent_id(msg) is not None: queue.push(msg)
 
 @patch
 async def _probe(self:ConKernelClient):
@@ -420,10 +482,12 @@ async def _probe(self:ConKernelClient):
     except RuntimeError: return await asyncio.sleep(.1)   # not connected
     for _ in range(20):
         if await _first(req, .05): return req if req.reply is not None else None
-        if not await self._process_alive(): raise DeadKernelError(f'Kernel died before replying to kernel_info{_exit(await self._code())}', await self._code())
+        if await self._process_alive(): continue
+        if self._state=='restarting' and getattr(self._owner(), 'will_restart', False): continue   # its restarter has not looked yet
+        raise DeadKernelError(f'Kernel died before replying to kernel_info{_exit(await self._code())}', await self._code())
     req.cancel()
 
-# %% ../nbs/03_core.ipynb #8e16986d
+# %% ../nbs/03_core.ipynb #5e175484
 @patch
 def _not_ready(self:ConKernelClient, timeout):
     shell,bad = self._make_url('shell'),getattr(self.router, 'last_malformed', None)
@@ -440,7 +504,7 @@ def _orphan(self:ConKernelClient, msg):
     if msg['msg_type']=='iopub_welcome': self._welcome = msg
     return msg['msg_type']=='iopub_welcome' or msg['msg_type']=='status' and msg['content'].get('execution_state')=='starting'
 
-# %% ../nbs/03_core.ipynb #8fa55145
+# %% ../nbs/03_core.ipynb #39c1cdb4
 @patch
 def _shell_event(self:ConKernelClient, event): self._event('shell', event)
 @patch
@@ -453,15 +517,37 @@ def _event(self:ConKernelClient, name, event):
         self._connected.add(name)
         if name=='shell' and self._state=='dead': self._back()
         elif name=='shell' and self._state=='ready': self._fence()
+        elif name=='iopub' and self._state=='ready' and self.router.held: self._spawn(self._heard_again())
     elif event==zmq.EVENT_DISCONNECTED:
         if name in self._connected: log.info('The %s connection broke', name)
         elif self.curve_publickey is not None: self._trouble['handshake'] = event
         self._connected.discard(name)
-        if name=='iopub':
-            for req in self.router.table.values(): req.gap = True     # some of its outputs may be lost
+        if name=='iopub' and self._state=='ready': self._deaf()
+        if name=='shell' and self._state=='restarting':     # the old kernel has ended
+            self._drain()
+            self.router.fail_all(KernelRestartedError('The kernel was restarted'), before_hold=True)
         if name=='shell' and self._state in ('ready','starting'): self._spawn(self._look_closer())
     elif event in (zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL, zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL, zmq.EVENT_HANDSHAKE_FAILED_AUTH):
         self._trouble['handshake'] = event
+
+@patch
+def _deaf(self:ConKernelClient):
+    "iopub is gone: what is in flight may lose outputs, and nothing more is sent until it is back (or 3 s have passed)"
+    for req in self.router.table.values(): req.gap = True
+    self._welcome = None
+    self.router.hold()
+    self._loop.call_later(3, weakly(self._hear_or_not))
+
+@patch
+async def _heard_again(self:ConKernelClient):
+    for _ in range(50):     # a kernel that welcomes does so at once
+        if self._welcome is not None: break
+        await asyncio.sleep(.01)
+    self._hear_or_not()
+
+@patch
+def _hear_or_not(self:ConKernelClient):
+    if self._state=='ready': self.router.open()
 
 @patch
 def _owner(self:ConKernelClient):
@@ -497,7 +583,7 @@ async def _died(self:ConKernelClient):
     km = self._owner()
     self._exit_code = code
     if km is not None and getattr(km, 'will_restart', False):
-        self._kernel_restarting()
+        self._kernel_restarting(code)
         self.router.fail_all(KernelRestartedError(f'The kernel died{_exit(code)} and is being restarted', code), before_hold=True)
     else:
         self._fail(DeadKernelError(f'The kernel died{_exit(code)}' if km is not None else 'The connection to the kernel broke, and nobody is there to connect to', code))
@@ -531,29 +617,45 @@ async def _while_silent(self:ConKernelClient):
         if not await self._process_alive(): return await self._died()
         await asyncio.sleep(.5)
 
-# %% ../nbs/03_core.ipynb #3281ca92
+# %% ../nbs/03_core.ipynb #e11de8b7
 @patch
 def _fence(self:ConKernelClient):
     for (channel,subshell_id),lane in list(self.router.lanes.items()):
         if lane.wire: self._spawn(self._fence_lane(channel, subshell_id, list(lane.wire), [o.msg_id for o in lane.waiting], self._kernel_session))
 
 @patch
-async def _fence_lane(self:ConKernelClient, channel, subshell_id, sent, waiting, kernel):
+def _ask_for(self:ConKernelClient, channel, subshell_id, ids): self._spawn(self._fence_late(channel, subshell_id, ids))
+
+@patch
+async def _fence_late(self:ConKernelClient, channel, subshell_id, ids):
+    "The kernel is done with `ids`, but their replies are late: they are lost when something sent later has been answered"
+    try: await self._fenced(channel, subshell_id, timeout=10*self.grace)
+    except (RuntimeError, TimeoutError): pass
+    for o in ids: self.router.give_up(o)
+
+@patch
+def _fenced(self:ConKernelClient, channel, subshell_id, timeout=None):
     msg = self._message('kernel_info_request', {}, channel, None, subshell_id, None)
     fence = Request(msg, channel, loop=self._loop)
-    self.router.submit(fence, self.session.frames(msg), subshell_id, first=True)
-    try: reply = await fence
+    self.router.submit(fence, self.session.frames(msg), subshell_id, timeout, first=True)
+    return fence
+
+@patch
+async def _fence_lane(self:ConKernelClient, channel, subshell_id, sent, waiting, kernel):
+    try: reply = await self._fenced(channel, subshell_id)
     except RuntimeError: return
     self._kernel_session = reply['header'].get('session')
     if self._kernel_session==kernel:
         return self.router.fail_lost(sent, NoReplyError('The connection broke and came back: the reply was lost in between'))
     self.router.fail_lost(waiting+sent, KernelRestartedError('The kernel was restarted'))
+    if self._state=='ready': self._back()
 
-# %% ../nbs/03_core.ipynb #d44bc75d
+# %% ../nbs/03_core.ipynb #6fb69342
 @patch
-def _kernel_restarting(self:ConKernelClient):
+def _kernel_restarting(self:ConKernelClient, code=None):
     if self._state in ('closed','new'): return
-    if not self.router.held: self.router.hold()
+    self._exit_code = code
+    if self._state!='restarting': self.router.hold()
     self._set('restarting')
 
 @patch
@@ -561,7 +663,8 @@ def _kernel_restarted(self:ConKernelClient, error=None):
     if self._state in ('closed','new') or self._loop is None: return
     self._drain()
     if error is not None: return self._fail(DeadKernelError(f'The kernel could not be restarted: {error}'))
-    self.router.fail_all(KernelRestartedError('The kernel was restarted'), before_hold=True)
+    code = self._exit_code
+    self.router.fail_all(KernelRestartedError('The kernel was restarted' if code is None else f'The kernel died{_exit(code)} and was restarted', code), before_hold=True)
     for name in port_names: setattr(self, name, getattr(self.parent, name))
     self.curve_publickey,self.curve_secretkey = self.parent.curve_publickey,self.parent.curve_secretkey
     self._reconnect()
@@ -579,11 +682,12 @@ def _reconnect(self:ConKernelClient):
         self.hb_channel.start()
     self._connected.clear()
     self._watch()
+    self._note()
 
 @patch
 def _back(self:ConKernelClient):
     "There is a kernel again: become ready"
-    if not self.router.held: self.router.hold()
+    if self._state!='restarting': self.router.hold()
     self._welcome,self._silent = None,False
     self._set('restarting')
     if self._ready_task is not None: self._ready_task.cancel()
@@ -597,7 +701,7 @@ async def _return(self:ConKernelClient):
         self._fail(e)
         raise
 
-# %% ../nbs/03_core.ipynb #dd78bdd9
+# %% ../nbs/03_core.ipynb #48e3959c
 @patch
 def stop_channels(self:ConKernelClient):
     "Close the channels; who still waits gets `ClientClosedError`. Harmless when called again."
@@ -612,21 +716,10 @@ def stop_channels(self:ConKernelClient):
     if self._hb_channel is not None: self._hb_channel.stop()
     if self._created_context and not self.context.closed: self.context.destroy(linger=100)
 
-def _close_all(parts, context):
-    for o in parts: o.close()
-    if context is not None and not context.closed: context.destroy(linger=0)
-
 @patch
-def __del__(self:ConKernelClient, base=AsyncKernelClient, get_ident=threading.get_ident, close=_close_all):   # (defaults: at exit the module may be gone first)
-    loop = getattr(self, '_loop', None)
-    if getattr(self, '_state', 'new') in ('new','closed'): return base.__del__(self)
-    if loop is None or loop.is_closed() or get_ident()==self._thread: return self.stop_channels()
-    parts = [*self._monitors.values(), *self._chs.values(), *([self._hb_channel] if self._hb_channel is not None else [])]
-    args = parts, self.context if self._created_context else None
-    try: loop.call_soon_threadsafe(close, *args)
-    except RuntimeError: close(*args)    # the loop has just been closed
+def __del__(self:ConKernelClient): pass     # `_Open` closes what jupyter_client's would
 
-# %% ../nbs/03_core.ipynb #44f7c9e1
+# %% ../nbs/03_core.ipynb #f201d795
 @patch
 async def get_pubs(self:ConKernelClient,
     msg_id:str|None=None, # Only those of this request; by default, all that nobody has claimed
@@ -648,7 +741,7 @@ async def get_pubs(self:ConKernelClient,
 
 def _parent_id(msg): return msg['parent_header'].get('msg_id') if isinstance(msg['parent_header'], dict) else None
 
-# %% ../nbs/03_core.ipynb #e802a992
+# %% ../nbs/03_core.ipynb #2f525035
 @patch
 async def execute_interactive(self:ConKernelClient,
     code:str, # Code in the kernel's language
@@ -681,7 +774,7 @@ def _kernel_output_hook(self:ConKernelClient):
     pub = ip.display_pub
     return partial(self._output_hook_kernel, pub.session, pub.pub_socket, pub.parent_header)
 
-# %% ../nbs/03_core.ipynb #8b421243
+# %% ../nbs/03_core.ipynb #9a3cacc6
 class UnknownKernel(NoSuchKernel):
     "No kernel of that name; the message lists those that there are"
     def __init__(self, name, known):
@@ -726,15 +819,17 @@ class ConKernelManager(AsyncKernelManager):
 
     async def restart_kernel(self, now:bool=False, newports:bool=False, **kwargs):
         "Restart the kernel: what is in flight fails with `KernelRestartedError`, and all clients go on with the new kernel"
+        if self.provisioner is None: raise RuntimeError('Cannot restart the kernel: it has not been started (start_kernel)')
         clients = [o for o in self._clients if isinstance(o, ConKernelClient)]
-        for kc in clients: kc._kernel_restarting()
+        code = await self.provisioner.poll() if self.has_kernel else None   # it may have died by itself
+        for kc in clients: kc._kernel_restarting(code)
         try: await super().restart_kernel(now=now, newports=newports, **kwargs)
         except BaseException as e:
             for kc in clients: kc._kernel_restarted(error=e)
             raise
         for kc in clients: kc._kernel_restarted()
 
-# %% ../nbs/03_core.ipynb #6c196625
+# %% ../nbs/03_core.ipynb #a466cddf
 class ConIOLoopKernelManager(ConKernelManager, AsyncIOLoopKernelManager):
     "A `ConKernelManager` that restarts a crashed kernel (`autorestart`) and connects with Tornado's streams, as servers ask for"
     def start_restarter(self):
@@ -746,7 +841,7 @@ class ConIOLoopKernelManager(ConKernelManager, AsyncIOLoopKernelManager):
     def _gave_up(self):
         for kc in list(self._clients): kc._kernel_restarted(error='it died too often')
 
-# %% ../nbs/03_core.ipynb #1b5202c7
+# %% ../nbs/03_core.ipynb #48c0a511
 @asynccontextmanager
 async def run_kernel(
     kernel_name:str='python3', # An installed kernel
@@ -756,17 +851,31 @@ async def run_kernel(
     **kwargs # For `start_kernel`: `cwd`, `env`, `extra_arguments`, …
 )->AsyncIterator[tuple[ConKernelManager,ConKernelClient]]:
     "Start a kernel, give its manager and a ready client, and shut it down at the end, however that comes"
-    km = manager_class(kernel_name=kernel_name, kernel_spec=kernel_spec)
-    kc = None
+    km,kc = None,None
     try:
-        await km.start_kernel(**kwargs)
-        kc = km.client()
-        kc.start_channels()
-        await kc.wait_for_ready(timeout=startup_timeout)
+        for again in True,False:
+            km = manager_class(kernel_name=kernel_name, kernel_spec=kernel_spec)
+            try:
+                kc = await _start(km, startup_timeout, kwargs)
+                break
+            except DeadKernelError:    # somebody may have taken one of its ports before it could: once more, with others
+                if not again: raise
+                await _end(km)
         yield km,kc
     finally:
         if kc is not None: kc.stop_channels()
-        await asyncio.shield(asyncio.ensure_future(_end(km)))
+        if km is not None: await asyncio.shield(asyncio.ensure_future(_end(km)))
+
+async def _start(km, timeout, kwargs):
+    await km.start_kernel(**kwargs)
+    kc = km.client()
+    try:
+        kc.start_channels()
+        await kc.wait_for_ready(timeout=timeout)
+    except BaseException:
+        kc.stop_channels()
+        raise
+    return kc
 
 async def _end(km):
     if km.has_kernel: await km.shutdown_kernel(now=True)

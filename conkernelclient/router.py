@@ -6,7 +6,7 @@
 __all__ = ['log', 'prompt', 'DeadKernelError', 'KernelRestartedError', 'ClientClosedError', 'NoReplyError', 'Request',
            'Unclaimed', 'Lane', 'Sent', 'Router']
 
-# %% ../nbs/01_router.ipynb #0e53cea4
+# %% ../nbs/01_router.ipynb #2b5b0d2a
 import asyncio,inspect,logging,time
 from collections import Counter,deque
 from contextvars import ContextVar
@@ -22,7 +22,7 @@ log = logging.getLogger('conkernelclient')
 log.addHandler(logging.NullHandler())
 prompt = ContextVar('prompt', default=None)   # inside an `on_stdin` hook: the `input_request` that it is asked to answer
 
-# %% ../nbs/01_router.ipynb #6e30c391
+# %% ../nbs/01_router.ipynb #6482f203
 class DeadKernelError(RuntimeError):
     "The kernel died before it replied. `exit_code` is its process's, where that is known (negative: a signal)."
     def __init__(self, msg:str='The kernel died', exit_code:int|None=None):
@@ -38,7 +38,7 @@ class ClientClosedError(RuntimeError):
 class NoReplyError(RuntimeError):
     "The kernel is done with the request (it said *idle*), but its reply never came"
 
-# %% ../nbs/01_router.ipynb #d1bb4c34
+# %% ../nbs/01_router.ipynb #17413bc2
 class _CoFuture(asyncio.Future):
     "A future that is also accepted where a coroutine is asked for"
     __slots__ = ()
@@ -46,11 +46,11 @@ class _CoFuture(asyncio.Future):
     def throw(self, typ, val=None, tb=None): raise typ if val is None else val
     def close(self): pass
 
-# %% ../nbs/01_router.ipynb #a84c85a3
+# %% ../nbs/01_router.ipynb #9b8ba6cc
 class Request(_CoFuture):
     "One message sent to the kernel, and all that came back for it. `await` gives the reply message."
     __slots__ = ('msg','msg_id','channel','lane','keep','frames','reply','iopub','replied','idle','ended','complete',
-                 'on_iopub','on_stdin','router','owner','touched','gap','_timer','_end','_listeners','_tail')
+                 'on_iopub','on_stdin','router','owner','gap','_timer','_end','_listeners','_tail')
     def __init__(self,
         msg:dict, # The message, as `Session.msg` builds it
         channel:str='shell', # `shell` or `control`
@@ -64,7 +64,6 @@ class Request(_CoFuture):
         self.reply,self.iopub,self.on_iopub,self.on_stdin = None,[],on_iopub,on_stdin
         self.replied = self.idle = self.ended = self.complete = self.gap = False
         self.lane = self.frames = self.router = self.owner = self._timer = self._end = self._listeners = self._tail = None
-        self.touched = 0.
 
     def __repr__(self):
         state = ('complete' if self.complete else 'incomplete') if self.ended else 'replied' if self.replied else 'in flight'
@@ -77,9 +76,9 @@ class Request(_CoFuture):
         if res: self._finish(False)
         return res
 
-# %% ../nbs/01_router.ipynb #2ebcd427
-class _End(_CoFuture):
-    "The future of a request's end"
+# %% ../nbs/01_router.ipynb #f6beeb2d
+class _End(asyncio.Future):
+    "The future of a request's end (a plain one, that `asyncio.wait` takes too)"
     __slots__ = ('req',)
     def cancel(self, msg=None):
         res = super().cancel(msg)
@@ -121,7 +120,7 @@ def _finish(self:Request, complete):
     self._tell()
     self.router = self.owner = None
 
-# %% ../nbs/01_router.ipynb #7a57b1cc
+# %% ../nbs/01_router.ipynb #383f181b
 @patch
 def _tell(self:Request):
     listeners,self._listeners = self._listeners,None
@@ -142,7 +141,7 @@ async def __aiter__(self:Request):
         await news
     if self.done() and not isinstance(self.exception(), (NoReplyError,type(None))): raise copy(self.exception())
 
-# %% ../nbs/01_router.ipynb #96cba244
+# %% ../nbs/01_router.ipynb #d1e537be
 @patch
 def _call(self:Request, hook, msg):
     try:
@@ -171,7 +170,7 @@ def _end_failed(self:Request, e):
     _fail(self.wait(), e)
     self._finish(False)
 
-# %% ../nbs/01_router.ipynb #2fc8e49b
+# %% ../nbs/01_router.ipynb #2d1a9586
 class Unclaimed:
     "The messages of one `channel` that belong to no `Request`, oldest first, for one reader at a time"
     def __init__(self,
@@ -200,7 +199,7 @@ class Unclaimed:
             log.warning('Nobody reads the %s messages: the oldest are dropped, beyond %d messages or %d bytes', self.channel, self.maxlen, self.maxbytes)
         self.dropped += 1
 
-# %% ../nbs/01_router.ipynb #cb23b955
+# %% ../nbs/01_router.ipynb #4aa7b7c4
 @patch
 def pop(self:Unclaimed)->dict|None:
     "The oldest message, or `None`. What cannot be parsed is counted and skipped."
@@ -237,7 +236,7 @@ def fail(self:Unclaimed, exc:Exception|None):
     self.exc = exc
     if exc is not None and self.waiter is not None and not self.waiter.done(): self.waiter.set_result(None)
 
-# %% ../nbs/01_router.ipynb #3f630173
+# %% ../nbs/01_router.ipynb #4154101a
 class Lane:
     "One shell's window: messages on the wire (`wire`, by id) and those that wait (`waiting`)"
     __slots__ = ('wire','waiting','withdrawn')
@@ -261,13 +260,13 @@ class Lane:
 
 class Sent:
     "Stands in the table for a message whose reply goes to the unclaimed queue, or that has none (`msg_id` is then `None`)"
-    __slots__ = ('msg','msg_id','channel','lane','frames','replied','idle','touched','gap')
+    __slots__ = ('msg','msg_id','channel','lane','frames','replied','idle','gap')
     keep = False
     def __init__(self, msg, channel, expects_reply=True):
         self.msg,self.channel,self.msg_id = msg,channel,msg['header']['msg_id'] if expects_reply else None
-        self.lane,self.frames,self.replied,self.idle,self.gap,self.touched = None,None,False,False,False,0.
+        self.lane,self.frames,self.replied,self.idle,self.gap = None,None,False,False,False
 
-# %% ../nbs/01_router.ipynb #6bec7899
+# %% ../nbs/01_router.ipynb #0bf445dd
 class Router:
     "Finds, for each message that comes, the request that it belongs to"
     @property
@@ -285,6 +284,8 @@ class Router:
         on_orphan:Callable[[dict],bool]=lambda msg: False, # Told of iopub messages that answer nobody; true: do not keep it
     ):
         self.on_activity = None   # called when something goes on the wire, or is answered
+        self.on_suspects = None   # called with channel, subshell id, and ids of requests that are idle but late with their reply
+        self.heard = 0            # iopub messages so far
         self.send,self.window,self.grace,self.on_settling,self.on_orphan,self.held,self.doomed = send,window,grace,on_settling,on_orphan,False,()
         self.table,self.lanes,self.settling,self.forgotten,self.stats = {},{},{},{},Counter()
         self.unclaimed = {o:Unclaimed(o, parse, maxlen) for o in ('shell','iopub','stdin','control')}
@@ -333,7 +334,7 @@ class Router:
             if frames is None: lane.withdrawn -= 1
             else: self._put(lane, req, frames)
 
-# %% ../nbs/01_router.ipynb #3415b0eb
+# %% ../nbs/01_router.ipynb #fbc92374
 @patch
 def dispatch(self:Router,
     channel:str, # Where it came from: `shell`, `control`, `iopub` or `stdin`
@@ -374,7 +375,6 @@ def _reply(self:Router, req, msg):
 @patch
 def _iopub(self:Router, req, msg):
     if msg['header']['msg_type']=='status' and msg['content'].get('execution_state')=='idle': req.idle = True
-    elif req.replied: req.touched = time.monotonic()
     if req.keep:
         req.iopub.append(msg)
         if req.on_iopub is not None: req._call(req.on_iopub, msg)
@@ -390,13 +390,14 @@ def _late(self:Router, channel, msg_id):
         lane.release(msg_id)
         self._pump(lane)
 
-# %% ../nbs/01_router.ipynb #39d5e02e
+# %% ../nbs/01_router.ipynb #40c25f1c
 @patch
 def claim(self:Router,
     msg_id:str|None, # The id of the request that the message answers
     frames:list # The message's frames, from the signature on
 )->bool: # Should the message be parsed now, and dispatched?
     "Decide on an iopub message that is not yet parsed, and keep or drop it if it need not be"
+    self.heard += 1
     req = self.table.get(msg_id)
     if req is not None:
         if req.keep or b'idle' in frames[4]: return True
@@ -407,13 +408,14 @@ def claim(self:Router,
     self.unclaimed['iopub'].push(frames)
     return False
 
-# %% ../nbs/01_router.ipynb #9f714256
+# %% ../nbs/01_router.ipynb #e85833b1
 @patch
 def _settle(self:Router, req):
     if req.replied and req.idle: self._leave(req, True)
     elif req.msg_id in self.table and req.msg_id not in self.settling:
         if not self.settling: self.on_settling()
-        self.settling[req.msg_id] = time.monotonic()+self.grace
+        now = time.monotonic()
+        self.settling[req.msg_id] = now+self.grace,now+10*self.grace,self.heard
 
 @patch
 def _leave(self:Router, req, complete):
@@ -430,17 +432,28 @@ def expire(self:Router,
 )->float|None: # When to call again: seconds by the same clock; `None` if no grace time is running
     "End the requests whose grace time is over, as incomplete"
     if now is None: now = time.monotonic()
+    suspects = {}
     while self.settling:
-        msg_id,until = next(iter(self.settling.items()))
-        if until>now: return until
+        msg_id,(until,last,heard) = next(iter(self.settling.items()))
+        if until>now: break
         del self.settling[msg_id]
         req = self.table[msg_id]
-        if req.touched+self.grace>now: self.settling[msg_id] = req.touched+self.grace   # its outputs are still coming
-        else:
-            self.stats['incomplete'] += 1
-            self._leave(req, False)
+        if req.replied and self.heard!=heard and now<last: self.settling[msg_id] = now+self.grace,last,self.heard
+        elif not req.replied and self.on_suspects is not None:
+            suspects.setdefault((req.channel, req.msg['header'].get('subshell_id')), []).append(msg_id)
+        else: self.give_up(msg_id)
+    for (channel,subshell_id),ids in suspects.items(): self.on_suspects(channel, subshell_id, ids)
+    return next(iter(self.settling.values()))[0] if self.settling else None
 
-# %% ../nbs/01_router.ipynb #a3664045
+@patch
+def give_up(self:Router, msg_id:str):
+    "End a request that lacks its reply or its *idle*, as incomplete"
+    req = self.table.get(msg_id)
+    if req is None or req.replied and req.idle: return
+    self.stats['incomplete'] += 1
+    self._leave(req, False)
+
+# %% ../nbs/01_router.ipynb #eb54bedc
 @patch
 def forget(self:Router, req:Request|Sent):
     "Take `req` out of the table: nobody waits for it any more"
@@ -461,7 +474,7 @@ def _timed_out(self:Router, req, timeout):
     else: _fail(req, e)
     req._finish(False)
 
-# %% ../nbs/01_router.ipynb #a1b4a0f9
+# %% ../nbs/01_router.ipynb #2c08edc8
 @patch
 def fail_all(self:Router,
     exc:Exception, # What each waiter gets (a copy of its own)
@@ -510,7 +523,7 @@ def open(self:Router):
     self.held = False
     for lane in list(self.lanes.values()): self._pump(lane)
 
-# %% ../nbs/01_router.ipynb #8af1f8bf
+# %% ../nbs/01_router.ipynb #67bd99df
 def _stops(msg): # Does an error of this request abort those behind it?
     content = msg['content']
     return msg['header']['msg_type']=='execute_request' and content.get('stop_on_error', True) and not content.get('silent', False)

@@ -32,7 +32,7 @@ class Run(_CoFuture):
                  'interrupted','ignored','born_held','_verdict','_timer','_stopper','_asking','_news','_mail','_todo','_hooks')
     def __init__(self,
         kc:ConKernelClient, # Its client
-        lane:'RunLane', # Where it stands in line
+        lane, # Where it stands in line
         content:dict, # Of the execute request
         metadata:dict|None=None, # Of the execute request
         timeout:float|None=None, # Seconds that the kernel may take
@@ -69,7 +69,7 @@ class Run(_CoFuture):
         self._end_early(('cancel',msg))
         return True
 
-# %% ../nbs/05_run.ipynb #b7915689
+# %% ../nbs/05_run.ipynb #5d8639e5
 @patch
 def __repr__(self:Run):
     code = ' '.join(self.content['code'].split())
@@ -94,8 +94,17 @@ async def _until(self:Run, ready, timeout=None):
         if left is not None and left<=0: return False
         if self._news is None: self._news = []
         self._news.append(news:=loop.create_future())
-        await asyncio.wait([news], timeout=left)
+        await _any(news, timeout=left)
     return True
+
+async def _any(*futs, timeout=None):
+    "Wait until one of `futs` is done. (`asyncio.wait` takes no futures that look like coroutines.)"
+    done = futs[0].get_loop().create_future()
+    wake = lambda _: done.done() or done.set_result(None)
+    for o in futs: o.add_done_callback(wake)
+    try: await asyncio.wait([done], timeout=timeout)
+    finally:
+        for o in futs: o.remove_done_callback(wake)
 
 # %% ../nbs/05_run.ipynb #1b2708fc
 class RunLane:
@@ -189,7 +198,7 @@ def _displays(kc):
         kc.__dict__['_run_displays'] = kc._kernel_session,displays
     return displays
 
-# %% ../nbs/05_run.ipynb #4207d938
+# %% ../nbs/05_run.ipynb #69ba08a4
 @patch
 def _ended(self:Run, end):
     exc = ClientClosedError('The request was withdrawn') if end.cancelled() else end.exception()
@@ -203,6 +212,7 @@ def _finish(self:Run, exc=None):
     self.state = 'done'
     if self._timer is not None: self._timer.cancel()
     if self._asking is not None: self._asking.cancel()
+    if self.req is not None: self.req.on_iopub = self.req.on_stdin = None    # no cycle: a run that is dropped is gone
     if self._verdict is None and exc is not None: self._verdict = exc
     self.lane.sent.pop(self, None)
     self._settle()
@@ -328,7 +338,7 @@ async def _answer(self:Run, msg):
     except Exception as e: return self._end_early(e)
     if self._verdict is None and not self.req.replied: self.kc.input(answer, parent=msg)
 
-# %% ../nbs/05_run.ipynb #600c2e79
+# %% ../nbs/05_run.ipynb #ca14023b
 _SETTLED = .05   # seconds in which a cell gets from the kernel's code to the user's
 
 @patch
@@ -350,16 +360,16 @@ async def fence(self:RunLane,
         if msg['content'].get('execution_state')=='idle' and not idle.done(): idle.set_result(None)
     try:
         req = kc.request('kernel_info_request', {}, subshell_id=self.subshell_id, on_iopub=watch)
-        await asyncio.wait([req.wait(), idle], return_when=asyncio.FIRST_COMPLETED)
-        await asyncio.wait([req.wait()], timeout=.2)    # if the interrupt hit it there is no reply
+        await _any(req.wait(), idle)
+        await _any(req.wait(), timeout=.2)    # if the interrupt hit it, there is no reply
         if run is not None and not run.req.ended: await self._collect(kc, run, req)
-    except Exception as e: log.debug('No fence: %r', e)
+    except RuntimeError as e: log.debug('No fence: %r', e)     # there is no kernel any more
     finally: self.unblock()
 
 @patch
 async def _collect(self:RunLane, kc, run, fence):
     "The fence has come back, the reply to `run` has not: has the kernel finished it?"
-    if not (fence.replied and run.req.idle): await asyncio.wait([run.req.wait()], timeout=kc.grace)
+    if not (fence.replied and run.req.idle): await _any(run.req.wait(), timeout=kc.grace)
     kc.router.fail_lost([run.req.msg_id], NoReplyError('The kernel was interrupted before it replied'))
 
 # %% ../nbs/05_run.ipynb #5a929834
@@ -578,12 +588,23 @@ def subshell(self:ConKernelClient)->Subshell: # An async context manager
     "`async with kc.subshell() as sh:` gives a second lane in the same kernel. Raises `UnsupportedFeature`."
     return Subshell(self)
 
-# %% ../nbs/05_run.ipynb #7159d25a
+# %% ../nbs/05_run.ipynb #ff834e8f
+_CURE = '''def _cure():
+    import threading
+    from IPython import get_ipython
+    kind = type(getattr(get_ipython(), 'displayhook', None))
+    if kind.__name__!='ZMQShellDisplayHook' or isinstance(getattr(kind, 'msg', None), property): return
+    here = threading.local()
+    kind.msg = property(lambda self: getattr(here, 'msg', None), lambda self, msg: setattr(here, 'msg', msg))
+_cure()
+del _cure'''
+
 @patch
 async def _create(self:Subshell):
     reply = await self.kc.request('create_subshell_request', {}, 'control', timeout=20)
     self.id,self._kernel = reply['content'].get('subshell_id'),self.kc._kernel_session
     if self.id is None: raise UnsupportedFeature(f"The kernel made no subshell: {reply['content'].get('evalue', 'it did not say why')}")
+    if self.kc._info.get('implementation')=='ipython': await self.run(_CURE, silent=True)
 
 @patch
 async def _delete(self:Subshell):
@@ -612,7 +633,7 @@ async def __aexit__(self:Subshell, kind, *_):
     gone = self.kc._state in ('closed','dead') or self.kc._kernel_session!=self._kernel or self.kc.router.held
     try:
         if kind is None and not gone:
-            while runs:=[o for o in self.kc.queue if o.lane is lane and o.state!='done' and not o.done()]: await asyncio.wait(runs)
+            while runs:=[o for o in (*lane.sent, *lane.waiting) if not o.done()]: await _any(runs[-1])
     finally:
         self._closed = True
         for o in reversed((*lane.sent, *lane.waiting)): o.cancel()

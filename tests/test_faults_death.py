@@ -279,7 +279,7 @@ async def test_flap_while_a_request_runs_on():
 async def test_flaps_in_a_row(n):
     "Many flaps while requests go on: each gets its own reply, or is told"
     with FakeKernel() as fk:
-        kc = await fake_client(fk, grace=.2)
+        kc = await fake_client(fk, grace=.2, lost_after=SOON)
         all_reqs = []
         for _ in range(5):
             all_reqs += [ask(kc, str(i)) for i in range(n)]
@@ -292,8 +292,40 @@ async def test_flaps_in_a_row(n):
         assert kinds(res)<={dict, NoReplyError}
         assert all(o['parent_header']['msg_id']==r.msg_id for o,r in zip(res, all_reqs) if type(o) is dict)
         await outcomes([o.wait() for o in all_reqs])
-        assert text((await within(SOON, ask(kc, 'after').wait()))[0])=='after'
+        await soon_complete(kc)
         await at_rest(kc)
+        kc.stop_channels()
+
+
+async def soon_complete(kc, seconds=SOON):
+    "It executes, and soon (the connection for outputs may come back a little later than the one for replies) outputs included"
+    deadline = time.monotonic()+seconds
+    while True:
+        req = ask(kc, 'after', timeout=seconds)
+        await req.wait()
+        if req.complete: break
+        assert time.monotonic()<deadline, 'never complete again'
+    assert text(req)=='after'
+
+@pytest.mark.xfail(reason='a request sent while iopub is down is not known to have lost outputs', strict=False)
+async def test_request_sent_while_iopub_is_down():
+    "The first of its outputs was published before iopub was back: it is not said to be complete"
+    with FakeKernel(on={'execute_request': 'busy stream=first hold stream=second reply idle'}) as fk:
+        kc = await fake_client(fk)
+        def iopub(what): fk._order(what)
+        iopub(lambda: fk._sockets.pop('iopub').close())
+        await until(lambda: 'iopub' not in kc._connected)
+        req = ask(kc, 'x')
+        await asyncio.sleep(0)      # if it waits for iopub, it is not held yet
+        before = fk.subscriptions
+        try: await fk.until_held(1, timeout=.3)
+        except TimeoutError: pass
+        iopub(lambda: fk._sockets.update(iopub=fk._open('iopub', zmq.XPUB)))
+        await fk.until(lambda: fk.subscriptions>before)
+        await fk.until_held(1)
+        fk.release()
+        (done,_) = await within(SOON, req.wait())
+        assert done.complete is (text(req)=='firstsecond'), (done, text(req))
         kc.stop_channels()
 
 
@@ -308,7 +340,7 @@ async def test_kernel_replaced_behind_the_clients_back():
         fk.start()
         res, took = await outcomes(reqs)
         assert kinds(res)<={KernelRestartedError, dict} and type(res[0]) is KernelRestartedError, kinds(res)
-        assert (await within(SOON, ask(kc, 'after').wait()))[0].complete
+        await soon_complete(kc)
         await at_rest(kc)
         kc.stop_channels()
 

@@ -176,7 +176,7 @@ def test_key_from_file(tmp_path):
     assert ours.sign([b'a'])==stock.sign([b'a'])!=b''
 
 @pytest.mark.parametrize('packer', packers)
-@pytest.mark.parametrize('seed', range(30))
+@pytest.mark.parametrize('seed', range(8))
 def test_serialize(seed, packer):
     stock,ours = both(packer=packer, key=random.Random(seed).choice((b'',*keys)), signature_scheme=random.Random(seed).choice(schemes))
     some = Some(seed)
@@ -209,7 +209,7 @@ def test_a_packer_of_ones_own():
     frames = pair(lambda o: o.serialize(o.msg('t', dict(a=[1,2]), header=dict(header))), stock, ours)
     assert b'  ' in repr(frames).encode()
 
-@pytest.mark.parametrize('seed', range(30))
+@pytest.mark.parametrize('seed', range(8))
 def test_frames_are_what_send_sends(seed):
     some,kw = Some(seed),dict(copy_threshold=random.Random(seed).choice([1, 100, 2**16]), adapt_version=random.Random(seed).choice([0, 0, 5, 4]))
     stock,ours = both(**kw)
@@ -261,7 +261,7 @@ def frames_of(msg, **kw):
     return s.serialize({k:v for k,v in msg.items() if k!='buffers'})[1:] + [bytes(memoryview(o)) for o in msg.get('buffers', ())]
 
 @pytest.mark.parametrize('packer', packers)
-@pytest.mark.parametrize('seed', range(40))
+@pytest.mark.parametrize('seed', range(10))
 def test_deserialize(seed, packer):
     kw = dict(packer=packer, key=random.Random(seed).choice((b'',*keys)), signature_scheme=random.Random(seed).choice(schemes))
     stock,ours = both(**kw)
@@ -272,7 +272,7 @@ def test_deserialize(seed, packer):
         pair(lambda o: o.deserialize(frames), stock, ours)
         pair(lambda o: o.deserialize(frames), stock, ours)   # a replay, where there is a key
 
-@pytest.mark.parametrize('seed', range(10))
+@pytest.mark.parametrize('seed', range(4))
 def test_deserialize_frames_that_were_not_copied(seed):
     stock,ours = both()
     some = Some(seed)
@@ -297,7 +297,7 @@ def broken(r, frames):
     return res
 
 @pytest.mark.parametrize('key', [b'key', b''], ids=['signed', 'unsigned'])
-@pytest.mark.parametrize('seed', range(40))
+@pytest.mark.parametrize('seed', range(10))
 def test_spoilt_messages_fail_alike(seed, key):
     some = Some(seed)
     for _ in range(60):
