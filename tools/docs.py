@@ -99,14 +99,32 @@ def ask_for_llms(config: dict) -> dict:
     return config
 
 
+def describe(path: Path):
+    "Give the Markdown page at `path` its first sentence as the description that is shown when it is shared."
+    md = path.read_text(encoding='utf-8')
+    first = next(o for o in md.split('\n\n') if o.strip() and not o.startswith('#'))
+    text = re.sub(r'\[([^\]]*)\]\([^)]*\)', r'\1', ' '.join(first.split())).replace('`', '')
+    front = yaml.safe_dump(dict(description=re.split(r'(?<=[.!?]) ', text)[0]), allow_unicode=True)
+    path.write_text(f'---\n{front}---\n\n{md}', encoding='utf-8')
+
+
+def keep_home(docs: Path):
+    "Take out of the themes what they would load from elsewhere (fonts): a page needs nothing but this site."
+    for path in docs.glob('site_libs/themes/*.css'):
+        css = path.read_text(encoding='utf-8')
+        path.write_text(re.sub(r'@import\s+url\([^)]*\);?', '', css), encoding='utf-8')
+
+
 def build() -> Path:
     "Build the site; return its folder."
     proc, site = process()
     names = rename_pages(proc)
     for name in names.values(): relink_notebook(proc/name, name, names, site)
+    for path in proc.rglob('*.md'): describe(path)
     configure(proc, names)
     run = subprocess.run([sys.executable, '-m', 'smalldocs.cli', 'render', str(proc), '--quiet', '--strict'])
     if run.returncode: sys.exit('smalldocs could not render the pages without a warning; see above.')
+    keep_home(proc/'_docs')
     shutil.rmtree(ROOT/'_docs', ignore_errors=True)
     return Path(shutil.move(proc/'_docs', ROOT/'_docs'))
 

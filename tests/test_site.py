@@ -1,0 +1,219 @@
+"""The docs site as a reader meets it: in a browser, at the width of a desktop and of a phone.
+
+It looks at what `python tools/docs.py` has built, served below a path as on its host, and needs a Chromium.
+"""
+import re, threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from browser import browser, program
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT/'_docs'
+BASE = '/conkernelclient/'  # The site must not need to be at the root of its host
+SIZES = dict(desktop=dict(width=1280, height=800), phone=dict(width=390, height=844, phone=True))
+
+pytestmark = [pytest.mark.skipif(not program(), reason='NO CHROMIUM: the docs site is not looked at (Debian: apt-get install chromium)'),
+              pytest.mark.skipif(not (DOCS/'index.html').exists(), reason='NO DOCS: build them with python tools/docs.py')]
+
+
+class Handler(SimpleHTTPRequestHandler):
+    "Serves a folder below `BASE`, and nothing elsewhere."
+    def translate_path(self, path):
+        if not path.startswith(BASE): return str(DOCS/'there is nothing here')
+        return super().translate_path('/' + path[len(BASE):])
+    def log_message(self, *args): pass
+
+
+@pytest.fixture(scope='module')
+def serve():
+    "A function that serves a folder and gives the address."
+    servers = []
+    def start(folder):
+        server = ThreadingHTTPServer(('127.0.0.1', 0), partial(Handler, directory=str(folder)))
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        return f'http://127.0.0.1:{server.server_port}{BASE}'
+    yield start
+    for o in servers:
+        o.shutdown()
+        o.server_close()
+
+
+@pytest.fixture(scope='module')
+def site(serve): return serve(DOCS)
+
+
+@pytest.fixture(scope='module')
+def chromium():
+    with browser() as res: yield res
+
+
+def pages(): return sorted(o.relative_to(DOCS).as_posix() for o in DOCS.rglob('*.html') if 'site_libs' not in o.parts)
+
+
+def foreign(tab, site): return [o for o in tab.urls if not o.startswith((site, 'data:', 'about:', 'blob:'))]
+
+
+LOOK = '''({
+    title: document.title,
+    description: document.querySelector('meta[property="og:description"]')?.content ?? null,
+    heading: document.querySelector('main h1')?.textContent.trim() ?? null,
+    images: [...document.images].filter(o => !o.complete || !o.naturalWidth).map(o => o.src),
+    alts: [...document.querySelectorAll('main img')].filter(o => !o.alt).map(o => o.src),
+    wide: document.documentElement.scrollWidth - document.documentElement.clientWidth,
+    unstyled: getComputedStyle(document.querySelector('main')).display === 'inline'
+})'''
+
+
+@pytest.mark.parametrize('size', SIZES)
+def test_every_page(chromium, site, size):
+    found = []
+    with chromium.tab(**SIZES[size]) as tab:
+        for page in pages():
+            tab.open(site + page)
+            # Pictures that are loaded when they are scrolled to, too
+            tab.js('document.images.length && [...document.images].forEach(o => o.loading = "eager")')
+            tab.until('[...document.images].every(o => o.complete)')
+            look = tab.js(LOOK)
+            if not look['heading'] or look['heading'] not in look['title']: found.append(f"{page}: title {look['title']!r}, heading {look['heading']!r}")
+            if not look['description']: found.append(f'{page}: no description for sharing')
+            if look['images']: found.append(f"{page}: not shown: {look['images']}")
+            if look['alts']: found.append(f"{page}: without words: {look['alts']}")
+            if look['wide'] > 0: found.append(f"{page}: {look['wide']} pixels wider than the screen")
+            if look['unstyled']: found.append(f'{page}: without style')
+            found += [f'{page}: {o}' for o in tab.problems] + [f'{page}: asks elsewhere: {o}' for o in foreign(tab, site)]
+            tab.problems.clear(), tab.urls.clear()
+    assert not found, '\n'.join(found)
+    assert len(pages()) > 10
+
+
+def test_what_is_wrong_is_seen(chromium, serve, tmp_path):
+    (tmp_path/'bad.html').write_text('''<!doctype html><title>Bad</title><link rel="icon" href="data:,"><main><h1>Bad</h1>
+        <p style="width: 2000px">wide</p><img src="missing.png"><script src="missing.js"></script>
+        <script>console.error('said'); setTimeout(() => { throw new Error('thrown') })</script></main>''')
+    site = serve(tmp_path)
+    with chromium.tab(**SIZES['phone']) as tab:
+        tab.open(site + 'bad.html')
+        look = tab.js(LOOK)
+        problems = '\n'.join(tab.problems)
+    assert look['wide'] > 0 and look['images'] == [site + 'missing.png'] == look['alts']
+    assert 'console: said' in problems and 'thrown' in problems and problems.count('404') >= 2
+
+
+@pytest.mark.parametrize('size', SIZES)
+@pytest.mark.parametrize('words, page', [('ConKernelManager', 'core.html'), ('subshells', 'run.html'), ('tool loop', 'tutorials/tool_loop.html')])
+def test_search(chromium, site, size, words, page):
+    with chromium.tab(**SIZES[size]) as tab:
+        tab.open(site + 'tutorials/first_steps.html')
+        if size == 'phone': tab.click('.navbar-toggler')
+        tab.click('#quarto-search input')
+        tab.until('document.activeElement.matches("#quarto-search input")')
+        tab.write(words)
+        tab.until('document.querySelectorAll(".search-result").length > 0')
+        tab.until(f'[...document.querySelectorAll(".search-result")].some(o => new URL(o.href).pathname.endsWith("/{page}"))')
+        tab.follow(f'.search-result[href*="{page}"]')
+        assert tab.js('location.pathname') == BASE + page
+        assert not tab.problems and not foreign(tab, site)
+
+
+def test_search_without_a_result_and_by_keys(chromium, site):
+    with chromium.tab() as tab:
+        tab.open(site + 'index.html')
+        tab.press('/')
+        tab.until('document.activeElement.matches("#quarto-search input")')
+        tab.write('qqqqzzzz')
+        tab.until('document.querySelector(".search-none")?.checkVisibility()')
+        tab.press('Escape')
+        tab.until('!document.querySelector(".search-none").checkVisibility()')
+
+
+def test_next_and_previous_lead_through_all_pages(chromium, site):
+    with chromium.tab() as tab:
+        tab.open(site + 'index.html')
+        seen = [tab.js('location.pathname')]
+        while tab.js('!!document.querySelector(".nav-page-next a")') and len(seen) <= len(pages()):
+            tab.follow('.nav-page-next a')
+            seen.append(tab.js('location.pathname'))
+        assert sorted(o.removeprefix(BASE) for o in seen) == pages()
+        tab.follow('.nav-page-previous a')
+        assert tab.js('location.pathname') == seen[-2]
+        assert not tab.problems
+
+
+@pytest.mark.parametrize('size', SIZES)
+def test_sidebar_and_navbar(chromium, site, size):
+    with chromium.tab(**SIZES[size]) as tab:
+        tab.open(site + 'index.html')
+        links = tab.js('[...document.querySelectorAll("#quarto-sidebar a[href]")].map(o => o.getAttribute("href"))')
+        assert sorted(links) == pages()
+        if size == 'phone':
+            assert tab.js('document.querySelector("#quarto-sidebar").getBoundingClientRect().right') <= 0
+            tab.click('.quarto-btn-toggle')
+        tab.follow('#quarto-sidebar a[href="tutorials/many_cells.html"]')
+        assert tab.js('document.querySelector("main h1").textContent.trim()') == 'Many cells at once'
+        if size == 'phone': tab.click('.navbar-toggler')
+        tab.follow('.navbar a[href="../promises.html"]')
+        assert tab.js('location.pathname') == BASE + 'promises.html'
+        if size == 'phone': assert not tab.problems
+        else:
+            tab.follow('.navbar-brand')
+            assert tab.js('location.pathname') in (BASE, BASE + 'index.html')
+
+
+DARKNESS = '''(() => {
+    const light = o => { const [r, g, b] = getComputedStyle(o).getPropertyValue("%s").match(/[0-9.]+/g).map(Number); return (r + g + b)/765 }
+    return light(document.%s) })()'''
+
+
+@pytest.mark.parametrize('dark', [False, True])
+def test_dark_and_light(chromium, site, dark):
+    def paper(): return tab.js(DARKNESS % ('background-color', 'body')) < .5
+    with chromium.tab(dark=dark) as tab:
+        tab.open(site + 'core.html')
+        assert paper() == dark
+        ink = tab.js(DARKNESS % ('color', 'querySelector("main p")'))
+        assert (ink > .5) == dark
+        tab.click('.quarto-color-scheme-toggle')
+        tab.until(f'{DARKNESS % ("background-color", "body")} {">" if dark else "<"} .5')
+        tab.open(site + 'run.html')  # which remembers
+        assert paper() != dark
+        assert not tab.problems
+
+
+def test_code_can_be_copied(chromium, site):
+    with chromium.tab() as tab:
+        chromium.call('Browser.grantPermissions', permissions=['clipboardReadWrite', 'clipboardSanitizedWrite'])
+        tab.open(site + 'tutorials/first_steps.html')
+        tab.js('navigator.clipboard.writeText = text => { window.copied = text; return Promise.resolve() }')
+        tab.js('document.querySelectorAll(".code-copy-button").forEach(o => o.style.opacity = 1)')
+        tab.click('.code-copy-button')
+        assert tab.until('window.copied').strip() == 'import asyncio\nfrom conkernelclient import *'
+
+
+@pytest.mark.parametrize('anchor', ['core.html#conkernelclient', 'core.html#conkernelmanager', 'run.html#subshells'])
+def test_public_addresses(chromium, site, anchor):
+    with chromium.tab() as tab:
+        tab.open(site + anchor)
+        name = anchor.split('#')[1]
+        top = f'document.getElementById({name!r}).getBoundingClientRect().top'
+        tab.until(f'0 <= {top} && {top} < 200')  # it scrolls there smoothly
+
+
+def test_for_language_models():
+    index = (DOCS/'llms.txt').read_text(encoding='utf-8')
+    for page in pages():
+        copy = page.removesuffix('.html') + '.llms.md'
+        assert copy in index and len((DOCS/copy).read_text(encoding='utf-8')) > 100
+
+
+def test_promises_name_tests_that_exist():
+    text = (ROOT/'nbs'/'promises.ipynb').read_text(encoding='utf-8')
+    named = re.findall(r'`(test_\w+\.py)(?:::(\w+))?`', text)
+    assert len(named) > 20
+    for file, name in named:
+        source = (ROOT/'tests'/file).read_text(encoding='utf-8')
+        assert not name or re.search(rf'^(async )?def {name}\(', source, flags=re.M), f'{file}::{name}'
