@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['log', 'ConKernelClient', 'Starting', 'UnknownKernel', 'ConKernelManager', 'ConIOLoopKernelManager', 'run_kernel']
 
-# %% ../nbs/03_core.ipynb #1c38475b
+# %% ../nbs/03_core.ipynb #db7c7fd3
 import asyncio,logging,sys,threading,time
 from contextlib import asynccontextmanager
 from functools import partial
@@ -30,13 +30,13 @@ from .session import ConSession,apply_session_patch,own_session
 
 log = logging.getLogger('conkernelclient')
 
-# %% ../nbs/03_core.ipynb #7bc86124
+# %% ../nbs/03_core.ipynb #1e703140
 class _Open:
     "What a client has open: held by a finalizer, so that it is closed in order, by the thread of the event loop, wherever a dropped client is collected"
     def __init__(self): self.loop,self.thread,self.context,self.sockets = None,None,None,()
 
-    def close(self):
-        if self.loop is None or self.loop.is_closed() or threading.get_ident()==self.thread: return self._close()
+    def close(self, get_ident=threading.get_ident):
+        if self.loop is None or self.loop.is_closed() or get_ident()==self.thread: return self._close()
         try: self.loop.call_soon_threadsafe(self._close)
         except RuntimeError: self._close()     # closed this moment
 
@@ -48,7 +48,7 @@ class _Open:
         self.sockets = ()
         if self.context is not None and not self.context.closed: self.context.destroy(linger=0)
 
-# %% ../nbs/03_core.ipynb #dc9f312d
+# %% ../nbs/03_core.ipynb #8356b7f0
 _CHANNELS = 'shell','iopub','stdin','control'
 
 class ConKernelClient(AsyncKernelClient):
@@ -81,6 +81,7 @@ class ConKernelClient(AsyncKernelClient):
         finalize(self, self._open.close)
         self.router = Router(weakly(self._put), parse=self.session.deserialize, window=self.window, grace=self.grace,
                              maxlen=self.unclaimed, on_settling=weakly(self._settling), on_orphan=weakly(self._orphan))
+        self.router.on_suspects = weakly(self._ask_for)
 
     def _put(self, channel, frames):
         try: self._chs[channel].put(frames)
@@ -105,7 +106,7 @@ class ConKernelClient(AsyncKernelClient):
             raise RuntimeError('This client belongs to another event loop (its channels were started there): make one for this loop with km.client()')
         return self._loop
 
-# %% ../nbs/03_core.ipynb #0907cb08
+# %% ../nbs/03_core.ipynb #f02013df
 @patch
 def _create_connected_socket(self:ConKernelClient, channel, identity=None):
     opts = self.context.sockopts
@@ -116,7 +117,7 @@ def _create_connected_socket(self:ConKernelClient, channel, identity=None):
         opts.clear()
         opts.update(before)
 
-# %% ../nbs/03_core.ipynb #0a73d7a0
+# %% ../nbs/03_core.ipynb #a9cb32fe
 class Starting:
     "What `start_channels` returns: `await` it to have the client once its kernel is ready"
     def __init__(self, client): self.client = client
@@ -174,7 +175,7 @@ def _watch(self:ConKernelClient):
     for name,on_event in ('shell',self._shell_event),('iopub',self._iopub_event):
         if name in self._chs: self._monitors[name] = Monitor(self._chs[name].socket, on_event)
 
-# %% ../nbs/03_core.ipynb #c2b61c83
+# %% ../nbs/03_core.ipynb #ecd9f768
 @patch
 def _spawn(self:ConKernelClient, coro):
     task = self._loop.create_task(coro)
@@ -207,7 +208,7 @@ async def _first(fut, timeout):
     finally: fut.remove_done_callback(wake)
     return fut.done()
 
-# %% ../nbs/03_core.ipynb #8a02b4af
+# %% ../nbs/03_core.ipynb #2b21e05c
 @patch(as_prop=True)
 def status(self:ConKernelClient)->str:
     "`starting`, `ready`, `busy`, `unresponsive`, `restarting`, `dead` or `closed`"
@@ -254,7 +255,7 @@ async def wait_for_status(self:ConKernelClient,
     try: return await asyncio.wait_for(came, timeout)
     finally: remove()
 
-# %% ../nbs/03_core.ipynb #4afc4ca9
+# %% ../nbs/03_core.ipynb #414add45
 @patch
 def request(self:ConKernelClient,
     msg_type:str, # The protocol's name, such as `inspect_request`
@@ -308,7 +309,7 @@ def _dead(self:ConKernelClient):
 
 def _exit(code): return '' if code is None else f' (exit code {code})'
 
-# %% ../nbs/03_core.ipynb #2fed8375
+# %% ../nbs/03_core.ipynb #a92ff2b8
 @patch
 def execute(self:ConKernelClient,
     code:str, # Code in the kernel's language
@@ -333,7 +334,7 @@ def execute(self:ConKernelClient,
                    allow_stdin=self.allow_stdin if allow_stdin is None else allow_stdin, stop_on_error=stop_on_error)
     return self._ask('execute_request', content, reply, timeout, 'shell', msg_id, metadata, subshell_id, buffers)
 
-# %% ../nbs/03_core.ipynb #1e4b7444
+# %% ../nbs/03_core.ipynb #643012b6
 @patch
 def complete(self:ConKernelClient,
     code:str, # The code in which to complete
@@ -380,7 +381,7 @@ def is_complete(self:ConKernelClient,
     "Ask whether `code` is complete, or wants another line"
     return self._ask('is_complete_request', dict(code=code), reply, timeout)
 
-# %% ../nbs/03_core.ipynb #b99afff5
+# %% ../nbs/03_core.ipynb #2f04c1b6
 @patch
 def kernel_info(self:ConKernelClient,
     *, reply:bool=False, # Return what awaits the reply, instead of the id?
@@ -417,7 +418,7 @@ def input(self:ConKernelClient,
     self._on_loop()
     self._chs['stdin'].send(self.session.msg('input_reply', dict(value=string), parent=parent or prompt.get()))
 
-# %% ../nbs/03_core.ipynb #4a0b72f6
+# %% ../nbs/03_core.ipynb #2e1e60d6
 @patch
 async def wait_for_ready(self:ConKernelClient,
     timeout:float|None=None # Seconds; `None`: for as long as it takes
@@ -486,7 +487,7 @@ async def _probe(self:ConKernelClient):
         raise DeadKernelError(f'Kernel died before replying to kernel_info{_exit(await self._code())}', await self._code())
     req.cancel()
 
-# %% ../nbs/03_core.ipynb #bda1cfaa
+# %% ../nbs/03_core.ipynb #5e175484
 @patch
 def _not_ready(self:ConKernelClient, timeout):
     shell,bad = self._make_url('shell'),getattr(self.router, 'last_malformed', None)
@@ -503,7 +504,7 @@ def _orphan(self:ConKernelClient, msg):
     if msg['msg_type']=='iopub_welcome': self._welcome = msg
     return msg['msg_type']=='iopub_welcome' or msg['msg_type']=='status' and msg['content'].get('execution_state')=='starting'
 
-# %% ../nbs/03_core.ipynb #8734cf9d
+# %% ../nbs/03_core.ipynb #39c1cdb4
 @patch
 def _shell_event(self:ConKernelClient, event): self._event('shell', event)
 @patch
@@ -516,15 +517,37 @@ def _event(self:ConKernelClient, name, event):
         self._connected.add(name)
         if name=='shell' and self._state=='dead': self._back()
         elif name=='shell' and self._state=='ready': self._fence()
+        elif name=='iopub' and self._state=='ready' and self.router.held: self._spawn(self._heard_again())
     elif event==zmq.EVENT_DISCONNECTED:
         if name in self._connected: log.info('The %s connection broke', name)
         elif self.curve_publickey is not None: self._trouble['handshake'] = event
         self._connected.discard(name)
-        if name=='iopub':
-            for req in self.router.table.values(): req.gap = True     # some of its outputs may be lost
+        if name=='iopub' and self._state=='ready': self._deaf()
+        if name=='shell' and self._state=='restarting':     # the old kernel has ended
+            self._drain()
+            self.router.fail_all(KernelRestartedError('The kernel was restarted'), before_hold=True)
         if name=='shell' and self._state in ('ready','starting'): self._spawn(self._look_closer())
     elif event in (zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL, zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL, zmq.EVENT_HANDSHAKE_FAILED_AUTH):
         self._trouble['handshake'] = event
+
+@patch
+def _deaf(self:ConKernelClient):
+    "iopub is gone: what is in flight may lose outputs, and nothing more is sent until it is back (or 3 s have passed)"
+    for req in self.router.table.values(): req.gap = True
+    self._welcome = None
+    self.router.hold()
+    self._loop.call_later(3, weakly(self._hear_or_not))
+
+@patch
+async def _heard_again(self:ConKernelClient):
+    for _ in range(50):     # a kernel that welcomes does so at once
+        if self._welcome is not None: break
+        await asyncio.sleep(.01)
+    self._hear_or_not()
+
+@patch
+def _hear_or_not(self:ConKernelClient):
+    if self._state=='ready': self.router.open()
 
 @patch
 def _owner(self:ConKernelClient):
@@ -594,30 +617,45 @@ async def _while_silent(self:ConKernelClient):
         if not await self._process_alive(): return await self._died()
         await asyncio.sleep(.5)
 
-# %% ../nbs/03_core.ipynb #0ad2205a
+# %% ../nbs/03_core.ipynb #e11de8b7
 @patch
 def _fence(self:ConKernelClient):
     for (channel,subshell_id),lane in list(self.router.lanes.items()):
         if lane.wire: self._spawn(self._fence_lane(channel, subshell_id, list(lane.wire), [o.msg_id for o in lane.waiting], self._kernel_session))
 
 @patch
-async def _fence_lane(self:ConKernelClient, channel, subshell_id, sent, waiting, kernel):
+def _ask_for(self:ConKernelClient, channel, subshell_id, ids): self._spawn(self._fence_late(channel, subshell_id, ids))
+
+@patch
+async def _fence_late(self:ConKernelClient, channel, subshell_id, ids):
+    "The kernel is done with `ids`, but their replies are late: they are lost when something sent later has been answered"
+    try: await self._fenced(channel, subshell_id, timeout=10*self.grace)
+    except (RuntimeError, TimeoutError): pass
+    for o in ids: self.router.give_up(o)
+
+@patch
+def _fenced(self:ConKernelClient, channel, subshell_id, timeout=None):
     msg = self._message('kernel_info_request', {}, channel, None, subshell_id, None)
     fence = Request(msg, channel, loop=self._loop)
-    self.router.submit(fence, self.session.frames(msg), subshell_id, first=True)
-    try: reply = await fence
+    self.router.submit(fence, self.session.frames(msg), subshell_id, timeout, first=True)
+    return fence
+
+@patch
+async def _fence_lane(self:ConKernelClient, channel, subshell_id, sent, waiting, kernel):
+    try: reply = await self._fenced(channel, subshell_id)
     except RuntimeError: return
     self._kernel_session = reply['header'].get('session')
     if self._kernel_session==kernel:
         return self.router.fail_lost(sent, NoReplyError('The connection broke and came back: the reply was lost in between'))
     self.router.fail_lost(waiting+sent, KernelRestartedError('The kernel was restarted'))
+    if self._state=='ready': self._back()
 
-# %% ../nbs/03_core.ipynb #a2f225bc
+# %% ../nbs/03_core.ipynb #6fb69342
 @patch
 def _kernel_restarting(self:ConKernelClient, code=None):
     if self._state in ('closed','new'): return
     self._exit_code = code
-    if not self.router.held: self.router.hold()
+    if self._state!='restarting': self.router.hold()
     self._set('restarting')
 
 @patch
@@ -649,7 +687,7 @@ def _reconnect(self:ConKernelClient):
 @patch
 def _back(self:ConKernelClient):
     "There is a kernel again: become ready"
-    if not self.router.held: self.router.hold()
+    if self._state!='restarting': self.router.hold()
     self._welcome,self._silent = None,False
     self._set('restarting')
     if self._ready_task is not None: self._ready_task.cancel()
@@ -663,7 +701,7 @@ async def _return(self:ConKernelClient):
         self._fail(e)
         raise
 
-# %% ../nbs/03_core.ipynb #cb054a74
+# %% ../nbs/03_core.ipynb #48e3959c
 @patch
 def stop_channels(self:ConKernelClient):
     "Close the channels; who still waits gets `ClientClosedError`. Harmless when called again."
@@ -681,7 +719,7 @@ def stop_channels(self:ConKernelClient):
 @patch
 def __del__(self:ConKernelClient): pass     # `_Open` closes what jupyter_client's would
 
-# %% ../nbs/03_core.ipynb #49b53697
+# %% ../nbs/03_core.ipynb #f201d795
 @patch
 async def get_pubs(self:ConKernelClient,
     msg_id:str|None=None, # Only those of this request; by default, all that nobody has claimed
@@ -703,7 +741,7 @@ async def get_pubs(self:ConKernelClient,
 
 def _parent_id(msg): return msg['parent_header'].get('msg_id') if isinstance(msg['parent_header'], dict) else None
 
-# %% ../nbs/03_core.ipynb #bec381a1
+# %% ../nbs/03_core.ipynb #2f525035
 @patch
 async def execute_interactive(self:ConKernelClient,
     code:str, # Code in the kernel's language
@@ -736,7 +774,7 @@ def _kernel_output_hook(self:ConKernelClient):
     pub = ip.display_pub
     return partial(self._output_hook_kernel, pub.session, pub.pub_socket, pub.parent_header)
 
-# %% ../nbs/03_core.ipynb #c65502b5
+# %% ../nbs/03_core.ipynb #9a3cacc6
 class UnknownKernel(NoSuchKernel):
     "No kernel of that name; the message lists those that there are"
     def __init__(self, name, known):
@@ -791,7 +829,7 @@ class ConKernelManager(AsyncKernelManager):
             raise
         for kc in clients: kc._kernel_restarted()
 
-# %% ../nbs/03_core.ipynb #b1fe9ae3
+# %% ../nbs/03_core.ipynb #a466cddf
 class ConIOLoopKernelManager(ConKernelManager, AsyncIOLoopKernelManager):
     "A `ConKernelManager` that restarts a crashed kernel (`autorestart`) and connects with Tornado's streams, as servers ask for"
     def start_restarter(self):
@@ -803,7 +841,7 @@ class ConIOLoopKernelManager(ConKernelManager, AsyncIOLoopKernelManager):
     def _gave_up(self):
         for kc in list(self._clients): kc._kernel_restarted(error='it died too often')
 
-# %% ../nbs/03_core.ipynb #b83491b0
+# %% ../nbs/03_core.ipynb #48c0a511
 @asynccontextmanager
 async def run_kernel(
     kernel_name:str='python3', # An installed kernel

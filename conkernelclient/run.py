@@ -32,7 +32,7 @@ class Run(_CoFuture):
                  'interrupted','ignored','born_held','_verdict','_timer','_stopper','_asking','_news','_mail','_todo','_hooks')
     def __init__(self,
         kc:ConKernelClient, # Its client
-        lane:'RunLane', # Where it stands in line
+        lane, # Where it stands in line
         content:dict, # Of the execute request
         metadata:dict|None=None, # Of the execute request
         timeout:float|None=None, # Seconds that the kernel may take

@@ -69,6 +69,32 @@ async def test_outputs_after_the_reply_prolong_the_grace_time():
         kc.stop_channels()
 
 
+@pytest.mark.xfail(reason='the grace time takes a late reply for a lost one', strict=False)
+async def test_reply_that_lags_behind_its_idle():
+    "A kernel that sends replies and outputs from different threads may be seconds late with one of them (ipykernel under load is)"
+    with FakeKernel() as fk:
+        kc = await ready(fk, grace=.2)
+        reqs = [ask(kc, 'fake: busy idle hold reply'), ask(kc, 'x')]
+        await fk.until_held(1)
+        fk.after(1., fk.release)
+        res, _ = await outcomes(reqs)
+        assert kinds(res)=={dict}
+        await at_rest(kc)
+        kc.stop_channels()
+
+
+@pytest.mark.xfail(reason='the grace time looks at the outputs of one request only', strict=False)
+async def test_idle_that_lags_behind_outputs_of_others():
+    "iopub is one stream in order: while it flows, an idle may still be behind"
+    with FakeKernel(sequential=False) as fk:
+        kc = await ready(fk, grace=.5)
+        req = ask(kc, 'fake: busy reply sleep=1.5 idle')
+        other = ask(kc, 'fake: busy '+'sleep=.1 stream=x '*20+'reply idle')
+        res, _ = await outcomes([req.wait(), other.wait()])
+        assert [o.complete for o in res]==[True, True]
+        kc.stop_channels()
+
+
 @pytest.mark.parametrize('how', [dict(protocol='5.0', subshells=False, welcome=False), dict(welcome=False), dict(welcome=.3), dict(welcome='first'),
                                  dict(heartbeat=False)], ids=str)
 async def test_kernels_of_all_ages(how):
@@ -125,18 +151,19 @@ async def test_interactive_hook_that_raises():
         kc.stop_channels()
 
 
-async def test_async_hook_of_a_second_delays_nobody():
+async def test_async_hook_that_takes_its_time_delays_nobody():
     with FakeKernel() as fk:
         kc = await ready(fk)
-        order = []
+        order,go = [],asyncio.Event()
         async def dawdle(msg):
-            await asyncio.sleep(1)
+            await go.wait()
             order.append(msg['msg_type'])
         slow = ask(kc, 'fake: busy stream reply idle', on_iopub=dawdle)
         quick = [ask(kc, str(i)) for i in range(300)]
         assert (await within(SOON, slow))[0]['content']['status']=='ok'      # its reply does not wait for its hook either
         await outcomes([o.wait() for o in quick])
-        assert not order, 'other requests waited for the hook'
+        assert not slow.ended
+        go.set()
         (done,_) = await within(SOON, slow.wait())
         assert done.complete and order==['status','stream','status']         # in order, and the end is after the last
         kc.stop_channels()
@@ -160,9 +187,12 @@ async def test_hooks_that_use_the_client():
         req = ask(kc, 'a', on_iopub=lambda msg: more.append(ask(kc, 'b')) if msg['msg_type']=='stream' else None)
         await within(SOON, req.wait())
         await within(SOON, more[0].wait())
-        selfish = ask(kc, 'c', on_iopub=lambda msg: selfish.cancel())
+        selfish = ask(kc, 'fake: busy hold reply idle', on_iopub=lambda msg: selfish.cancel())
         other = ask(kc, 'd')
-        res, _ = await outcomes([selfish, other.wait()])
+        (e,), _ = await outcomes([selfish])
+        await fk.until_held(1)
+        fk.release()
+        res = [e, *(await outcomes([other.wait()]))[0]]
         assert type(res[0]) is asyncio.CancelledError and res[1].complete
         await at_rest(kc)
         kc.stop_channels()

@@ -1,0 +1,164 @@
+"""The floors: what pyzmq itself costs, with nothing of a client around it.
+
+They send and receive frame by frame through the C socket, which is several times cheaper than `send_multipart` and
+`recv_multipart` (those ask `RCVMORE` after each frame), and check neither signatures nor replays.
+"""
+import asyncio, hashlib, os
+from datetime import datetime, timezone
+import orjson, zmq, zmq.asyncio
+from zmq.backend import Socket as CSocket
+
+DELIM,MORE = b'<IDS|MSG>',zmq.SNDMORE
+csend,crecv = CSocket.send,CSocket.recv
+
+
+class Wire:
+    "Packs and signs requests as a Jupyter client must."
+    def __init__(self, key:str):
+        block = key.encode().ljust(64, b'\0')
+        self.inner = hashlib.sha256(bytes(b ^ 0x36 for b in block))
+        self.outer = hashlib.sha256(bytes(b ^ 0x5c for b in block))
+        self.session,self.count = os.urandom(16).hex(),0
+
+    def sign(self, parts:list[bytes]) -> bytes:
+        inner,outer = self.inner.copy(),self.outer.copy()
+        inner.update(b''.join(parts))
+        outer.update(inner.digest())
+        return outer.hexdigest().encode()
+
+    def request(self, kind:str, content:dict) -> tuple[str, list[bytes]]:
+        self.count += 1
+        msg_id = f'{self.session}_{self.count}'
+        header = dict(msg_id=msg_id, msg_type=kind, username='bench', session=self.session,
+                      date=datetime.now(timezone.utc), version='5.4')
+        parts = [orjson.dumps(header), b'{}', b'{}', orjson.dumps(content)]
+        return msg_id, [DELIM, self.sign(parts), *parts]
+
+    def execute(self, code:str) -> tuple[str, list[bytes]]:
+        return self.request('execute_request', dict(code=code, silent=False, store_history=True, user_expressions={},
+                                                    allow_stdin=False, stop_on_error=True))
+
+
+def parse(frames:list[bytes]) -> dict:
+    "The message in `frames`, which end with signature, header, parent header, metadata, content."
+    header,parent,meta,content = map(orjson.loads, frames[-4:])
+    return dict(header=header, parent_header=parent, metadata=meta, content=content)
+
+
+def send_frames(sock:zmq.Socket, frames:list[bytes]):
+    for frame in frames[:-1]: csend(sock, frame, MORE)
+    csend(sock, frames[-1], 0)
+
+
+def recv_frames(sock:zmq.Socket, n:int, flags:int=0) -> list[bytes]:
+    "A message of `n` frames: the layout is known, so `RCVMORE` need not be asked."
+    return [crecv(sock, flags) for _ in range(n)]
+
+
+class Bare:
+    "A DEALER that blocks: N sent, then N read and matched by id."
+    sync,reads_iopub = True,False
+
+    def __init__(self, info:dict):
+        self.info,self.wire,self.ctx = info,Wire(info['key']),zmq.Context()
+        self.pending = {}
+
+    def open(self, kind:int, port:str) -> zmq.Socket:
+        sock = self.ctx.socket(kind)
+        sock.linger = sock.sndhwm = sock.rcvhwm = 0
+        sock.rcvtimeo = 30_000 # milliseconds: a floor that hangs ends by itself
+        if kind == zmq.SUB: sock.subscribe(b'')
+        sock.connect(f"tcp://{self.info['ip']}:{self.info[port]}")
+        return sock
+
+    async def connect(self):
+        self.shell = self.open(zmq.DEALER, 'shell_port')
+        if self.reads_iopub:
+            self.iopub = self.open(zmq.SUB, 'iopub_port')
+            assert parse(self.iopub.recv_multipart())['header']['msg_type'] == 'iopub_welcome'
+        msg_id,frames = self.wire.request('kernel_info_request', {})
+        self.pending[msg_id] = []
+        send_frames(self.shell, frames)
+        await self.finish(1)
+
+    def start(self, n:int, code:str):
+        for _ in range(n):
+            msg_id,frames = self.wire.execute(code)
+            self.pending[msg_id] = []
+            send_frames(self.shell, frames)
+        return n
+
+    async def finish(self, n:int) -> int:
+        for _ in range(n): self.pending[parse(recv_frames(self.shell, 6))['parent_header']['msg_id']]
+        if self.reads_iopub: self.read_iopub(n)
+        done,self.pending = len(self.pending),{}
+        return done
+
+    def read_iopub(self, idles:int):
+        while idles:
+            msg = parse(recv_frames(self.iopub, 7))
+            mine = self.pending.get(msg['parent_header'].get('msg_id')) # None: a kernel's own, as `starting`
+            if mine is None: continue
+            mine.append(msg)
+            idles -= msg['content'].get('execution_state') == 'idle'
+
+    def close(self): self.ctx.destroy(linger=0)
+
+
+class BareIopub(Bare):
+    "The same, with iopub read, parsed and kept by request."
+    reads_iopub = True
+
+
+class Raw(Bare):
+    "Frames signed once and sent again and again, answers counted and not looked at: the stub's own limit."
+    each = 2 # iopub messages per request
+
+    def start(self, n:int, code:str):
+        _,frames = self.wire.execute(code)
+        self.each = 4 if 'print' in code else 2
+        for _ in range(n): send_frames(self.shell, frames)
+        return n
+
+    async def finish(self, n:int) -> int:
+        for _ in range(n): recv_frames(self.shell, 6)
+        if self.reads_iopub: [recv_frames(self.iopub, 7) for _ in range(n * self.each)]
+        return n
+
+
+class RawIopub(Raw):
+    "The same, with iopub."
+    reads_iopub = True
+
+
+class BareAsync(Bare):
+    "A `zmq.asyncio` DEALER, one reader task, a future for each reply."
+    sync = False
+
+    def __init__(self, info:dict):
+        super().__init__(info)
+        self.ctx = zmq.asyncio.Context()
+
+    async def connect(self):
+        self.shell = self.open(zmq.DEALER, 'shell_port')
+        self.reader = asyncio.create_task(self.read())
+        await self.call('kernel_info_request', {})
+
+    async def read(self):
+        while True:
+            msg = parse(await self.shell.recv_multipart())
+            self.pending.pop(msg['parent_header']['msg_id']).set_result(msg)
+
+    def call(self, *request) -> asyncio.Future:
+        msg_id,frames = self.wire.request(*request) if len(request) == 2 else self.wire.execute(*request)
+        future = self.pending[msg_id] = asyncio.get_running_loop().create_future()
+        self.shell.send_multipart(frames)
+        return future
+
+    def start(self, n:int, code:str): return asyncio.gather(*[self.call(code) for _ in range(n)])
+
+    async def finish(self, pending) -> int: return len(await pending)
+
+    def close(self):
+        self.reader.cancel()
+        super().close()

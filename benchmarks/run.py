@@ -1,0 +1,82 @@
+"""Measures this library, its rivals and the floor under them. See README.md.
+
+    python benchmarks/run.py            # some ten minutes
+    python benchmarks/run.py --quick    # a few minutes, fewer rounds
+"""
+import argparse, json, os, platform, subprocess, sys, time
+from pathlib import Path
+import envs, kernels, report
+from contenders import CONTENDERS
+
+HERE = Path(__file__).parent
+FULL = dict(latency=300, connects=5, cells=[(1, 300), (10, 1000), (100, 2000), (1000, 3000), (10000, 10000)], extras=True,
+            pauses=[100, 1000, 10000])
+QUICK = dict(latency=200, connects=3, cells=[(1, 200), (10, 500), (100, 1000), (1000, 2000)], extras=True, pauses=[100, 1000])
+REAL = dict(latency=0, connects=1, cells=[(1, 60), (10, 150), (100, 200)], extras=False, pauses=[])
+
+
+def options():
+    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p.add_argument('--quick', action='store_true', help='3 rounds, no 10,000 in flight')
+    p.add_argument('--rounds', type=int, help='interleaved rounds (5; 3 with --quick)')
+    p.add_argument('--only', help='names of contenders, with commas between: ' + ', '.join(CONTENDERS))
+    p.add_argument('--no-real', action='store_true', help='leave ipykernel out')
+    p.add_argument('--python', help='a Python that has jupyter_client, orjson, ipykernel, for all but the PyPI contenders')
+    p.add_argument('--out', type=Path, default=HERE/'build', help='folder for results.json, results.md and results.svg')
+    return p.parse_args()
+
+
+def measure(name:str, python:str, info:dict, plan:dict, timeout:float=180) -> dict:
+    "One contender once, in a process of its own; a failure is a result too."
+    env = {k: v for k, v in os.environ.items() if k != 'PYTHONPATH'}
+    if CONTENDERS[name][1] == 'ours': env['PYTHONPATH'] = str(envs.REPO)
+    command = [python, str(HERE/'worker.py'), name, json.dumps(info), json.dumps(plan)]
+    try: out = subprocess.run(command, capture_output=True, text=True, env=env, timeout=timeout)
+    except subprocess.TimeoutExpired: return dict(failed=f'nothing after {timeout} seconds')
+    if out.returncode: return dict(failed=(out.stderr.strip().splitlines() or ['died'])[-1])
+    return json.loads(out.stdout.strip().splitlines()[-1])
+
+
+def one_round(k:int, names:list[str], pythons:dict, start, plan:dict, results:dict):
+    "Every contender once, each on a fresh kernel, beginning with another one each time."
+    shift = k % len(names)
+    for name in names[shift:] + names[:shift]:
+        if any('absent' in r or 'failed' in r for r in results[name]): continue
+        with start() as info: res = measure(name, pythons[CONTENDERS[name][1]], info, plan)
+        results[name].append(res)
+        cell = res.get('cells', {}).get('100', {})
+        say(f"  {k + 1} {name:20}", f"{cell['rate']:8,.0f}/s {cell['cpu_us']:6.1f} µs" if cell else res)
+
+
+def rounds(n:int, names:list[str], pythons:dict, start, plan:dict) -> dict:
+    results = {name: [] for name in names}
+    for k in range(n): one_round(k, names, pythons, start, plan, results)
+    return results
+
+
+def say(*args): print(*args, file=sys.stderr, flush=True)
+
+
+def main():
+    opts = options()
+    opts.out.mkdir(parents=True, exist_ok=True)
+    (HERE/'build').mkdir(exist_ok=True)
+    names = opts.only.split(',') if opts.only else list(CONTENDERS)
+    pythons,missing = envs.make_all(HERE/'build', {CONTENDERS[n][1] for n in names}, opts.python, say)
+    if 'base' not in pythons: sys.exit(f"no environment to measure in: {missing['base']} (give one with --python)")
+    names = [n for n in names if CONTENDERS[n][1] in pythons]
+    stub,kind = kernels.build_stub(pythons['base'], HERE/'build')
+    say(f'stub kernel: {kind}')
+    n = opts.rounds or (3 if opts.quick else 5)
+    data = dict(date=time.strftime('%Y-%m-%d'), machine=f'{platform.machine()}, {os.cpu_count()} cores', stub=kind, rounds=n,
+                missing=missing)
+    data['stub_results'] = rounds(n, names, pythons, lambda: kernels.stub_kernel(stub), QUICK if opts.quick else FULL)
+    if not opts.no_real:
+        say('ipykernel:')
+        data['real_results'] = rounds(min(n, 3), [m for m in names if not m.startswith('raw')], pythons,
+                                      lambda: kernels.ipykernel(pythons['base']), REAL)
+    report.write(data, opts.out)
+    print((opts.out/'results.md').read_text())
+
+
+if __name__ == '__main__': main()

@@ -1,0 +1,139 @@
+"""Measures one contender against one kernel and prints what it found as JSON: `worker.py NAME INFO PLAN`.
+
+It runs in the contender's own environment, in a process of its own, and imports nothing else of the benchmark than the
+contender. CPU is the process's, libzmq's I/O thread included.
+"""
+import asyncio, gc, json, os, signal, statistics, sys, time, tracemalloc
+from importlib.metadata import version
+from pathlib import Path
+from contenders import load
+
+
+def cpu_seconds(pid:int) -> float|None:
+    "CPU time of all threads of process `pid`, to the nanosecond; Linux only."
+    try: return sum(int(p.read_text().split()[0]) for p in Path(f'/proc/{pid}/task').glob('*/schedstat')) / 1e9
+    except OSError: return None
+
+
+class Bench:
+    def __init__(self, name:str, info:dict, plan:dict):
+        self.cls,self.info,self.plan,self.code = load(name),info,plan,'1'
+
+    async def run(self) -> dict:
+        out = dict(connect_ms=[await self.connect() for _ in range(self.plan['connects'])])
+        await self.waves(50, 200)
+        if self.plan['latency']: out['latency_us'] = await self.latency(self.plan['latency'])
+        out['cells'] = {n: await self.waves(n, total) for n, total in self.plan['cells']}
+        if self.plan['extras']: out.update(await self.extras())
+        self.client.close()
+        return out
+
+    async def extras(self) -> dict:
+        out = dict(output=await self.waves(100, 1000, 'print(1)'))
+        if hasattr(self.cls, 'call'): out['in_order'] = await self.waves(100, 1000, burst=self.in_order)
+        if not self.cls.sync: out['pause_ms'] = {n: await self.pause(n, max(n, 2000)) for n in self.plan['pauses']}
+        out['bytes_in_flight'] = await self.memory(500)
+        return out
+
+    async def connect(self) -> float:
+        "Milliseconds from opening the channels to ready; the client of the time before is closed."
+        if hasattr(self, 'client'): self.client.close()
+        self.client = self.cls(self.info)
+        start = time.perf_counter()
+        await self.client.connect()
+        return (time.perf_counter() - start) * 1e3
+
+    async def burst(self, n:int, code:str):
+        done = await self.client.finish(self.client.start(n, code))
+        assert done == n, f'{done} of {n} came back'
+
+    async def in_order(self, n:int, code:str):
+        "All sent, then awaited one after the other instead of gathered: no task per request."
+        for each in [self.client.call(code) for _ in range(n)]: await each
+
+    async def latency(self, n:int) -> float:
+        "Median microseconds of one request alone."
+        call = getattr(self.client, 'call', None)
+        times = []
+        for _ in range(n):
+            start = time.perf_counter()
+            if call: await call(self.code)
+            else: await self.burst(1, self.code)
+            times.append(time.perf_counter() - start)
+        return statistics.median(times) * 1e6
+
+    async def waves(self, n:int, total:int, code:str='1', burst=None) -> dict:
+        "Waves of `n` in flight until `total` requests: requests per second, CPU µs per request of client and kernel."
+        burst,count = burst or self.burst,max(1, total // n)
+        gc.collect()
+        kernel,cpu,start = cpu_seconds(self.info['pid']),time.process_time(),time.perf_counter()
+        for _ in range(count): await burst(n, code)
+        wall,cpu = time.perf_counter() - start,time.process_time() - cpu
+        each = 1e6 / (n * count)
+        out = dict(rate=n * count / wall, cpu_us=cpu * each)
+        if kernel is not None: out['kernel_us'] = (cpu_seconds(self.info['pid']) - kernel) * each
+        return out
+
+    async def pause(self, n:int, total:int) -> float:
+        "The longest time, in ms, that the event loop was away, beyond a timer of 1 ms; sent 50 at a time, yielding between."
+        loop,tick = asyncio.get_running_loop(),0.001
+        worst,last,running = 0.0,time.perf_counter(),True
+        def beat():
+            nonlocal worst, last
+            now = time.perf_counter()
+            worst,last = max(worst, now - last - tick),now
+            if running: loop.call_later(tick, beat)
+        gc.collect()
+        beat()
+        for _ in range(max(1, total // n)):
+            parts = []
+            for k in range(0, n, 50):
+                parts.append(self.client.start(min(50, n - k), self.code))
+                await asyncio.sleep(0)
+            for part in parts: await self.client.finish(part)
+        running = False
+        return worst * 1e3
+
+    async def memory(self, n:int) -> float|None:
+        "Python's bytes per request in flight: the kernel is stopped while `n` are sent."
+        if not self.info.get('stoppable'): return None
+        await self.burst(n, self.code)
+        tracemalloc.start()
+        gc.collect()
+        before = tracemalloc.get_traced_memory()[0]
+        os.kill(self.info['pid'], signal.SIGSTOP)
+        try:
+            pending = self.client.start(n, self.code)
+            if not self.cls.sync: await asyncio.sleep(0)
+            gc.collect()
+            held = tracemalloc.get_traced_memory()[0] - before
+        finally: os.kill(self.info['pid'], signal.SIGCONT)
+        tracemalloc.stop()
+        await self.client.finish(pending)
+        return held / n
+
+
+def drive(coro):
+    "The result of a coroutine that never waits on a loop: blocking clients misbehave beside a running one."
+    try: coro.send(None)
+    except StopIteration as e: return e.value
+    raise RuntimeError('a blocking contender awaited')
+
+
+def versions() -> dict:
+    out = dict(python=sys.version.split()[0])
+    for name in ('pyzmq', 'jupyter_client', 'conkernelclient', 'jupywire', 'orjson'):
+        try: out[name] = version(name)
+        except Exception: pass
+    return out
+
+
+def main(name:str, info:str, plan:str):
+    try:
+        bench = Bench(name, json.loads(info), json.loads(plan))
+        out = drive(bench.run()) if bench.cls.sync else asyncio.run(bench.run())
+    except ImportError as e: out = dict(absent=f'{e}')
+    print(json.dumps(dict(out, versions=versions())))
+
+
+if __name__ == '__main__': main(*sys.argv[1:])
