@@ -22,7 +22,7 @@ from .router import ClientClosedError,DeadKernelError,KernelRestartedError,NoRep
 
 log = logging.getLogger('conkernelclient')
 
-# %% ../nbs/05_run.ipynb #b09ccc34
+# %% ../nbs/05_run.ipynb #aaf749db
 class UnsupportedFeature(RuntimeError):
     "This kernel, or the way it is reached, cannot do this"
 
