@@ -304,7 +304,7 @@ def _ask(self:ConKernelClient, msg_type, content, reply=False, timeout=None, cha
 
 @patch
 def _dead(self:ConKernelClient):
-    way = 'when its manager restarts it, this client goes on' if self._owner() is not None else 'when it is back, this client goes on'
+    way = 'km.restart_kernel() starts it anew, and this client goes on' if self._owner() is not None else 'when it is back, this client goes on'
     return DeadKernelError(f'The kernel is dead{_exit(self._exit_code)}; {way}', self._exit_code)
 
 def _exit(code): return '' if code is None else f' (exit code {code})'
@@ -792,7 +792,7 @@ class ConKernelManager(AsyncKernelManager):
         kernel_spec:KernelSpec|None=None, # What to launch, instead of an installed kernel
         **kwargs # As for `AsyncKernelManager`: `kernel_name`, `session`, `transport_encryption`, …
     ):
-        self._given_spec,self._clients = kernel_spec,WeakSet()
+        self._given_spec,self._clients,self._restarting = kernel_spec,WeakSet(),None
         super().__init__(*args, **kwargs)
 
     @default('transport_encryption')
@@ -817,16 +817,23 @@ class ConKernelManager(AsyncKernelManager):
         try: await super().start_kernel(**kwargs)
         except NoSuchKernel as e: raise UnknownKernel(e.name, self.kernel_spec_manager.find_kernel_specs()) from None
 
+    async def shutdown_kernel(self, now:bool=False, restart:bool=False):
+        "Shut the kernel down; one that is just being restarted first comes back (jupyter_client's manager does not bear both at once)"
+        if self._restarting is not None: await asyncio.wait([self._restarting])
+        await super().shutdown_kernel(now=now, restart=restart)
+
     async def restart_kernel(self, now:bool=False, newports:bool=False, **kwargs):
         "Restart the kernel: what is in flight fails with `KernelRestartedError`, and all clients go on with the new kernel"
         if self.provisioner is None: raise RuntimeError('Cannot restart the kernel: it has not been started (start_kernel)')
         clients = [o for o in self._clients if isinstance(o, ConKernelClient)]
         code = await self.provisioner.poll() if self.has_kernel else None   # it may have died by itself
         for kc in clients: kc._kernel_restarting(code)
+        self._restarting = asyncio.get_running_loop().create_future()
         try: await super().restart_kernel(now=now, newports=newports, **kwargs)
         except BaseException as e:
             for kc in clients: kc._kernel_restarted(error=e)
             raise
+        finally: self._restarting.set_result(None)
         for kc in clients: kc._kernel_restarted()
 
 # %% ../nbs/03_core.ipynb #a466cddf
