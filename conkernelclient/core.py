@@ -803,8 +803,11 @@ class ConKernelManager(AsyncKernelManager):
 
     @property
     def will_restart(self)->bool:
-        "Does a restarter watch the kernel, and start it again when it dies?"
-        return bool(self.autorestart and self._restarter is not None and not self.shutting_down)
+        "Is a dead kernel not the end: is it being restarted, or does a restarter watch it?"
+        return self._busy_restarting or bool(self.autorestart and self._restarter is not None and not self.shutting_down)
+
+    @property
+    def _busy_restarting(self): return self._restarting is not None and not self._restarting.done()
 
     def client(self, **kwargs)->ConKernelClient:
         "A client for this kernel, with a session (and so replies) of its own"
@@ -819,7 +822,7 @@ class ConKernelManager(AsyncKernelManager):
 
     async def shutdown_kernel(self, now:bool=False, restart:bool=False):
         "Shut the kernel down; one that is just being restarted first comes back (jupyter_client's manager does not bear both at once)"
-        if self._restarting is not None: await asyncio.wait([self._restarting])
+        if self._busy_restarting: await asyncio.wait([self._restarting])
         await super().shutdown_kernel(now=now, restart=restart)
 
     async def restart_kernel(self, now:bool=False, newports:bool=False, **kwargs):
