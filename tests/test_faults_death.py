@@ -269,7 +269,7 @@ async def test_flap_while_a_request_runs_on():
         fk.on['execute_request'] = 'busy reply idle'
         fk.release()
         res, _ = await outcomes(reqs)
-        assert kinds(res)=={dict}
+        assert kinds(res)=={dict}, (kinds(res), dict(fk.undelivered), kc.status, dict(fk.counts), fk.subscriptions)
         await outcomes([o.wait() for o in reqs])
         await at_rest(kc)
         kc.stop_channels()
