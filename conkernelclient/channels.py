@@ -342,8 +342,8 @@ def pause(self:Heartbeat):
 
 @patch
 def unpause(self:Heartbeat):
-    "Ask again"
-    self._paused,self._pinged = False,False
+    "Ask again; what was asked before does not count"
+    self._paused,self._pinged,self._beating = False,False,True
 
 @patch
 def is_alive(self:Heartbeat)->bool:

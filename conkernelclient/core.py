@@ -81,6 +81,7 @@ class ConKernelClient(AsyncKernelClient):
         finalize(self, self._open.close)
         self.router = Router(weakly(self._put), parse=self.session.deserialize, window=self.window, grace=self.grace,
                              maxlen=self.unclaimed, on_settling=weakly(self._settling), on_orphan=weakly(self._orphan))
+        self.router.on_suspects = weakly(self._ask_for)
 
     def _put(self, channel, frames):
         try: self._chs[channel].put(frames)
@@ -623,11 +624,25 @@ def _fence(self:ConKernelClient):
         if lane.wire: self._spawn(self._fence_lane(channel, subshell_id, list(lane.wire), [o.msg_id for o in lane.waiting], self._kernel_session))
 
 @patch
-async def _fence_lane(self:ConKernelClient, channel, subshell_id, sent, waiting, kernel):
+def _ask_for(self:ConKernelClient, channel, subshell_id, ids): self._spawn(self._fence_late(channel, subshell_id, ids))
+
+@patch
+async def _fence_late(self:ConKernelClient, channel, subshell_id, ids):
+    "The kernel is done with `ids`, but their replies are late: they are lost when something sent later has been answered"
+    try: await self._fenced(channel, subshell_id, timeout=10*self.grace)
+    except (RuntimeError, TimeoutError): pass
+    for o in ids: self.router.give_up(o)
+
+@patch
+def _fenced(self:ConKernelClient, channel, subshell_id, timeout=None):
     msg = self._message('kernel_info_request', {}, channel, None, subshell_id, None)
     fence = Request(msg, channel, loop=self._loop)
-    self.router.submit(fence, self.session.frames(msg), subshell_id, first=True)
-    try: reply = await fence
+    self.router.submit(fence, self.session.frames(msg), subshell_id, timeout, first=True)
+    return fence
+
+@patch
+async def _fence_lane(self:ConKernelClient, channel, subshell_id, sent, waiting, kernel):
+    try: reply = await self._fenced(channel, subshell_id)
     except RuntimeError: return
     self._kernel_session = reply['header'].get('session')
     if self._kernel_session==kernel:

@@ -50,7 +50,7 @@ class _CoFuture(asyncio.Future):
 class Request(_CoFuture):
     "One message sent to the kernel, and all that came back for it. `await` gives the reply message."
     __slots__ = ('msg','msg_id','channel','lane','keep','frames','reply','iopub','replied','idle','ended','complete',
-                 'on_iopub','on_stdin','router','owner','touched','gap','_timer','_end','_listeners','_tail')
+                 'on_iopub','on_stdin','router','owner','gap','_timer','_end','_listeners','_tail')
     def __init__(self,
         msg:dict, # The message, as `Session.msg` builds it
         channel:str='shell', # `shell` or `control`
@@ -64,7 +64,6 @@ class Request(_CoFuture):
         self.reply,self.iopub,self.on_iopub,self.on_stdin = None,[],on_iopub,on_stdin
         self.replied = self.idle = self.ended = self.complete = self.gap = False
         self.lane = self.frames = self.router = self.owner = self._timer = self._end = self._listeners = self._tail = None
-        self.touched = 0.
 
     def __repr__(self):
         state = ('complete' if self.complete else 'incomplete') if self.ended else 'replied' if self.replied else 'in flight'
@@ -261,11 +260,11 @@ class Lane:
 
 class Sent:
     "Stands in the table for a message whose reply goes to the unclaimed queue, or that has none (`msg_id` is then `None`)"
-    __slots__ = ('msg','msg_id','channel','lane','frames','replied','idle','touched','gap')
+    __slots__ = ('msg','msg_id','channel','lane','frames','replied','idle','gap')
     keep = False
     def __init__(self, msg, channel, expects_reply=True):
         self.msg,self.channel,self.msg_id = msg,channel,msg['header']['msg_id'] if expects_reply else None
-        self.lane,self.frames,self.replied,self.idle,self.gap,self.touched = None,None,False,False,False,0.
+        self.lane,self.frames,self.replied,self.idle,self.gap = None,None,False,False,False
 
 # %% ../nbs/01_router.ipynb #0bf445dd
 class Router:
@@ -285,6 +284,8 @@ class Router:
         on_orphan:Callable[[dict],bool]=lambda msg: False, # Told of iopub messages that answer nobody; true: do not keep it
     ):
         self.on_activity = None   # called when something goes on the wire, or is answered
+        self.on_suspects = None   # called with channel, subshell id, and ids of requests that are idle but late with their reply
+        self.heard = 0            # iopub messages so far
         self.send,self.window,self.grace,self.on_settling,self.on_orphan,self.held,self.doomed = send,window,grace,on_settling,on_orphan,False,()
         self.table,self.lanes,self.settling,self.forgotten,self.stats = {},{},{},{},Counter()
         self.unclaimed = {o:Unclaimed(o, parse, maxlen) for o in ('shell','iopub','stdin','control')}
@@ -374,7 +375,6 @@ def _reply(self:Router, req, msg):
 @patch
 def _iopub(self:Router, req, msg):
     if msg['header']['msg_type']=='status' and msg['content'].get('execution_state')=='idle': req.idle = True
-    elif req.replied: req.touched = time.monotonic()
     if req.keep:
         req.iopub.append(msg)
         if req.on_iopub is not None: req._call(req.on_iopub, msg)
@@ -397,6 +397,7 @@ def claim(self:Router,
     frames:list # The message's frames, from the signature on
 )->bool: # Should the message be parsed now, and dispatched?
     "Decide on an iopub message that is not yet parsed, and keep or drop it if it need not be"
+    self.heard += 1
     req = self.table.get(msg_id)
     if req is not None:
         if req.keep or b'idle' in frames[4]: return True
@@ -413,7 +414,8 @@ def _settle(self:Router, req):
     if req.replied and req.idle: self._leave(req, True)
     elif req.msg_id in self.table and req.msg_id not in self.settling:
         if not self.settling: self.on_settling()
-        self.settling[req.msg_id] = time.monotonic()+self.grace
+        now = time.monotonic()
+        self.settling[req.msg_id] = now+self.grace,now+10*self.grace,self.heard
 
 @patch
 def _leave(self:Router, req, complete):
@@ -430,15 +432,26 @@ def expire(self:Router,
 )->float|None: # When to call again: seconds by the same clock; `None` if no grace time is running
     "End the requests whose grace time is over, as incomplete"
     if now is None: now = time.monotonic()
+    suspects = {}
     while self.settling:
-        msg_id,until = next(iter(self.settling.items()))
-        if until>now: return until
+        msg_id,(until,last,heard) = next(iter(self.settling.items()))
+        if until>now: break
         del self.settling[msg_id]
         req = self.table[msg_id]
-        if req.touched+self.grace>now: self.settling[msg_id] = req.touched+self.grace   # its outputs are still coming
-        else:
-            self.stats['incomplete'] += 1
-            self._leave(req, False)
+        if req.replied and self.heard!=heard and now<last: self.settling[msg_id] = now+self.grace,last,self.heard
+        elif not req.replied and self.on_suspects is not None:
+            suspects.setdefault((req.channel, req.msg['header'].get('subshell_id')), []).append(msg_id)
+        else: self.give_up(msg_id)
+    for (channel,subshell_id),ids in suspects.items(): self.on_suspects(channel, subshell_id, ids)
+    return next(iter(self.settling.values()))[0] if self.settling else None
+
+@patch
+def give_up(self:Router, msg_id:str):
+    "End a request that lacks its reply or its *idle*, as incomplete"
+    req = self.table.get(msg_id)
+    if req is None or req.replied and req.idle: return
+    self.stats['incomplete'] += 1
+    self._leave(req, False)
 
 # %% ../nbs/01_router.ipynb #eb54bedc
 @patch

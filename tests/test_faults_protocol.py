@@ -69,6 +69,32 @@ async def test_outputs_after_the_reply_prolong_the_grace_time():
         kc.stop_channels()
 
 
+@pytest.mark.xfail(reason='the grace time takes a late reply for a lost one', strict=False)
+async def test_reply_that_lags_behind_its_idle():
+    "A kernel that sends replies and outputs from different threads may be seconds late with one of them (ipykernel under load is)"
+    with FakeKernel() as fk:
+        kc = await ready(fk, grace=.2)
+        reqs = [ask(kc, 'fake: busy idle hold reply'), ask(kc, 'x')]
+        await fk.until_held(1)
+        fk.after(1., fk.release)
+        res, _ = await outcomes(reqs)
+        assert kinds(res)=={dict}
+        await at_rest(kc)
+        kc.stop_channels()
+
+
+@pytest.mark.xfail(reason='the grace time looks at the outputs of one request only', strict=False)
+async def test_idle_that_lags_behind_outputs_of_others():
+    "iopub is one stream in order: while it flows, an idle may still be behind"
+    with FakeKernel(sequential=False) as fk:
+        kc = await ready(fk, grace=.5)
+        req = ask(kc, 'fake: busy reply sleep=1.5 idle')
+        other = ask(kc, 'fake: busy '+'sleep=.1 stream=x '*20+'reply idle')
+        res, _ = await outcomes([req.wait(), other.wait()])
+        assert [o.complete for o in res]==[True, True]
+        kc.stop_channels()
+
+
 @pytest.mark.parametrize('how', [dict(protocol='5.0', subshells=False, welcome=False), dict(welcome=False), dict(welcome=.3), dict(welcome='first'),
                                  dict(heartbeat=False)], ids=str)
 async def test_kernels_of_all_ages(how):
