@@ -1,5 +1,5 @@
 """Code written for jupyter_client works unchanged, with our classes in the place of its own."""
-import asyncio,json,os,signal,sys,tempfile
+import asyncio,atexit,json,os,signal,sys,tempfile
 from pathlib import Path
 from queue import Empty
 
@@ -88,6 +88,7 @@ async def test_nbclient_kernel_that_dies_at_start(tmp_path):
     nb = nbclient_for('1', startup_timeout=30)
     nb.km = ConKernelManager(kernel_spec=KernelSpec(argv=[sys.executable, '-c', 'raise SystemExit(3)', '{connection_file}'], display_name='short', language='python'))
     with pytest.raises(RuntimeError, match='died'): await nb.async_execute()
+    atexit.unregister(nb._cleanup_kernel)     # nbclient forgets to, and then fails at exit
 
 async def test_nbclient_two_notebooks_at_once():
     a,b = nbclient_for('x = 1', 'print(x)'),nbclient_for('x = 2', 'print(x)')
