@@ -1,0 +1,340 @@
+"""Floods, bursts, abandoned requests: none lost, none crossed, memory bounded, the loop never blocked by a send."""
+import asyncio, gc, logging, random, re, time, warnings, weakref
+
+import pytest
+from conkernelclient import ConKernelClient, NoReplyError, run_kernel
+from fake_kernel import FakeKernel
+from fault_tools import *
+from fault_tools import nothing_unheard, pytestmark
+
+slow = pytest.mark.slow
+QUIET = dict(silent=True)     # for real kernels: keeps the history's database out of it
+
+
+async def ready(fk, **kwargs):
+    kc = fk.client(ConKernelClient, **kwargs)
+    kc.start_channels()
+    await kc.wait_for_ready(timeout=SOON)
+    return kc
+
+
+# --- many clients --------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('clients,n', [(2,100), (10,20), pytest.param(2, 500, marks=slow), pytest.param(10, 500, marks=slow)])
+async def test_clients_of_one_manager(clients, n, caplog):
+    async with run_kernel() as (km, kc):
+        kcs = [kc, *[km.client() for _ in range(clients-1)]]
+        assert len({o.session.session for o in kcs})==clients
+        try:
+            for o in kcs[1:]: o.start_channels()
+            for o in kcs[1:]: await o.wait_for_ready(timeout=SOON)
+            reqs = {(c,i): ask(o, f"print('{c}.{i}')", content=dict(store_history=False, user_expressions=dict(x=f"'{c}.{i}'")))
+                    for i in range(n) for c,o in enumerate(kcs)}
+            await outcomes([o.wait() for o in reqs.values()], 110)
+            for (c,i),o in reqs.items():
+                assert o.complete and text(o)==f'{c}.{i}\n'
+                assert o.reply['content']['user_expressions']['x']['data']['text/plain']==f"'{c}.{i}'"
+                assert all(m['parent_header']['msg_id']==o.msg_id for m in o.iopub)
+            assert not any(o.router.stats['malformed'] for o in kcs)
+            assert 'Duplicate' not in caplog.text
+            for o in kcs: await at_rest(o)
+        finally:
+            for o in kcs[1:]: o.stop_channels()
+
+
+# --- bursts --------------------------------------------------------------------------------------------------------
+
+async def burst(kc, n, make, seconds):
+    "Send `n` at once; the longest that one send took (Python's garbage collector aside), and the loop's longest turn meanwhile"
+    longest,reqs = 0.,[]
+    gc.collect()
+    gc.disable()
+    try:
+        for i in range(n):
+            begin = time.perf_counter()
+            reqs.append(make(i))
+            longest = max(longest, time.perf_counter()-begin)
+    finally: gc.enable()
+    turn = 0.
+    async def watch():
+        nonlocal turn
+        while True:
+            begin = time.perf_counter()
+            await asyncio.sleep(0)
+            turn = max(turn, time.perf_counter()-begin)
+    order = []
+    for i,o in enumerate(reqs): o.add_done_callback(lambda _, i=i: order.append(i))
+    task = asyncio.ensure_future(watch())
+    res, took = await outcomes(reqs, seconds)
+    task.cancel()
+    assert order==list(range(n)), 'replies out of order'
+    return reqs, res, longest, turn, took
+
+@pytest.mark.parametrize('n', [3000, pytest.param(20_000, marks=slow)])
+async def test_burst_on_a_slow_kernel_with_a_mark_of_1000(n):
+    "It reads no faster than it answers, and drops the replies that do not fit"
+    with FakeKernel(hwm=dict(shell=1000), read_ahead=False, record=False) as fk:
+        kc = await ready(fk)
+        gc.collect()
+        gc.freeze()
+        before = rss()
+        reqs, res, longest, turn, took = await burst(kc, n, lambda i: ask(kc, str(i), content=dict(silent=True)), 240)
+        gc.unfreeze()
+        assert kinds(res)=={dict} and not fk.undelivered, (kinds(res), fk.undelivered)
+        assert [o['content']['execution_count'] for o in res]==list(range(1, n+1))   # run in call order
+        assert longest<.05*SLACK
+        figure(f'{n} requests at once, slow kernel: longest send (ms), longest turn of the loop (ms), seconds in all, MB more', (round(longest*1000, 2), round(turn*1000, 1), round(took, 2), round(rss()-before, 1)))
+        await outcomes([o.wait() for o in reqs])
+        await at_rest(kc)
+        ref = weakref.ref(reqs[n//2])
+        del reqs, res
+        gc.collect()
+        assert ref() is None        # given back
+        kc.stop_channels()
+
+
+@pytest.mark.parametrize('n', [300, pytest.param(20_000, marks=slow)])
+async def test_burst_on_a_real_kernel(n):
+    async with run_kernel() as (km, kc):
+        reqs, res, longest, turn, took = await burst(kc, n, lambda i: ask(kc, f'x={i}', content=dict(silent=True, user_expressions=dict(x='x'))), 600)
+        assert kinds(res)=={dict}
+        assert [int(o['content']['user_expressions']['x']['data']['text/plain']) for o in res]==list(range(n))
+        assert longest<.05*SLACK
+        figure(f'{n} requests at once, ipykernel: longest send (ms), longest turn of the loop (ms), seconds in all', (round(longest*1000, 2), round(turn*1000, 1), round(took, 2)))
+        await outcomes([o.wait() for o in reqs])
+        assert all(o.complete for o in reqs)
+        await at_rest(kc)
+
+
+@pytest.mark.parametrize('rounds', [2, pytest.param(10, marks=slow)])
+async def test_ten_thousand_answered_in_reverse(rounds):
+    "The client's window lets as many out as it holds; each round of it is answered last first"
+    with FakeKernel(on={'execute_request': 'hold busy stream reply idle'}, sequential=False) as fk:
+        kc = await ready(fk, window=1000)
+        reqs = [ask(kc, str(i)) for i in range(rounds*1000)]
+        all_done = asyncio.gather(*(o.wait() for o in reqs))
+        for _ in range(rounds):
+            await fk.until_held(1000)
+            fk.release(list(reversed(fk.held)))
+        await within(SOON*2, all_done)
+        assert [text(o) for o in reqs]==[str(i) for i in range(rounds*1000)]
+        assert all(o.complete and o.reply['parent_header']['msg_id']==o.msg_id for o in reqs)
+        await at_rest(kc)
+        kc.stop_channels()
+
+
+# --- an error aborts what waits ------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('real', [False, True], ids=['scripted','ipykernel'])
+async def test_error_aborts_what_waits_in_the_window(real):
+    async def check(kc, boom, good):
+        first = ask(kc, boom)
+        behind = [ask(kc, good, **how) for _ in range(200) for how in ({}, dict(content=dict(stop_on_error=False)))]
+        other = kc.kernel_info(reply=True)
+        sent = kc.execute(good)
+        res, _ = await outcomes([first, *behind])
+        assert res[0]['content']['status']=='error'
+        assert {o['content']['status'] for o in res[1:]}=={'aborted'}
+        assert (await within(SOON, other))[0]['content']['status']=='ok'    # only execute requests are aborted
+        assert (await within(SOON, kc.get_shell_msg()))[0]['content']['status']=='aborted'
+        later = ask(kc, good)
+        assert (await within(SOON, later))[0]['content']['status']=='ok'
+        await outcomes([o.wait() for o in (first, *behind, later)])
+        await at_rest(kc)
+    if real:
+        async with run_kernel() as (km, kc):
+            kc.window = kc.router.window = 32
+            await check(kc, 'import time; time.sleep(.3); 1/0', '1')
+    else:
+        with FakeKernel() as fk:
+            kc = await ready(fk, window=32)
+            await check(kc, 'fake: busy sleep=.1 error idle', '1')
+            assert 33<=fk.counts['execute_request']<100      # the others never left
+            kc.stop_channels()
+
+
+async def test_error_without_stop_on_error_aborts_nobody():
+    with FakeKernel() as fk:
+        kc = await ready(fk, window=8)
+        first = ask(kc, 'fake: busy sleep=.05 error idle', content=dict(stop_on_error=False))
+        behind = [ask(kc, '1') for i in range(50)]
+        res, _ = await outcomes([first, *behind])
+        assert [o['content']['status'] for o in res]==['error']+['ok']*50
+        kc.stop_channels()
+
+
+# --- output floods -------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('n,seconds', [(3000,1), pytest.param(20_000, 3, marks=slow)])
+async def test_20_000_displays_while_the_loop_is_blocked(n, seconds):
+    async with run_kernel() as (km, kc):
+        req = ask(kc, f"from IPython.display import display\nfor i in range({n}): display(i)", content=dict(store_history=False))
+        await until_busy(req)
+        time.sleep(seconds)
+        (done,took) = await within(120, req.wait())
+        assert done.complete
+        got = [o['content']['data']['text/plain'] for o in req.iopub if o['msg_type']=='display_data']
+        assert got==[str(i) for i in range(n)]
+
+
+@pytest.mark.parametrize('n', [20_000, pytest.param(1_000_000, marks=slow)])
+async def test_output_that_nobody_reads(n, caplog):
+    with FakeKernel(record=False) as fk:
+        kc = await ready(fk, unclaimed=5000)
+        gc.collect()
+        before = rss()
+        for i in range(n//2000):
+            kc.execute(f'fake: busy stream=text*{2000} reply idle')
+            await within(SOON, kc.get_shell_msg())
+        await at_rest(kc)
+        q = kc.router.unclaimed['iopub']
+        kept = 2002*(n//2000)
+        assert len(q)==5000 and q.dropped==kept-5000
+        assert sum('Nobody reads' in o.getMessage() for o in caplog.records)==1
+        assert rss()-before<60
+        figure(f'{n} unread messages: MB more, kept, dropped', (round(rss()-before, 1), len(q), q.dropped))
+        req = ask(kc, 'x')
+        assert (await within(SOON, req.wait()))[0].complete and text(req)=='x'
+        kc.stop_channels()
+
+
+@slow
+async def test_million_messages_to_a_request_that_reads():
+    with FakeKernel(record=False) as fk:
+        kc = await ready(fk)
+        seen = 0
+        def count(msg):
+            nonlocal seen
+            seen += msg['msg_type']=='stream'
+        for i in range(500):
+            req = ask(kc, 'fake: busy stream=text*2000 reply idle', on_iopub=count)
+            await within(SOON, req.wait())
+        assert seen==1_000_000
+        kc.stop_channels()
+
+
+# --- malformed and foreign messages --------------------------------------------------------------------------------
+
+async def test_malformed_and_foreign_flood(caplog):
+    "10,000 that nobody can use on shell and iopub, between good ones"
+    with FakeKernel(on={'execute_request': 'busy junk=5 stream reply junk=5 idle'}) as fk:
+        kc = await ready(fk)
+        reqs = [ask(kc, str(i)) for i in range(500)]
+        await outcomes([o.wait() for o in reqs], 60)
+        assert all(o.complete for o in reqs) and [text(o) for o in reqs]==[str(i) for i in range(500)]
+        req = ask(kc, 'after')
+        assert (await within(SOON, req.wait()))[0].complete
+        figure('10,000 malformed and foreign messages: counted as malformed', kc.router.stats['malformed'])
+        assert kc.router.stats['malformed']>5000
+        assert sum('malformed' in o.getMessage() for o in caplog.records)<=4
+        await at_rest(kc)
+        kc.stop_channels()
+
+
+async def test_frame_of_100_mb():
+    with FakeKernel() as fk:
+        kc = await ready(fk)
+        req,after = ask(kc, 'fake: busy huge=100 reply idle'),ask(kc, 'after')
+        (done,took) = await within(SOON, req.wait())
+        assert done.complete and [len(b) for o in req.iopub for b in o['buffers']]==[100_000_000]
+        assert (await within(SOON, after.wait()))[0].complete
+        kc.stop_channels()
+
+
+# --- given up ------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('n', [2000, pytest.param(10_000, marks=slow)])
+async def test_10_000_random_cancels_timeouts_and_drops(n):
+    rnd = random.Random(3)
+    with FakeKernel(record=False) as fk, warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter('always')
+        kc = await ready(fk, grace=1.)
+        live,tasks = [],[]
+        async def wait_for(req, t):
+            try: return await asyncio.wait_for(req, t)
+            except (asyncio.TimeoutError, asyncio.CancelledError): return None
+        for i in range(n):
+            code = str(i)
+            kind = rnd.randrange(8)
+            if kind==0: live.append((code, ask(kc, code)))
+            elif kind==1: ask(kc, code).cancel()
+            elif kind==2: ask(kc, code, timeout=rnd.random()*.01)
+            elif kind==3: tasks.append(asyncio.ensure_future(wait_for(ask(kc, code), rnd.random()*.01)))
+            elif kind==4: kc.execute(code, reply=True)
+            elif kind==5:
+                t = asyncio.ensure_future(wait_for(ask(kc, code).wait(), None))
+                asyncio.get_running_loop().call_later(rnd.random()*.01, t.cancel)
+                tasks.append(t)
+            elif kind==6:
+                try: await asyncio.wait_for(kc.execute(code, reply=True), rnd.random()*.001)
+                except asyncio.TimeoutError: pass
+            else:
+                async def outs(req):
+                    async for _ in req: return
+                tasks.append(asyncio.ensure_future(outs(ask(kc, code))))
+            if not i%500: gc.collect()
+        await outcomes([o.wait() for _,o in live], 60)
+        await outcomes(tasks, 60)
+        assert all(o.complete and text(o)==code for code,o in live)
+        await at_rest(kc)
+        req = ask(kc, 'after')
+        assert (await within(SOON, req.wait()))[0].complete
+        live.clear(), tasks.clear()
+        del t, req
+        gc.collect()
+        await asyncio.sleep(0)
+        gc.collect()
+        assert not [o for o in gc.get_objects() if type(o).__name__=='Request']
+        assert not seen, [str(o.message) for o in seen]
+        figure(f'{n} random ones: late messages dropped', kc.router.stats['late messages'])
+        kc.stop_channels()
+
+
+async def test_window_filled_with_given_up_requests_opens_again():
+    "Requests that time out on the wire keep their place until the kernel has answered them, not for ever"
+    with FakeKernel(on={'execute_request': 'hold busy reply idle'}, sequential=False) as fk:
+        kc = await ready(fk, window=16)
+        gone = [ask(kc, 'x', timeout=.05) for _ in range(16)]
+        res, _ = await outcomes(gone)
+        assert kinds(res)=={TimeoutError}
+        last = ask(kc, 'y')
+        await fk.until_held(16)
+        fk.on.clear()
+        fk.release()
+        assert (await within(SOON, last.wait()))[0].complete
+        await at_rest(kc)
+        kc.stop_channels()
+
+
+# --- soak ----------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('n', [2000, pytest.param(200_000, marks=slow)])
+async def test_soak(n):
+    "Mixed outputs, errors, cancels; memory is measured after a warm-up"
+    rnd = random.Random(5)
+    codes = ['fake: busy echo stream=hello*5 result=1 reply idle', 'fake: busy error idle', 'fake: busy huge=.01 display=x reply idle',
+             'x', 'fake: busy junk=2 reply idle', 'fake: reply busy idle']
+    with FakeKernel(record=False) as fk:
+        kc = await ready(fk, grace=1., unclaimed=1000)
+        async def rounds(n):
+            for _ in range(n//200):
+                reqs = []
+                for i in range(200):
+                    code = rnd.choice(codes)
+                    if i%20==0: kc.execute(code, stop_on_error=False)
+                    else: reqs.append(ask(kc, code, content=dict(stop_on_error=False)))
+                for o in reqs[::17]: o.cancel()
+                res, _ = await outcomes([o.wait() for o in reqs], 60)
+                assert kinds(res)<={type(reqs[0]), asyncio.CancelledError}, kinds(res)
+                await kc.get_pubs(timeout=10)
+                fk.errors.clear(), fk.rejected.clear()
+        await rounds(max(n//10, 1000))
+        gc.collect()
+        before,files = rss(),fds()
+        begin = time.monotonic()
+        await rounds(n)
+        gc.collect()
+        await at_rest(kc)
+        figure(f'soak of {n} requests: MB more, descriptors more, seconds', (round(rss()-before, 2), fds()-files, round(time.monotonic()-begin, 1)))
+        assert rss()-before<20 and fds()<=files
+        kc.stop_channels()
