@@ -77,6 +77,7 @@ class Bench:
     async def pause(self, n:int, total:int) -> dict:
         """The longest time, in ms, between two beats of a 1 ms timer, on the clock and in the thread's own CPU time (a
         busy machine lengthens the first). Requests go out 50 at a time, yielding between, so that asking is no pause."""
+        gc.collect()
         loop,tick,running = asyncio.get_running_loop(),0.001,True
         last,worst = (time.perf_counter(), time.thread_time()),(0.0, 0.0)
         def beat():
@@ -85,7 +86,6 @@ class Bench:
             worst = max(worst[0], now[0] - last[0] - tick),max(worst[1], now[1] - last[1])
             last = now
             if running: loop.call_later(tick, beat)
-        gc.collect()
         beat()
         for _ in range(max(1, total // n)):
             parts = []
