@@ -35,7 +35,7 @@ class Screen:
     ):
         self.out,self.total,self.live = out or sys.stdout,total,''
         self.tty = self.out.isatty()
-        try: '█░'.encode(self.out.encoding or 'ascii')
+        try: '█░'.encode(self.out.encoding or 'utf-8')
         except UnicodeEncodeError: self.marks = '#+'     # a terminal, or a log, without block characters
         else: self.marks = '█░'
 

@@ -105,6 +105,10 @@ class Displays:
         self._refs.clear()
 
 # %% ../nbs/04_outputs.ipynb #35952b46
+def _joined(value): return ''.join(value) if isinstance(value, (list, tuple)) else str(value)
+
+def _traceback(error): return '\n'.join(error['traceback']) or f"{error['ename']}: {error['evalue']}"
+
 class Event(NamedTuple):
     "One change of an `Outputs`"
     kind: str             # 'new', 'append', 'update' or 'clear'
@@ -307,10 +311,6 @@ def user_expressions(self: Result) -> dict:
     return (self.reply['content'].get('user_expressions') if self.reply is not None else None) or {}
 
 # %% ../nbs/04_outputs.ipynb #7e856c28
-def _joined(value): return ''.join(value) if isinstance(value, (list, tuple)) else str(value)
-
-def _traceback(error): return '\n'.join(error['traceback']) or f"{error['ename']}: {error['evalue']}"
-
 def _lines(blocks):
     "Join (text, is a stream) pairs: what is no stream has lines of its own"
     res, at_start = [], True

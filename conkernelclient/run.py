@@ -22,7 +22,7 @@ from .router import ClientClosedError,DeadKernelError,KernelRestartedError,NoRep
 
 log = logging.getLogger('conkernelclient')
 
-# %% ../nbs/05_run.ipynb #4751243e
+# %% ../nbs/05_run.ipynb #aaf749db
 class UnsupportedFeature(RuntimeError):
     "This kernel, or the way it is reached, cannot do this"
 
@@ -45,7 +45,8 @@ class Run(_CoFuture):
         self.kc,self.lane,self.content,self.metadata,self.check,self.on_output = kc,lane,content,metadata,check,on_output
         self.timeout,self.queue_timeout,self.stdin,self.born_held = timeout,queue_timeout,stdin,kc.router.held
         self.partial,self.state,self.req,self.began = Result(),'queued',None,None
-        self.inside = self.interrupted = self.ignored = False
+        self.inside = self.ignored = False
+        self.interrupted = 0.       # when, by the loop's clock
         self._verdict = self._timer = self._stopper = self._asking = self._news = self._mail = self._todo = self._hooks = None
 
     def __await__(self):
@@ -106,14 +107,14 @@ async def _any(*futs, timeout=None):
     finally:
         for o in futs: o.remove_done_callback(wake)
 
-# %% ../nbs/05_run.ipynb #1b2708fc
+# %% ../nbs/05_run.ipynb #6f43febb
 class RunLane:
     "The runs of one shell: those sent, and those that wait"
-    __slots__ = ('subshell_id','running','sent','waiting','blocked')
+    __slots__ = ('subshell_id','running','sent','waiting','blocked','pumping')
     def __init__(self,
         subshell_id:str|None=None # `None`: the main shell
     ):
-        self.subshell_id,self.running,self.sent,self.waiting,self.blocked = subshell_id,None,{},OrderedDict(),0
+        self.subshell_id,self.running,self.sent,self.waiting,self.blocked,self.pumping = subshell_id,None,{},OrderedDict(),0,False
 
     def __repr__(self): return f'<RunLane: {len(self.sent)} sent, {len(self.waiting)} waiting>'
 
@@ -124,10 +125,13 @@ class RunLane:
 
     def pump(self):
         "Send the next, if it may go"
+        if self.pumping: return     # the one just sent has failed, and brought us here again
+        self.pumping = True
         while self.waiting and self.running is None and not self.blocked:
             run,_ = self.waiting.popitem(last=False)
             self.running = self.sent[run] = run
             run._send()
+        self.pumping = False
 
     def release(self, run:Run):
         "The kernel has finished the cell of `run`"
@@ -139,7 +143,7 @@ class RunLane:
         self.blocked -= 1
         self.pump()
 
-# %% ../nbs/05_run.ipynb #9fbc2ba5
+# %% ../nbs/05_run.ipynb #f9dce503
 @patch
 def fail_waiting(self:RunLane,
     exc:Exception # What each waiter gets (a copy of its own)
@@ -155,13 +159,11 @@ def _send(self:Run):
     self.state = 'sent'
     try: self.req = self.kc.request('execute_request', self.content, metadata=self.metadata, subshell_id=self.lane.subshell_id,
                                     on_iopub=self._message, on_stdin=self._asked)
-    except Exception as e:
-        self.lane.running = None
-        return self._finish(e)
+    except Exception as e: return self._finish(e)
     self.req.add_done_callback(self._replied)
     self.req.wait().add_done_callback(self._ended)
 
-# %% ../nbs/05_run.ipynb #89ae5b89
+# %% ../nbs/05_run.ipynb #1220d5f9
 @patch
 def _message(self:Run, msg):
     if self.state=='sent': self._begin()
@@ -178,7 +180,7 @@ def _begin(self:Run):
     self.inside = self.content['silent']     # a silent run is not echoed
     self.partial = Result(self.req.msg_id, _displays(self.kc))
     if self._timer is not None: self._timer.cancel()
-    self._timer = None if self.timeout is None else self.get_loop().call_later(self.timeout, self._overdue, f'It took longer than {self.timeout} s')
+    self._timer = None if self.timeout is None or self._verdict is not None else self.get_loop().call_later(self.timeout, self._overdue, f'It took longer than {self.timeout} s')
     self._tell()
 
 @patch
@@ -198,10 +200,10 @@ def _displays(kc):
         kc.__dict__['_run_displays'] = kc._kernel_session,displays
     return displays
 
-# %% ../nbs/05_run.ipynb #69ba08a4
+# %% ../nbs/05_run.ipynb #1d1e4da3
 @patch
 def _ended(self:Run, end):
-    exc = ClientClosedError('The request was withdrawn') if end.cancelled() else end.exception()
+    exc = NoReplyError('The request was withdrawn') if end.cancelled() else end.exception()
     if exc is None and self.req.reply is None and not self.interrupted:
         exc = NoReplyError('The kernel is done with this cell, but its reply never came')
     self._finish(None if exc is None else copy(exc))
@@ -338,8 +340,9 @@ async def _answer(self:Run, msg):
     except Exception as e: return self._end_early(e)
     if self._verdict is None and not self.req.replied: self.kc.input(answer, parent=msg)
 
-# %% ../nbs/05_run.ipynb #ca14023b
+# %% ../nbs/05_run.ipynb #a0f6c74d
 _SETTLED = .05   # seconds in which a cell gets from the kernel's code to the user's
+_GAP = .2        # seconds in which an interrupt is as good as two, the second of which would hit the handling of the first
 
 @patch
 async def _send_interrupt(self:ConKernelClient):
@@ -372,7 +375,7 @@ async def _collect(self:RunLane, kc, run, fence):
     if not (fence.replied and run.req.idle): await _any(run.req.wait(), timeout=kc.grace)
     kc.router.fail_lost([run.req.msg_id], NoReplyError('The kernel was interrupted before it replied'))
 
-# %% ../nbs/05_run.ipynb #5a929834
+# %% ../nbs/05_run.ipynb #5f31ec05
 @patch
 async def _interrupt(self:Run):
     "Interrupt this run and nothing else. Was there anything to interrupt?"
@@ -385,7 +388,8 @@ async def _interrupt(self:Run):
         await self._until(over, self.began+_SETTLED-loop.time())
         kc._drain()
         if over(): return False
-        self.interrupted = True
+        if loop.time()-self.interrupted<_GAP: return True
+        self.interrupted = loop.time()
         await kc._send_interrupt()
         lane.blocked += 1
         kc._spawn(lane.fence(kc, self))
@@ -485,7 +489,7 @@ def cancel_all(self:ConKernelClient)->Awaitable[list]: # Gives what became of ea
     for o in reversed(runs): o.cancel()
     return asyncio.gather(*runs, return_exceptions=True)
 
-# %% ../nbs/05_run.ipynb #cfd484f2
+# %% ../nbs/05_run.ipynb #e1286b43
 @patch
 async def interrupt(self:ConKernelClient):
     "Interrupt whatever the kernel is running, also a cell of another client"
@@ -504,13 +508,13 @@ async def interrupt(self:ConKernelClient):
 
 @patch
 async def restart(self:ConKernelClient,
-    now:bool|None=None, # Kill it, without time to clean up? Default: if a run is under way
+    now:bool|None=None, # Kill it, without time to clean up? Default: if it is busy
     timeout:float=60 # Seconds until the new kernel must be ready
 ):
     "Restart the kernel, and wait for the new one. All runs fail with `KernelRestartedError`. Raises `UnsupportedFeature` for a kernel that is not ours."
     self._on_loop()
     if not isinstance(self.parent, KernelManager): raise UnsupportedFeature('This client has no kernel manager: who started the kernel must restart it')
-    if now is None: now = bool(self.queue)
+    if now is None: now = self.router.busy
     await ensure_async(self.parent.restart_kernel(now=now))
     await self.wait_for_ready(timeout=timeout)
 

@@ -110,13 +110,24 @@ async def test_a_run_in_the_clients_window_is_withdrawn():
     async with fake({'execute_request': 'busy hold reply idle'}, dict(window=1)) as (fk, kc):
         first = kc.execute('first', reply=True)
         await fk.until_held(1)
-        run = kc.run('never')
+        run, following = kc.run('never'), kc.run('next')
         assert run.state == 'sent' and run.cancel()
-        assert isinstance(await outcome(run), asyncio.CancelledError) and kc.queue == []
+        assert isinstance(await outcome(run), asyncio.CancelledError) and kc.queue == [following]
+        fk.on.clear()
         fk.release()
         await soon(first)
-        fk.on.clear()
-        assert (await soon(kc.run('next'))).text == 'next' and fk.codes == ['first', 'next']
+        assert (await soon(following)).text == 'next' and fk.codes == ['first', 'next']
+
+
+async def test_ten_thousand_that_cannot_be_sent(monkeypatch):
+    async with fake({'execute_request': 'busy hold reply idle'}) as (fk, kc):
+        runs = [kc.run(str(i)) for i in range(10_000)]
+        await fk.until_held(1)
+        def fail(*args, **kwargs): raise RuntimeError('not connected')
+        monkeypatch.setattr(kc, 'request', fail)
+        fk.release()
+        await soon(runs[0])
+        assert {str(await outcome(o)) for o in runs[1:]} == {'not connected'} and kc.queue == []
 
 
 async def test_everything_a_future_and_a_coroutine_can_do():
@@ -346,7 +357,7 @@ async def test_an_interrupt_that_loses_the_reply(after):
 
 
 async def test_a_kernel_that_ignores_interrupts():
-    async with fake(kc_args=dict(interrupt_timeout=.2), interrupts=False) as (fk, kc):
+    async with fake(kc_args=dict(interrupt_timeout=.6), interrupts=False) as (fk, kc):
         run, queued = kc.run(HOLD, timeout=.05), kc.run('next')
         e = await outcome(run)
         assert isinstance(e, ExecutionTimeout) and isinstance(e, TimeoutError) and e.result.stdout == 'begun'
@@ -398,6 +409,17 @@ async def test_timeout_counts_from_busy():
         await asyncio.sleep(.3)
         fk.release()
         assert (await soon(second)).status == 'ok' and not fk.got('interrupt_request')
+
+
+async def test_interrupt_and_cancel_at_once_interrupt_once():
+    async with fake() as (fk, kc):
+        run = kc.run(HOLD)
+        await until_state(run, 'running')
+        stopped = run.interrupt(), run.interrupt()
+        run.cancel()
+        assert isinstance(await outcome(run), asyncio.CancelledError)
+        await soon(asyncio.gather(*stopped))
+        assert (await soon(kc.run('next'))).text == 'next' and fk.got('interrupt_request') == 1
 
 
 async def test_a_cancel_overrides_a_timeout_under_way():
