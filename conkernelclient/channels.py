@@ -164,6 +164,7 @@ def _handle(self:ConChannel, frames):
         router.stats['malformed'] += 1
         router.last_malformed = e
         return
+    if log.isEnabledFor(logging.DEBUG): log.debug('%s: got %s %s, for %s', self.name, msg['msg_type'], msg['msg_id'], msg['parent_header'] and msg['parent_header'].get('msg_id'))
     try: router.dispatch(self.name, msg)
     except Exception: log.exception('Dispatching a %s on the %s channel failed', msg['msg_type'], self.name)
 
@@ -342,8 +343,8 @@ def pause(self:Heartbeat):
 
 @patch
 def unpause(self:Heartbeat):
-    "Ask again"
-    self._paused,self._pinged = False,False
+    "Ask again; what was asked before does not count"
+    self._paused,self._pinged,self._beating = False,False,True
 
 @patch
 def is_alive(self:Heartbeat)->bool:

@@ -252,8 +252,12 @@ async def wait_for_status(self:ConKernelClient,
     if self.status in statuses: return self.status
     came = asyncio.get_running_loop().create_future()
     remove = self.on_status(lambda o: o in statuses and not came.done() and came.set_result(o))
+    asking = self._spawn(self.wait_for_ready()) if self._state=='starting' and self._loop is not None else None   # else nobody might
+    if asking is not None: asking.add_done_callback(_seen)
     try: return await asyncio.wait_for(came, timeout)
-    finally: remove()
+    finally:
+        remove()
+        if asking is not None: asking.cancel()
 
 # %% ../nbs/03_core.ipynb #414add45
 @patch
@@ -290,6 +294,7 @@ def _message(self:ConKernelClient, msg_type, content, channel, metadata, subshel
     header = msg['header']
     if msg_id is not None: header['msg_id'] = msg['msg_id'] = msg_id
     if subshell_id is not None: header['subshell_id'] = subshell_id
+    if log.isEnabledFor(logging.DEBUG): log.debug('%s: %s %s', channel, msg_type, header['msg_id'])
     return msg
 
 @patch
@@ -304,7 +309,7 @@ def _ask(self:ConKernelClient, msg_type, content, reply=False, timeout=None, cha
 
 @patch
 def _dead(self:ConKernelClient):
-    way = 'when its manager restarts it, this client goes on' if self._owner() is not None else 'when it is back, this client goes on'
+    way = 'km.restart_kernel() starts it anew, and this client goes on' if self._owner() is not None else 'when it is back, this client goes on'
     return DeadKernelError(f'The kernel is dead{_exit(self._exit_code)}; {way}', self._exit_code)
 
 def _exit(code): return '' if code is None else f' (exit code {code})'
@@ -431,7 +436,7 @@ async def wait_for_ready(self:ConKernelClient,
     until = None if timeout is None else time.monotonic()+timeout
     while True:
         if self._ready_task is None or self._ready_task.done() and self._state in ('starting','restarting'):
-            self._ready_task = self._spawn(self._become_ready())
+            self._ready_task = self._spawn(self._return())
             self._ready_task.add_done_callback(_seen)
         task = self._ready_task
         self._ready_waiters += 1
@@ -792,7 +797,7 @@ class ConKernelManager(AsyncKernelManager):
         kernel_spec:KernelSpec|None=None, # What to launch, instead of an installed kernel
         **kwargs # As for `AsyncKernelManager`: `kernel_name`, `session`, `transport_encryption`, …
     ):
-        self._given_spec,self._clients = kernel_spec,WeakSet()
+        self._given_spec,self._clients,self._restarting = kernel_spec,WeakSet(),None
         super().__init__(*args, **kwargs)
 
     @default('transport_encryption')
@@ -803,8 +808,11 @@ class ConKernelManager(AsyncKernelManager):
 
     @property
     def will_restart(self)->bool:
-        "Does a restarter watch the kernel, and start it again when it dies?"
-        return bool(self.autorestart and self._restarter is not None and not self.shutting_down)
+        "Is a dead kernel not the end: is it being restarted, or does a restarter watch it?"
+        return self._busy_restarting or bool(self.autorestart and self._restarter is not None and not self.shutting_down)
+
+    @property
+    def _busy_restarting(self): return self._restarting is not None and not self._restarting.done()
 
     def client(self, **kwargs)->ConKernelClient:
         "A client for this kernel, with a session (and so replies) of its own"
@@ -817,16 +825,23 @@ class ConKernelManager(AsyncKernelManager):
         try: await super().start_kernel(**kwargs)
         except NoSuchKernel as e: raise UnknownKernel(e.name, self.kernel_spec_manager.find_kernel_specs()) from None
 
+    async def shutdown_kernel(self, now:bool=False, restart:bool=False):
+        "Shut the kernel down; one that is just being restarted first comes back (jupyter_client's manager does not bear both at once)"
+        if self._busy_restarting: await asyncio.wait([self._restarting])
+        await super().shutdown_kernel(now=now, restart=restart)
+
     async def restart_kernel(self, now:bool=False, newports:bool=False, **kwargs):
         "Restart the kernel: what is in flight fails with `KernelRestartedError`, and all clients go on with the new kernel"
         if self.provisioner is None: raise RuntimeError('Cannot restart the kernel: it has not been started (start_kernel)')
         clients = [o for o in self._clients if isinstance(o, ConKernelClient)]
         code = await self.provisioner.poll() if self.has_kernel else None   # it may have died by itself
         for kc in clients: kc._kernel_restarting(code)
+        self._restarting = asyncio.get_running_loop().create_future()
         try: await super().restart_kernel(now=now, newports=newports, **kwargs)
         except BaseException as e:
             for kc in clients: kc._kernel_restarted(error=e)
             raise
+        finally: self._restarting.set_result(None)
         for kc in clients: kc._kernel_restarted()
 
 # %% ../nbs/03_core.ipynb #a466cddf

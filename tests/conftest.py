@@ -45,4 +45,4 @@ def _bounded(test, seconds):
 def pytest_collection_modifyitems(items):
     for item in items:
         seconds = getattr(item.module, 'bound', None)
-        if seconds and inspect.iscoroutinefunction(getattr(item, 'obj', None)): item.obj = _bounded(item.obj, item.get_closest_marker('slow') and 600 or seconds)
+        if seconds and inspect.iscoroutinefunction(getattr(item, 'obj', None)): item.obj = _bounded(item.obj, item.get_closest_marker('slow') and 1800 or seconds)

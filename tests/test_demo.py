@@ -74,7 +74,7 @@ def test_program_that_is_not_there(tmp_path):
 class Confused:
     "A client that gives each caller the reply of the one before"
     def __init__(self): self.last = None
-    def execute(self, code, reply, timeout, user_expressions, subshell_id):
+    def execute(self, code, reply, timeout, user_expressions):
         secret = code.split(' = ')[1]
         fut = asyncio.get_running_loop().create_future()
         fut.set_result(dict(content=dict(user_expressions=dict(mine=dict(data={'text/plain': self.last or secret})))))

@@ -69,7 +69,6 @@ async def test_outputs_after_the_reply_prolong_the_grace_time():
         kc.stop_channels()
 
 
-@pytest.mark.xfail(reason='the grace time takes a late reply for a lost one', strict=False)
 async def test_reply_that_lags_behind_its_idle():
     "A kernel that sends replies and outputs from different threads may be seconds late with one of them (ipykernel under load is)"
     with FakeKernel() as fk:
@@ -83,7 +82,6 @@ async def test_reply_that_lags_behind_its_idle():
         kc.stop_channels()
 
 
-@pytest.mark.xfail(reason='the grace time looks at the outputs of one request only', strict=False)
 async def test_idle_that_lags_behind_outputs_of_others():
     "iopub is one stream in order: while it flows, an idle may still be behind"
     with FakeKernel(sequential=False) as fk:

@@ -84,12 +84,12 @@ def relink_notebook(path: Path, page: str, names: dict[str, str], site: str):
 
 
 def configure(proc: Path, names: dict[str, str]):
-    "Use the new `names` in the sidebar, and ask for `llms.txt` and Markdown copies (older Quartos refuse that key)."
+    "Use the new `names` in sidebar and navbar, and ask for `llms.txt` and Markdown copies (older Quartos refuse that key)."
     def rename(o):
         if isinstance(o, dict): return {k: rename(v) for k, v in o.items()}
         if isinstance(o, list): return [rename(v) for v in o]
         return names.get(o, o)
-    for name, change in (('sidebar.yml', rename), ('_quarto.yml', ask_for_llms)):
+    for name, change in (('sidebar.yml', rename), ('_quarto.yml', lambda o: ask_for_llms(rename(o)))):
         path = proc/name
         path.write_text(yaml.safe_dump(change(yaml.safe_load(path.read_text())), sort_keys=False))
 

@@ -45,6 +45,7 @@ def run(path: Path) -> str:
         cell.outputs = []
         shell.cell(cell)
         if shell.exc: sys.exit(shell.prettytb(fname=path))
+        cell.outputs = [o for o in cell.outputs if o.get('data') != {}]  # of what shows itself by `_ipython_display_`
     nb = json.loads(nb2str(nb))
     clean_nb(nb, cfg.clear_all, cfg.allowed_metadata_keys.split(), cfg.allowed_cell_metadata_keys.split(), cfg.clean_ids)
     return nb2str(nb)
