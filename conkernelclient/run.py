@@ -375,7 +375,7 @@ async def _collect(self:RunLane, kc, run, fence):
     if not (fence.replied and run.req.idle): await _any(run.req.wait(), timeout=kc.grace)
     kc.router.fail_lost([run.req.msg_id], NoReplyError('The kernel was interrupted before it replied'))
 
-# %% ../nbs/05_run.ipynb #5f31ec05
+# %% ../nbs/05_run.ipynb #1db993a1
 @patch
 async def _interrupt(self:Run):
     "Interrupt this run and nothing else. Was there anything to interrupt?"
@@ -383,7 +383,7 @@ async def _interrupt(self:Run):
     over = lambda: self.state=='done' or self.req.replied
     lane.blocked += 1
     try:
-        if self.state=='queued' or not await self._until(lambda: self.state!='sent', .5): return False
+        if self.state=='queued' or not await self._until(lambda: self.state!='sent', .5) or self.began is None: return False
         await self._until(lambda: self.inside or over(), .5)
         await self._until(over, self.began+_SETTLED-loop.time())
         kc._drain()
@@ -592,7 +592,7 @@ def subshell(self:ConKernelClient)->Subshell: # An async context manager
     "`async with kc.subshell() as sh:` gives a second lane in the same kernel. Raises `UnsupportedFeature`."
     return Subshell(self)
 
-# %% ../nbs/05_run.ipynb #ff834e8f
+# %% ../nbs/05_run.ipynb #29df05e2
 _CURE = '''def _cure():
     import threading
     from IPython import get_ipython
@@ -618,7 +618,12 @@ async def _delete(self:Subshell):
         await req.wait()
         await self.kc.request('delete_subshell_request', dict(subshell_id=self.id), 'control', timeout=20)
     except (RuntimeError,TimeoutError) as e: log.debug('%r was not deleted: %r', self, e)   # it went with its kernel
-    finally: self.kc.__dict__.get('_run_lanes', {}).pop(self.id, None)
+    finally: self._forget()
+
+@patch
+def _forget(self:Subshell):
+    self.kc.__dict__.get('_run_lanes', {}).pop(self.id, None)
+    self.kc.router.lanes.pop(('shell',self.id), None)
 
 @patch
 async def __aenter__(self:Subshell):
@@ -641,7 +646,7 @@ async def __aexit__(self:Subshell, kind, *_):
     finally:
         self._closed = True
         for o in reversed((*lane.sent, *lane.waiting)): o.cancel()
-        if gone: self.kc.__dict__['_run_lanes'].pop(self.id, None)
+        if gone: self._forget()
         else:
             delete = self.kc._spawn(self._delete())
             await asyncio.wait([delete], timeout=.2 if kind is not None or lane.sent else None)

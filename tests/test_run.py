@@ -281,6 +281,7 @@ async def test_no_interrupt_for_a_run_that_ends_by_itself():
     async with fake() as (fk, kc):
         run = kc.run(HOLD)
         await until_state(run, 'running')
+        await fk.until_held(1)
         run.cancel()
         fk.release()
         assert isinstance(await outcome(run), asyncio.CancelledError) and run.partial.status == 'ok'
@@ -323,6 +324,7 @@ async def test_the_lane_waits_for_the_fence():
         fk.on['kernel_info_request'] = lambda k, msg: 'busy reply idle' if msg.channel == 'control' else 'hold busy reply idle'
         run, following = kc.run(HOLD), kc.run('next')
         await until_state(run, 'running')
+        await fk.until_held(1)
         run.cancel()
         await until(lambda: [o.msg_type for o in fk.held] == ['kernel_info_request'])
         assert isinstance(await outcome(run), asyncio.CancelledError)
@@ -359,6 +361,7 @@ async def test_an_interrupt_that_loses_the_reply(after):
 async def test_a_kernel_that_ignores_interrupts():
     async with fake(kc_args=dict(interrupt_timeout=.6), interrupts=False) as (fk, kc):
         run, queued = kc.run(HOLD, timeout=.05), kc.run('next')
+        await fk.until_held(1)
         e = await outcome(run)
         assert isinstance(e, ExecutionTimeout) and isinstance(e, TimeoutError) and e.result.stdout == 'begun'
         assert 'ignored the interrupt' in str(e) and fk.got('interrupt_request') == 2
@@ -374,6 +377,7 @@ async def test_nobody_elses_cell_is_interrupted():
         async with connected(fk) as other:
             theirs = other.run(HOLD)
             await until_state(theirs, 'running')
+            await fk.until_held(1)
             a, b, c = kc.run(HOLD), kc.run('b'), kc.run('c', queue_timeout=.1)
             a.cancel()
             assert isinstance(await outcome(a), asyncio.CancelledError)      # at once, for there is nothing to stop
@@ -390,6 +394,7 @@ async def test_queue_timeout_of_a_run_that_is_sent_but_not_begun():
         async with connected(fk) as other:
             theirs = other.run(HOLD)
             await until_state(theirs, 'running')
+            await fk.until_held(1)
             ours = kc.run(HOLD, queue_timeout=.1)
             e = await outcome(ours)
             assert isinstance(e, ExecutionTimeout) and 'begin' in str(e) and not fk.got('interrupt_request')
@@ -492,10 +497,11 @@ async def test_a_late_reader_gets_it_all():
     async with fake() as (fk, kc):
         run = kc.run('fake: busy stream=a display=b hold stream=c reply idle')
         await until(lambda: len(run.partial.outputs) == 2)
+        await fk.until_held(1)
         got = []
         async for out in run:
             got.append((out.kind, out.text))
-            if fk.held: fk.release()
+            if out.text == 'a': fk.release()
         assert got == [('new', 'a'), ('new', 'b\n'), ('new', 'c')]
         assert [o.text async for o in run] == ['a', 'b\n', 'c']     # and one that comes after the end
 
@@ -617,6 +623,7 @@ async def test_a_subshell_is_a_lane_of_its_own():
         assert kc.supports('kernel subshells')
         async with kc.subshell() as sh:
             slow = kc.run(HOLD)
+            await fk.until_held(1)
             assert [o.text for o in await soon(asyncio.gather(*map(sh.run, 'abc')))] == list('abc')
             assert (await soon(sh.execute('d', reply=True)))['content']['status'] == 'ok'
             assert (await soon(sh.complete('pri', reply=True)))['content']['matches'] == ['prix']
@@ -633,6 +640,7 @@ async def test_leaving_in_good_order_waits_for_what_was_begun():
     async with fake() as (fk, kc):
         async with kc.subshell() as sh:
             runs = [sh.run('fake: busy hold reply idle'), sh.run('x')]
+            await fk.until_held(1)
             asyncio.get_running_loop().call_later(.05, fk.release)
         assert all(o.done() for o in runs) and runs[1].result().text == 'x' and await subshells(kc) == []
 
@@ -644,6 +652,7 @@ async def test_leaving_with_an_error_lets_go_and_deletes_later():
             async with kc.subshell() as sh:
                 slow, queued = sh.run('fake: busy echo hold reply idle'), sh.run('never')
                 await until_state(slow, 'running')
+                await fk.until_held(1)
                 1/0
         assert slow.cancelled() and queued.cancelled() and kc.queue == [slow]
         await quiet(kc, 'control')
@@ -659,6 +668,7 @@ async def test_cancel_and_timeout_on_a_subshell_let_the_caller_go():
         async with kc.subshell() as sh:
             run, following = sh.run('fake: busy echo stream=x hold reply idle'), sh.run('next')
             await until_state(run, 'running')
+            await fk.until_held(1)
             with pytest.raises(UnsupportedFeature): run.interrupt()
             run.cancel()
             assert isinstance(await outcome(run), asyncio.CancelledError) and kc.queue[0] is run
@@ -668,6 +678,7 @@ async def test_cancel_and_timeout_on_a_subshell_let_the_caller_go():
             run = sh.run('fake: busy echo stream=x hold reply idle', timeout=.05)
             e = await outcome(run)
             assert isinstance(e, ExecutionTimeout) and 'still running' in str(e)
+            await fk.until_held(1)
             fk.release()
         assert not fk.got('interrupt_request') and await subshells(kc) == []
 
