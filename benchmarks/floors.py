@@ -18,7 +18,7 @@ class Wire:
         block = key.encode().ljust(64, b'\0')
         self.inner = hashlib.sha256(bytes(b ^ 0x36 for b in block))
         self.outer = hashlib.sha256(bytes(b ^ 0x5c for b in block))
-        self.session,self.count = os.urandom(16).hex(),0
+        self.session,self.count = f'{os.urandom(4).hex()}-{os.urandom(12).hex()}',0
 
     def sign(self, parts:list[bytes]) -> bytes:
         inner,outer = self.inner.copy(),self.outer.copy()
@@ -28,7 +28,7 @@ class Wire:
 
     def request(self, kind:str, content:dict) -> tuple[str, list[bytes]]:
         self.count += 1
-        msg_id = f'{self.session}_{self.count}'
+        msg_id = f'{self.session}_{os.getpid()}_{self.count}'
         header = dict(msg_id=msg_id, msg_type=kind, username='bench', session=self.session,
                       date=datetime.now(timezone.utc), version='5.4')
         parts = [orjson.dumps(header), b'{}', b'{}', orjson.dumps(content)]

@@ -13,6 +13,7 @@ FULL = dict(latency=300, connects=5, cells=[(1, 300), (10, 1000), (100, 2000), (
             pauses=[100, 1000, 10000])
 QUICK = dict(latency=200, connects=3, cells=[(1, 200), (10, 500), (100, 1000), (1000, 2000)], extras=True, pauses=[100, 1000])
 REAL = dict(latency=0, connects=1, cells=[(1, 60), (10, 150), (100, 200)], extras=False, pauses=[])
+QUICK_REAL = dict(REAL, cells=[(10, 100)])
 
 
 def options():
@@ -71,10 +72,12 @@ def main():
     data = dict(date=time.strftime('%Y-%m-%d'), machine=f'{platform.machine()}, {os.cpu_count()} cores', stub=kind, rounds=n,
                 missing=missing)
     data['stub_results'] = rounds(n, names, pythons, lambda: kernels.stub_kernel(stub), QUICK if opts.quick else FULL)
+    report.write(data, opts.out) # kept, should the slow part be interrupted
     if not opts.no_real:
         say('ipykernel:')
         data['real_results'] = rounds(min(n, 3), [m for m in names if not m.startswith('raw')], pythons,
-                                      lambda: kernels.ipykernel(pythons['base']), REAL)
+                                      lambda: kernels.ipykernel(pythons['base']),
+                                      QUICK_REAL if opts.quick else REAL)
     report.write(data, opts.out)
     print((opts.out/'results.md').read_text())
 

@@ -123,8 +123,8 @@ static str header(const char *type, char *buf, size_t size) {
     struct timespec t;
     clock_gettime(CLOCK_REALTIME, &t);
     if (t.tv_sec != second) { struct tm tm; second = t.tv_sec; strftime(day, sizeof day, "%FT%T", gmtime_r(&second, &tm)); }
-    int n = snprintf(buf, size, "{\"msg_id\":\"%s_%lu\",\"msg_type\":\"%s\",\"username\":\"stub\",\"session\":\"%s\","
-                     "\"date\":\"%s.%06ldZ\",\"version\":\"5.3\"}", session, ++count, type, session, day, t.tv_nsec / 1000);
+    int n = snprintf(buf, size, "{\"msg_id\":\"%s_%d_%lu\",\"msg_type\":\"%s\",\"username\":\"stub\",\"session\":\"%s\","
+                     "\"date\":\"%s.%06ldZ\",\"version\":\"5.3\"}", session, getpid(), ++count, type, session, day, t.tv_nsec / 1000);
     return (str){buf, n};
 }
 
@@ -236,7 +236,7 @@ int main(int argc, char **argv) {
     void *crypto = dlopen("libcrypto.so.3", RTLD_NOW);
     if (crypto) *(void **)&openssl_block = dlsym(crypto, "SHA256_Transform");
     hmac_key(argv[1]);
-    snprintf(session, sizeof session, "stub-%08lx-%d", (unsigned long)time(NULL), getpid());
+    snprintf(session, sizeof session, "%08lx-%024x", (unsigned long)time(NULL) & 0xffffffff, getpid()); /* as jupyter_client's */
     for (int i = 0; i < MAX; i++) zmq_msg_init(&frames[i]);
     void *ctx = zmq_ctx_new();
     int port[5], parent = getppid();

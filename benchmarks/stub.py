@@ -12,7 +12,7 @@ INFO = dict(status='ok', protocol_version='5.3', implementation='stub', implemen
 
 class Stub:
     def __init__(self, key:str):
-        self.key,self.session,self.ids,self.executed = key,f'stub-{os.getpid()}',count(1),0
+        self.key,self.session,self.ids,self.executed = key,f'{os.urandom(4).hex()}-{os.urandom(12).hex()}',count(1),0
         self.mac = hmac.new(key.encode(), digestmod=hashlib.sha256)
         self.ctx = zmq.Context()
         self.socks = {name: self.bind(zmq.XPUB if name == 'iopub' else zmq.ROUTER)
@@ -30,8 +30,8 @@ class Stub:
         return dict(ports, ip='127.0.0.1', transport='tcp', key=self.key, signature_scheme='hmac-sha256', fast_sha=0)
 
     def send(self, sock:zmq.Socket, ident:bytes, kind:str, parent:bytes, content:dict):
-        header = dict(msg_id=f'{self.session}_{next(self.ids)}', msg_type=kind, username='stub', session=self.session,
-                      date=datetime.now(timezone.utc).isoformat(), version='5.3')
+        header = dict(msg_id=f'{self.session}_{os.getpid()}_{next(self.ids)}', msg_type=kind, username='stub', session=self.session,
+                      date=datetime.now(timezone.utc).strftime('%Y-%m-%dT%H:%M:%S.%fZ'), version='5.3')
         parts = [json.dumps(header).encode(), parent, b'{}', json.dumps(content).encode()]
         mac = self.mac.copy()
         for part in parts: mac.update(part)

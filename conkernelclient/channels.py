@@ -164,6 +164,7 @@ def _handle(self:ConChannel, frames):
         router.stats['malformed'] += 1
         router.last_malformed = e
         return
+    if log.isEnabledFor(logging.DEBUG): log.debug('%s: got %s %s, for %s', self.name, msg['msg_type'], msg['msg_id'], msg['parent_header'] and msg['parent_header'].get('msg_id'))
     try: router.dispatch(self.name, msg)
     except Exception: log.exception('Dispatching a %s on the %s channel failed', msg['msg_type'], self.name)
 

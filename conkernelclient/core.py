@@ -252,8 +252,12 @@ async def wait_for_status(self:ConKernelClient,
     if self.status in statuses: return self.status
     came = asyncio.get_running_loop().create_future()
     remove = self.on_status(lambda o: o in statuses and not came.done() and came.set_result(o))
+    asking = self._spawn(self.wait_for_ready()) if self._state=='starting' and self._loop is not None else None   # else nobody might
+    if asking is not None: asking.add_done_callback(_seen)
     try: return await asyncio.wait_for(came, timeout)
-    finally: remove()
+    finally:
+        remove()
+        if asking is not None: asking.cancel()
 
 # %% ../nbs/03_core.ipynb #414add45
 @patch
@@ -290,6 +294,7 @@ def _message(self:ConKernelClient, msg_type, content, channel, metadata, subshel
     header = msg['header']
     if msg_id is not None: header['msg_id'] = msg['msg_id'] = msg_id
     if subshell_id is not None: header['subshell_id'] = subshell_id
+    if log.isEnabledFor(logging.DEBUG): log.debug('%s: %s %s', channel, msg_type, header['msg_id'])
     return msg
 
 @patch
@@ -431,7 +436,7 @@ async def wait_for_ready(self:ConKernelClient,
     until = None if timeout is None else time.monotonic()+timeout
     while True:
         if self._ready_task is None or self._ready_task.done() and self._state in ('starting','restarting'):
-            self._ready_task = self._spawn(self._become_ready())
+            self._ready_task = self._spawn(self._return())
             self._ready_task.add_done_callback(_seen)
         task = self._ready_task
         self._ready_waiters += 1
