@@ -161,6 +161,7 @@ async def test_a_client_of_a_kernel_that_was_not_started():
 
 async def test_a_dead_kernel():
     async with run_kernel() as (km,kc):
+        await km.signal_kernel(signal.SIGSTOP)      # so that nothing is answered before it is dead
         waits = [kc.execute('import time; time.sleep(60)', reply=True), kc.kernel_info(reply=True), kc.kernel_info(reply=True, channel='control'),
                  asyncio.ensure_future(kc.execute_interactive('1')), kc.request('execute_request', dict(code='1')).wait()]
         await km.signal_kernel(signal.SIGKILL)
