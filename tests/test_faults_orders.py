@@ -215,6 +215,41 @@ async def test_back_for_a_moment_and_gone_again():
         kc.stop_channels()
 
 
+async def test_kernel_that_is_back_before_the_monitor_listens():
+    "The handshake with the new kernel is over before anybody could hear of it"
+    with FakeKernel() as fk:
+        kc = await ready(fk, lost_after=.2)
+        watch = kc._watch
+        def late(*args, **kwargs):
+            fk.start()
+            fk.wait(lambda: fk.subscriptions>before)
+            del kc._watch
+            watch(*args, **kwargs)
+        before,kc._watch = fk.subscriptions,late
+        fk.crash()
+        await kc.wait_for_status('dead', timeout=SOON)
+        await kc.wait_for_status('ready', timeout=5)
+        assert (await within(SOON, ask(kc, 'y').wait()))[0].complete
+        kc.stop_channels()
+
+
+async def test_connections_are_known_of_however_early_they_were():
+    with FakeKernel() as fk:
+        kc = fk.client(ConKernelClient)
+        watch = kc._watch
+        def late(*args, **kwargs):
+            fk.wait(lambda: fk.subscriptions)
+            watch(*args, **kwargs)
+        kc._watch = late
+        kc.start_channels()
+        await kc.wait_for_ready(timeout=SOON)
+        assert kc._connected=={'shell','iopub'}
+        req = ask(kc, 'fake: busy stream=word*1000 stop')
+        (e,), _ = await outcomes([req])
+        assert type(e) is DeadKernelError and text(req)=='word'*1000
+        kc.stop_channels()
+
+
 async def test_what_waits_unanswered_does_not_reach_the_next_kernel():
     "A comm message behind a full window is meant for the kernel of then"
     with FakeKernel(on={'execute_request': 'hold'}) as fk:
@@ -397,7 +432,7 @@ def test_restart_with_a_client_whose_loop_is_closed(tmp_path):
         kc = km.client()
         kc.start_channels()
         await kc.wait_for_ready(timeout=SOON)
-        keep.extend([km, kc, ask(kc, 'fake: busy hold')])
+        keep.extend([km, kc, ask(kc, 'fake: busy')])     # nobody answers it
     async def second():
         km = keep[0]
         kc = km.client()
