@@ -223,6 +223,7 @@ async def test_kernel_that_is_back_before_the_monitor_listens():
         def late(*args, **kwargs):
             fk.start()
             fk.wait(lambda: fk.subscriptions>before)
+            time.sleep(.5)      # for the shell's handshake too
             del kc._watch
             watch(*args, **kwargs)
         before,kc._watch = fk.subscriptions,late
