@@ -134,6 +134,22 @@ async def test_odd_message_with_others_waiting(which, bad):
         kc.stop_channels()
 
 
+@pytest.mark.parametrize('then', ['send', 'wait'])
+async def test_replies_that_came_while_the_loop_was_blocked(then):
+    "No more edges come on the socket: a send takes the news of the reply away, or there is more than one turn reads"
+    with FakeKernel() as fk:
+        kc = await ready(fk)
+        for i in range(30 if then=='send' else 2):
+            reqs = [ask(kc, str(i)) for i in range(1 if then=='send' else 200)]
+            n = fk.got()
+            fk.wait(lambda: fk.got()>=(i+1)*len(reqs))
+            time.sleep(.005 if then=='send' else .2)
+            if then=='send': kc.shell_channel.send(kc.session.msg('comm_msg', dict(comm_id='x', data={})))
+            res, _ = await outcomes(reqs, 5)
+            assert kinds(res)=={dict}
+        kc.stop_channels()
+
+
 # --- iopub comes and goes ------------------------------------------------------------------------------------------
 
 class Iopub:
@@ -158,6 +174,19 @@ async def test_what_waits_in_the_client_loses_nothing_when_iopub_flaps():
         await outcomes([o.wait() for o in reqs])
         assert [text(o) for o in reqs[2:]]==[str(i) for i in range(2,20)]
         assert all(o.complete for o in reqs[2:])
+        kc.stop_channels()
+
+
+async def test_short_absence_of_iopub_loses_nothing():
+    "What is asked meanwhile is sent when it is back"
+    with FakeKernel() as fk:
+        kc = await ready(fk)
+        Iopub(fk).close()
+        await until(lambda: 'iopub' not in kc._connected)
+        reqs = [ask(kc, str(i)) for i in range(5)]
+        Iopub(fk).open()
+        await outcomes([o.wait() for o in reqs])
+        assert all(o.complete for o in reqs) and [text(o) for o in reqs]==[str(i) for i in range(5)]
         kc.stop_channels()
 
 
@@ -212,6 +241,25 @@ async def test_back_for_a_moment_and_gone_again():
         await kc.wait_for_status('ready', timeout=SOON)
         assert (await within(SOON, ask(kc, 'y').wait()))[0].complete
         await at_rest(kc)
+        kc.stop_channels()
+
+
+async def test_back_while_its_death_is_certified():
+    "A client without manager has waited long enough, and in that moment the connection is there again"
+    with FakeKernel() as fk:
+        kc = await ready(fk, lost_after=.05)
+        seen,code = [],kc._code
+        kc.on_status(seen.append)
+        async def late():
+            fk._order(lambda: fk._sockets.update(shell=fk._open('shell', zmq.ROUTER)))
+            await until(lambda: 'shell' in kc._connected)
+            return await code()
+        kc._code = late
+        fk._order(lambda: fk._sockets.pop('shell').close())
+        await until(lambda: 'shell' not in kc._connected)
+        await until(lambda: 'shell' in kc._connected)
+        assert (await within(SOON, ask(kc, 'x').wait()))[0].complete
+        assert 'dead' not in seen
         kc.stop_channels()
 
 
