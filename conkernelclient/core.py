@@ -83,8 +83,8 @@ class ConKernelClient(AsyncKernelClient):
                              maxlen=self.unclaimed, on_settling=weakly(self._settling), on_orphan=weakly(self._orphan))
         self.router.on_suspects = weakly(self._ask_for)
 
-    def _put(self, channel, frames):
-        try: self._chs[channel].put(frames)
+    def _put(self, channel, frames, header):
+        try: self._chs[channel].put(frames, header)
         except zmq.Again:   # after a protocol error ZMQ does not connect again, but we may find a better peer
             self._trouble['handshake'] = True
             self._loop.call_soon(weakly(self._reconnect))
