@@ -160,6 +160,7 @@ def _handle(self:ConChannel, frames):
             parent = session.parent_of(frames[2])
             if not router.claim(parent.get('msg_id') if type(parent) is dict else None, frames): return
         msg = session.deserialize(frames)
+        if type(msg['content']) is not dict: raise TypeError('the content is not a dict')
     except Exception as e:
         if not router.stats['malformed']: log.warning('Dropped a malformed message on the %s channel: %s', self.name, e)
         router.stats['malformed'] += 1

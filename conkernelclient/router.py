@@ -114,10 +114,10 @@ def _resolve(self:Request):
     else: end.set_result(self)
 
 @patch
-def _finish(self:Request, complete):
+def _finish(self:Request, complete, after_hooks=False):
     if self.ended: return
-    if self._tail is not None and not self._tail.done():   # hooks are still at work: end after them
-        self._tail.add_done_callback(lambda _: self._finish(complete))
+    if after_hooks and self._tail is not None and not self._tail.done():   # they are still at work: end after them
+        self._tail.add_done_callback(lambda _: self._finish(complete, True))
         return
     self.ended,self.complete = True,complete and not self.gap
     if self._timer is not None: self._timer.cancel()
@@ -144,7 +144,9 @@ async def __aiter__(self:Request):
         news = self.get_loop().create_future()
         if self._listeners is None: self._listeners = []
         self._listeners.append(news)
-        await news
+        try: await news
+        finally:
+            if news.cancelled() and self._listeners: self._listeners.remove(news)
     if self.done() and not isinstance(self.exception(), (NoReplyError,type(None))): raise copy(self.exception())
 
 # %% ../nbs/01_router.ipynb #d1e537be
@@ -248,6 +250,11 @@ class Lane:
     __slots__ = ('wire','waiting','withdrawn','given_up')
     def __init__(self): self.wire,self.waiting,self.withdrawn,self.given_up = {},deque(),0,0
 
+    @property
+    def stuck(self)->bool:
+        "Is nothing on the wire but what nobody waits for any more?"
+        return 0<self.given_up==len(self.wire)
+
     def __repr__(self): return f'<Lane: {len(self.wire)} on the wire, {len(self.waiting)-self.withdrawn} waiting>'
 
     def release(self, msg_id):
@@ -303,6 +310,8 @@ class Router:
         on_settling:Callable[[],None]=lambda: None, # Called when a grace time begins, and none was running
         on_orphan:Callable[[dict],bool]=lambda msg: False, # Told of iopub messages that answer nobody; true: do not keep it
     ):
+        self.on_deleted = None    # called with the id of a subshell that has been deleted
+        self.deaf = False         # is iopub away? Then what is sent may lose outputs
         self.on_activity = None   # called when something goes on the wire, or is answered
         self.on_suspects = None   # called with channel, subshell id, and ids of requests that are idle but late with their reply
         self.heard = 0            # iopub messages so far
@@ -331,11 +340,13 @@ class Router:
         if not first and (self.held or lane.waiting or len(lane.wire)>=self.window):
             req.frames = tuple([b'%b' % o if type(o) is bytes and len(o)<4096 else o for o in frames])
             lane.waiting.append(req)
+            if lane.stuck and not self.held: self._ask(req)
         elif (e:=self._put(lane, req, frames)) is not None: raise e
 
     def _put(self, lane, req, frames):
         "Put `req` on the wire. If that fails, so does the request; the exception is returned."
         if req.msg_id is not None: lane.wire[req.msg_id] = req
+        req.gap = self.deaf
         try: self.send(req.channel, frames, req.header)
         except Exception as e:
             self.table.pop(req.msg_id, None)
@@ -353,6 +364,11 @@ class Router:
             frames,req.frames = req.frames,None
             if frames is None: lane.withdrawn -= 1
             else: self._put(lane, req, frames)
+        if waiting and lane.stuck and not self.held: self._ask(waiting[0])
+
+    def _ask(self, req):
+        "All on the wire has been given up, and may never be answered: ask something, so that `req` comes to its turn"
+        if self.on_suspects is not None: self.on_suspects(req.channel, req.header.get('subshell_id'), [])
 
 # %% ../nbs/01_router.ipynb #fbc92374
 @patch
@@ -365,7 +381,7 @@ def dispatch(self:Router,
     msg_id = parent.get('msg_id') if type(parent) is dict else None
     req = self.table.get(msg_id)
     if req is None:
-        if msg_id in self.forgotten: self._late(channel, msg_id)
+        if channel in ('shell','control') and (msg_id in self.forgotten or self._on_wire(msg_id)) or msg_id in self.forgotten: self._late(channel, msg_id)
         elif msg_id is not None or not self.on_orphan(msg): self.unclaimed[channel].push(msg)
     elif channel=='iopub': self._iopub(req, msg)
     elif channel=='stdin':
@@ -386,11 +402,28 @@ def _reply(self:Router, req, msg):
     lane.release(req.msg_id)
     if lane.waiting: self._pump(lane)
     if self.on_activity is not None: self.on_activity()
+    if req.channel=='control' and self.on_deleted is not None: self._deleted(req, msg['content'])
     if type(req) is Sent: self.unclaimed[req.channel].push(msg)
     else:
         req.reply = msg
         if not req.done(): req.set_result(msg)
     self._settle(req)
+
+@patch
+def _deleted(self:Router, req, content):
+    subshell_id = req.content.get('subshell_id')
+    if req.header['msg_type']=='delete_subshell_request' and content.get('status')=='ok' and ('shell',subshell_id) in self.lanes:
+        self.on_deleted(subshell_id)
+
+@patch
+def drop_lane(self:Router, subshell_id:str):
+    "The subshell is no more: fail what still waits for it, and forget it"
+    lane = self.lanes.pop(('shell',subshell_id), None)
+    if lane is None: return
+    ids = [*lane.wire, *(o.msg_id for o in lane.waiting if o.frames is not None)]
+    lane.clear()
+    self.fail_lost(ids, NoReplyError('The subshell was deleted before it replied'))
+    lane.waiting.clear()
 
 @patch
 def _iopub(self:Router, req, msg):
@@ -406,9 +439,14 @@ def _iopub(self:Router, req, msg):
 def _late(self:Router, channel, msg_id):
     self.stats['late messages'] += 1
     if channel in ('shell','control'):
-        lane = self.forgotten[msg_id]
+        lane = self._on_wire(msg_id)
+        if lane is None: return
         lane.release(msg_id)
         self._pump(lane)
+
+@patch
+def _on_wire(self:Router, msg_id):
+    return next((o for o in self.lanes.values() if msg_id in o.wire), None)
 
 # %% ../nbs/01_router.ipynb #40c25f1c
 @patch
@@ -444,11 +482,12 @@ def _leave(self:Router, req, complete):
     if not req.replied:
         req.lane.release(req.msg_id)
         self._pump(req.lane)
-    if type(req) is Request: req._finish(complete)
+    if type(req) is Request: req._finish(complete, after_hooks=True)
 
 @patch
 def expire(self:Router,
     now:float|None=None, # The time, by `time.monotonic`
+    silent:bool=False, # Is the kernel not heard at all? Then its *idle* may still come
 )->float|None: # When to call again: seconds by the same clock; `None` if no grace time is running
     "End the requests whose grace time is over, as incomplete"
     if now is None: now = time.monotonic()
@@ -458,7 +497,7 @@ def expire(self:Router,
         if until>now: break
         del self.settling[msg_id]
         req = self.table[msg_id]
-        if req.replied and self.heard!=heard and now<last: self.settling[msg_id] = now+self.grace,last,self.heard
+        if req.replied and (silent or self.heard!=heard) and now<last: self.settling[msg_id] = now+self.grace,last,self.heard
         elif not req.replied and self.on_suspects is not None:
             suspects.setdefault((req.channel, req.header.get('subshell_id')), []).append(msg_id)
         else: self.give_up(msg_id)
@@ -484,6 +523,7 @@ def forget(self:Router, req:Request|Sent):
     lane.give_up(req.msg_id)
     self.forgotten[req.msg_id] = lane
     if len(self.forgotten)>4096: del self.forgotten[next(iter(self.forgotten))]
+    if lane.waiting: self._pump(lane)
 
 @patch
 def _timed_out(self:Router, req, timeout):
@@ -513,7 +553,7 @@ def fail_all(self:Router,
     self.forgotten.clear()
     for lane in self.lanes.values():
         lane.clear()
-        lane.waiting,lane.withdrawn = deque(o for o in lane.waiting if o.frames is not None),0
+        lane.waiting,lane.withdrawn = deque(o for o in lane.waiting if o.frames is not None and (before_hold or o.msg_id is not None) and o not in self.doomed),0
 
 @patch
 def fail_lost(self:Router,
@@ -535,7 +575,7 @@ def fail_lost(self:Router,
 @patch
 def hold(self:Router):
     "Put nothing on the wire until `open`: what is submitted waits, in order"
-    self.held,self.doomed = True,set(self.table)
+    self.held,self.doomed = True,set(self.table)|{o for lane in self.lanes.values() for o in lane.waiting if o.msg_id is None}
 
 @patch
 def open(self:Router):
