@@ -168,6 +168,23 @@ async def test_restart_with_two_clients(newports):
         finally: other.stop_channels()
 
 
+@pytest.mark.parametrize('now', [True, False], ids=['now','politely'])
+async def test_restart_that_gives_the_kernel_time_to_answer_its_interrupt(now):
+    "jupyter_client interrupts before it kills: KeyboardInterrupt and `aborted` are no answers of the cells, but the restart's own"
+    async with run_kernel() as (km, kc):
+        reqs = [ask(kc, STAY if not i else '1') for i in range(400)]
+        await until_busy(reqs[0])
+        kill = km.provisioner.kill
+        async def slow(*args, **kwargs):
+            await asyncio.sleep(.3)
+            await kill(*args, **kwargs)
+        km.provisioner.kill = slow
+        await within(SOON, km.restart_kernel(now=now))
+        res, _ = await outcomes(reqs)
+        assert kinds(res)=={KernelRestartedError}, kinds(res)
+        await as_good_as_new(kc)
+
+
 async def test_restart_seen_by_a_client_without_manager():
     async with run_kernel() as (km, mine), attached(km.connection_file) as kc:
         reqs = [ask(kc, STAY if not i else '1') for i in range(300)]
@@ -374,9 +391,10 @@ async def test_kernel_replaced_behind_the_clients_back():
         kc.stop_channels()
 
 
-async def test_kernel_gone_and_back():
+@pytest.mark.parametrize('handover', [True, False], ids=['handover','no_handover'])
+async def test_kernel_gone_and_back(handover):
     "Dead for its client; and then there is one again on the same ports"
-    with FakeKernel(on={'execute_request': 'hold'}) as fk:
+    with FakeKernel(on={'execute_request': 'hold'}, handover=handover) as fk:
         kc = await fake_client(fk, lost_after=.2)
         reqs = [ask(kc, str(i)) for i in range(300)]
         await fk.until_held(1)
