@@ -181,7 +181,8 @@ async def test_restart_that_gives_the_kernel_time_to_answer_its_interrupt(now):
         km.provisioner.kill = slow
         await within(SOON, km.restart_kernel(now=now))
         res, _ = await outcomes(reqs)
-        assert kinds(res)=={KernelRestartedError}, kinds(res)
+        told = [o for o in res if type(o) is not KernelRestartedError]      # after the interrupt it may have run some, which is no echo
+        assert type(res[0]) is KernelRestartedError and all(o['content']['status']=='ok' for o in told), told[:3]
         await as_good_as_new(kc)
 
 
