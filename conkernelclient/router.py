@@ -259,7 +259,7 @@ class Lane:
 
     def release(self, msg_id):
         "The reply to `msg_id` is here: its place is free, and those of given-up requests before it"
-        if self.given_up:
+        if self.given_up and next(iter(self.wire.values())) is None:
             for o,req in list(self.wire.items()):
                 if o==msg_id or req is not None: break
                 del self.wire[o]
@@ -381,7 +381,7 @@ def dispatch(self:Router,
     msg_id = parent.get('msg_id') if type(parent) is dict else None
     req = self.table.get(msg_id)
     if req is None:
-        if channel in ('shell','control') and (msg_id in self.forgotten or self._on_wire(msg_id)) or msg_id in self.forgotten: self._late(channel, msg_id)
+        if msg_id in self.forgotten or channel in ('shell','control') and self._on_wire(msg_id): self._late(channel, msg_id)
         elif msg_id is not None or not self.on_orphan(msg): self.unclaimed[channel].push(msg)
     elif channel=='iopub': self._iopub(req, msg)
     elif channel=='stdin':
