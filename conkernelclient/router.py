@@ -302,7 +302,7 @@ class Router:
         return any(o.wire for o in self.lanes.values())
 
     def __init__(self,
-        send:Callable[[str,list,dict],None], # Puts the frames of a message on the channel of that name; is also told its header
+        send:Callable[[str,list],None], # Puts frames on the channel of that name
         parse:Callable[[list],dict]|None=None, # Makes a message of frames (for unclaimed ones)
         window:int=256, # Requests on the wire of one shell at most
         grace:float=3., # Seconds to wait for *idle* after the reply, or for the reply after *idle*
@@ -347,7 +347,7 @@ class Router:
         "Put `req` on the wire. If that fails, so does the request; the exception is returned."
         if req.msg_id is not None: lane.wire[req.msg_id] = req
         req.gap = self.deaf
-        try: self.send(req.channel, frames, req.header)
+        try: self.send(req.channel, frames)
         except Exception as e:
             self.table.pop(req.msg_id, None)
             lane.wire.pop(req.msg_id, None)
