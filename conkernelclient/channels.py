@@ -173,14 +173,12 @@ def _handle(self:ConChannel, frames):
 # %% ../nbs/02_channels.ipynb #7926859d
 @patch
 def put(self:ConChannel,
-    frames:list, # As `ConSession.frames` gives them
-    header:dict|None=None # The header in them, where answers to it are to be expected
+    frames:list # As `ConSession.frames` gives them
 ):
     "Put `frames` on the wire, now. Raises `zmq.Again` where ZMQ has given the connection up (after a failed handshake)."
     socket,send = self._shadow,self._send
     if self.socket is None: raise RuntimeError(f'The {self.name} channel is closed')
     self.look()
-    if header is not None: self.session.expect(frames[2], header)
     if len(frames)==6 and len(frames[5])<self.session._copy_threshold:
         a,b,c,d,e,f = frames
         send(socket, a, 3); send(socket, b, 3); send(socket, c, 3); send(socket, d, 3); send(socket, e, 3)   # NOBLOCK|SNDMORE

@@ -86,8 +86,8 @@ class ConKernelClient(AsyncKernelClient):
                              maxlen=self.unclaimed, on_settling=weakly(self._settling), on_orphan=weakly(self._orphan))
         self.router.on_suspects,self.router.on_deleted = weakly(self._ask_for),weakly(self._deleted)
 
-    def _put(self, channel, frames, header):
-        try: self._chs[channel].put(frames, header)
+    def _put(self, channel, frames):
+        try: self._chs[channel].put(frames)
         except zmq.Again:   # after a protocol error ZMQ does not connect again, but we may find a better peer
             self._trouble['handshake'] = True
             self._loop.call_soon(weakly(self._reconnect))

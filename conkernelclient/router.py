@@ -259,7 +259,7 @@ class Lane:
 
     def release(self, msg_id):
         "The reply to `msg_id` is here: its place is free, and those of given-up requests before it"
-        if self.given_up:
+        if self.given_up and next(iter(self.wire.values())) is None:
             for o,req in list(self.wire.items()):
                 if o==msg_id or req is not None: break
                 del self.wire[o]
@@ -302,7 +302,7 @@ class Router:
         return any(o.wire for o in self.lanes.values())
 
     def __init__(self,
-        send:Callable[[str,list,dict],None], # Puts the frames of a message on the channel of that name; is also told its header
+        send:Callable[[str,list],None], # Puts frames on the channel of that name
         parse:Callable[[list],dict]|None=None, # Makes a message of frames (for unclaimed ones)
         window:int=256, # Requests on the wire of one shell at most
         grace:float=3., # Seconds to wait for *idle* after the reply, or for the reply after *idle*
@@ -347,7 +347,7 @@ class Router:
         "Put `req` on the wire. If that fails, so does the request; the exception is returned."
         if req.msg_id is not None: lane.wire[req.msg_id] = req
         req.gap = self.deaf
-        try: self.send(req.channel, frames, req.header)
+        try: self.send(req.channel, frames)
         except Exception as e:
             self.table.pop(req.msg_id, None)
             lane.wire.pop(req.msg_id, None)
@@ -381,7 +381,7 @@ def dispatch(self:Router,
     msg_id = parent.get('msg_id') if type(parent) is dict else None
     req = self.table.get(msg_id)
     if req is None:
-        if channel in ('shell','control') and (msg_id in self.forgotten or self._on_wire(msg_id)) or msg_id in self.forgotten: self._late(channel, msg_id)
+        if msg_id in self.forgotten or channel in ('shell','control') and self._on_wire(msg_id): self._late(channel, msg_id)
         elif msg_id is not None or not self.on_orphan(msg): self.unclaimed[channel].push(msg)
     elif channel=='iopub': self._iopub(req, msg)
     elif channel=='stdin':

@@ -153,30 +153,17 @@ def frames(self:ConSession,
 
 # %% ../nbs/00_session.ipynb #17ba3829
 @patch
-def expect(self:ConSession,
-    frame:bytes, # A header as it was packed
-    header:dict # What it was packed from
-):
-    "This header goes out: the answers to its message will have it for their parent"
-    if self._orjson and not self._adapts and len(frame)<4096: self._know(frame, header.copy())
-
-@patch
-def _know(self:ConSession, frame, header):
-    parents = self._parents
-    if len(parents)>=1024: del parents[next(iter(parents))]
-    parents[b'%b' % frame] = header     # a copy of its own size: what orjson returns takes 4 KiB, however short
-
-@patch
 def parent_of(self:ConSession,
     frame:bytes # The packed parent header
 )->dict: # The parent header; shared, so not to be changed
-    "The parent header in `frame`, parsed once for all messages that carry it, or never, if it is the one that we sent"
+    "The parent header in `frame`, parsed once for all messages that carry it"
     res = self._parents.get(frame)
     if res is None:
         res = jc.orjson_unpacker(frame)
         if type(res) is not dict: return extract_dates(res)
         res = _with_dates(res, frame)
-        if len(frame)<4096: self._know(frame, res)
+        if len(self._parents)>=1024: del self._parents[next(iter(self._parents))]
+        if len(frame)<4096: self._parents[frame] = res
     return res
 
 # %% ../nbs/00_session.ipynb #71fccb2b
