@@ -65,7 +65,7 @@ async def test_second_reply_is_dropped():
     "Also that of a plain `execute`: who reads the shell channel gets one"
     with FakeKernel() as fk:
         kc = await ready(fk)
-        mid = kc.execute('fake: busy reply reply idle')
+        mid = kc.execute('fake: busy reply reply sleep=.2 idle')     # the idle comes by another socket, and is not to overtake
         assert (await within(SOON, kc.get_shell_msg()))[0]['parent_header']['msg_id']==mid
         await at_rest(kc)
         with pytest.raises(Empty): await kc.get_shell_msg(timeout=.05)
