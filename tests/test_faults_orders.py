@@ -353,6 +353,33 @@ async def test_restart_while_starting(tmp_path):
         await km.shutdown_kernel(now=True)
 
 
+@pytest.mark.parametrize('handover', [True, False], ids=['handover','no_handover'])
+async def test_new_kernel_that_is_up_before_the_client_is_told(tmp_path, handover):
+    "On a busy machine: the old sockets have connected to the new kernel, under the client's name"
+    km = await fake_manager(tmp_path, handover=handover)
+    kc = km.client()
+    kc.start_channels()
+    try:
+        await kc.wait_for_ready(timeout=SOON)
+        launch = km._async_launch_kernel
+        async def slow(*args, **kwargs):
+            await launch(*args, **kwargs)
+            await until(lambda: {'shell','iopub'}<=kc._connected)
+        km._async_launch_kernel = slow
+        for _ in range(3):
+            req = ask(kc, 'fake: busy')
+            await until_busy(req)
+            await within(SOON, km.restart_kernel(now=True))
+            (e,), _ = await outcomes([req])
+            assert type(e) is KernelRestartedError
+            await asyncio.wait_for(kc.wait_for_ready(timeout=5), SOON)
+            assert (await within(5, ask(kc, 'x').wait()))[0].complete
+        await at_rest(kc)
+    finally:
+        kc.stop_channels()
+        await km.shutdown_kernel(now=True)
+
+
 async def test_two_restarts_at_once(tmp_path):
     km = await fake_manager(tmp_path)
     kc = km.client()
