@@ -183,9 +183,10 @@ async def test_async_hooks_run_in_order():
     "The first takes longest"
     with FakeKernel() as fk:
         kc = await ready(fk)
-        order = []
-        async def hook(msg):
-            await asyncio.sleep(.05-.01*len(order))
+        order,delays = [],iter((.05,.04,.03,.02,.01))
+        def hook(msg): return slowly(msg, next(delays))
+        async def slowly(msg, delay):
+            await asyncio.sleep(delay)
             order.append(msg['content'].get('text', msg['content'].get('execution_state')))
         req = ask(kc, 'fake: busy stream=a stream=b stream=c reply idle', on_iopub=hook)
         await within(SOON, req.wait())
