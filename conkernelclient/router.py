@@ -311,6 +311,7 @@ class Router:
         on_orphan:Callable[[dict],bool]=lambda msg: False, # Told of iopub messages that answer nobody; true: do not keep it
     ):
         self.on_deleted = None    # called with the id of a subshell that has been deleted
+        self.ending = False       # is the kernel being ended for a restart?
         self.deaf = False         # is iopub away? Then what is sent may lose outputs
         self.on_activity = None   # called when something goes on the wire, or is answered
         self.on_suspects = None   # called with channel, subshell id, and ids of requests that are idle but late with their reply
@@ -397,6 +398,7 @@ def _reply(self:Router, req, msg):
     if req.replied:
         self.stats['duplicate replies'] += 1
         return
+    if self.ending and req.msg_id in self.doomed and _of_restart(msg['content']): return
     req.replied,lane = True,req.lane
     if lane.waiting and msg['content'].get('status')=='error' and _stops(req): self._abort(lane)
     lane.release(req.msg_id)
@@ -408,6 +410,9 @@ def _reply(self:Router, req, msg):
         req.reply = msg
         if not req.done(): req.set_result(msg)
     self._settle(req)
+
+def _of_restart(content): # A manager interrupts a kernel before it kills it, and it may get to say so
+    return content.get('status')=='aborted' or content.get('ename')=='KeyboardInterrupt'
 
 @patch
 def _deleted(self:Router, req, content):
@@ -580,7 +585,7 @@ def hold(self:Router):
 @patch
 def open(self:Router):
     "Put on the wire what waits, as far as the windows allow"
-    self.held = False
+    self.held = self.ending = False
     for lane in list(self.lanes.values()): self._pump(lane)
 
 # %% ../nbs/01_router.ipynb #67bd99df
