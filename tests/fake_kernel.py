@@ -216,6 +216,7 @@ class FakeKernel:
         sequential:bool=True, # One request at a time in each shell; else each starts as it comes
         read_ahead:bool=True, # Read the shell socket while a request runs; else it fills up, to its mark and further
         record:bool=True, # Keep what is received; else only count it
+        handover:bool=True, # May a new connection take an identity over (as ipykernel has it)? Else it is ignored while the old one lives
         hwm:dict|None=None, # High-water marks by channel, such as {'shell': 1000}; 0, no mark, is the default
         file_says:dict|None=None, # Lies: what the connection file says instead, such as {'key': 'other'}
         on_crash=None, # What `crash(code)` calls; None: close everything at once
@@ -223,6 +224,7 @@ class FakeKernel:
         self.on, self.protocol, self.subshells, self.welcome = dict(on or {}), protocol, subshells, welcome
         self.heartbeat, self.interrupts, self.sequential = heartbeat, interrupts, sequential
         self.read_ahead, self.record, self.hwm, self.on_crash = read_ahead, record, hwm or {}, on_crash
+        self.handover = handover
         self.frozen, self._frozen_at_start = frozen, frozen
         self.file_says, self._folder, self._truth = file_says or {}, None, {}
         self._given = dict(connection_file=connection_file, transport=transport, curve=curve, key=key)
@@ -344,7 +346,7 @@ class FakeKernel:
         sock = self._context.socket(kind)
         sock.linger, sock.sndhwm, sock.rcvhwm = 0, self.hwm.get(channel, 0), self.hwm.get(channel, 0)
         # Mandatory: what a full or vanished peer does not get is an error here, so that it can be counted.
-        if kind == zmq.ROUTER: sock.router_handover, sock.router_mandatory = 1, 1
+        if kind == zmq.ROUTER: sock.router_handover, sock.router_mandatory = int(self.handover), 1
         elif self.welcome != 'first': sock.xpub_verbose = 1
         if 'curve_secretkey' in self._truth:
             sock.curve_server = True

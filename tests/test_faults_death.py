@@ -16,6 +16,7 @@ STAY = 'import time; time.sleep(120)'
 
 async def test_sigkill_with_1000_in_flight_owned():
     async with run_kernel() as (km, kc):
+        kc.hb_channel.pause()      # the end of the connection is enough to know
         reqs = [ask(kc, STAY), *(ask(kc, '1') for _ in range(500)), *(kc.execute('1', reply=True) for _ in range(499))]
         ends = [o.wait() for o in reqs[:10]]
         await until_busy(reqs[0])
@@ -32,6 +33,7 @@ async def test_sigkill_with_1000_in_flight_owned():
 
 async def test_sigkill_with_1000_in_flight_connection_file_only():
     async with run_kernel() as (km, mine), attached(km.connection_file) as kc:
+        kc.hb_channel.pause()
         reqs = [ask(kc, STAY if not i else '1') for i in range(1000)]
         await until_busy(reqs[0])
         end = ProcessEnd(km.provisioner.pid)
@@ -166,6 +168,24 @@ async def test_restart_with_two_clients(newports):
         finally: other.stop_channels()
 
 
+@pytest.mark.parametrize('now', [True, False], ids=['now','politely'])
+async def test_restart_that_gives_the_kernel_time_to_answer_its_interrupt(now):
+    "jupyter_client interrupts before it kills: KeyboardInterrupt and `aborted` are no answers of the cells, but the restart's own"
+    async with run_kernel() as (km, kc):
+        reqs = [ask(kc, STAY if not i else '1') for i in range(400)]
+        await until_busy(reqs[0])
+        kill = km.provisioner.kill
+        async def slow(*args, **kwargs):
+            await asyncio.sleep(.3)
+            await kill(*args, **kwargs)
+        km.provisioner.kill = slow
+        await within(SOON, km.restart_kernel(now=now))
+        res, _ = await outcomes(reqs)
+        told = [o for o in res if type(o) is not KernelRestartedError]      # after the interrupt it may have run some, which is no echo
+        assert type(res[0]) is KernelRestartedError and all(o['content']['status']=='ok' for o in told), told[:3]
+        await as_good_as_new(kc)
+
+
 async def test_restart_seen_by_a_client_without_manager():
     async with run_kernel() as (km, mine), attached(km.connection_file) as kc:
         reqs = [ask(kc, STAY if not i else '1') for i in range(300)]
@@ -188,6 +208,10 @@ async def test_restart_that_is_cancelled_leaves_nobody_waiting():
         await asyncio.wait([task], timeout=SOON)
         res, _ = await outcomes(reqs)
         assert all(isinstance(o, DeadKernelError) for o in res), kinds(res)
+        if kc.status!='ready': assert kc.status=='dead'      # the old one's process has ended, and there is no new one
+        await within(SOON, km.restart_kernel(now=True))
+        await kc.wait_for_ready(timeout=SOON)
+        await as_good_as_new(kc)
 
 
 @pytest.mark.parametrize('times', [1, pytest.param(5, marks=pytest.mark.slow)])
@@ -357,20 +381,21 @@ async def test_kernel_replaced_behind_the_clients_back():
     with FakeKernel(on={'execute_request': 'hold'}) as fk:
         kc = await fake_client(fk, lost_after=20.)
         reqs = [ask(kc, str(i)) for i in range(300)]
-        await fk.until_held(1)
+        await fk.until_received(256)
         fk.crash()
         fk.on.clear()
         fk.start()
         res, took = await outcomes(reqs)
-        assert kinds(res)<={KernelRestartedError, dict} and type(res[0]) is KernelRestartedError, kinds(res)
+        assert kinds(res)=={KernelRestartedError}, kinds(res)       # those that waited in the window too: their state is gone
         await soon_complete(kc)
         await at_rest(kc)
         kc.stop_channels()
 
 
-async def test_kernel_gone_and_back():
+@pytest.mark.parametrize('handover', [True, False], ids=['handover','no_handover'])
+async def test_kernel_gone_and_back(handover):
     "Dead for its client; and then there is one again on the same ports"
-    with FakeKernel(on={'execute_request': 'hold'}) as fk:
+    with FakeKernel(on={'execute_request': 'hold'}, handover=handover) as fk:
         kc = await fake_client(fk, lost_after=.2)
         reqs = [ask(kc, str(i)) for i in range(300)]
         await fk.until_held(1)

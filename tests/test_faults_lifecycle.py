@@ -121,6 +121,19 @@ async def test_200_start_stop_cycles_leave_nothing():
         await gone(*refs)
 
 
+async def test_stopped_client_that_is_kept_holds_nothing():
+    with FakeKernel(record=False) as fk:
+        (await ready(fk)).stop_channels()
+        before,kept = fds(),[]
+        for _ in range(10):
+            kc = await ready(fk)
+            kept.append(kc)
+            kc.stop_channels()
+        try: await until(lambda: fds()<=before, 5)
+        except TimeoutError: pass
+        assert fds()<=before+3 and not any(o._hb_channel.is_alive() for o in kept)
+
+
 @pytest.mark.slow
 async def test_200_real_kernels_leave_nothing():
     manager = partial(ConKernelManager, transport='ipc')     # chosen TCP ports are at times taken before the kernel binds them
@@ -157,6 +170,21 @@ async def test_dropped_client_goes_at_once():
         (done,_) = await within(SOON, req.wait())
         assert done.complete
         await gone(ref)
+
+
+async def test_idle_client_that_is_dropped_needs_no_cycle_collection():
+    with FakeKernel() as fk:
+        kc = await ready(fk)
+        await within(SOON, ask(kc, 'x').wait())
+        await at_rest(kc)
+        await asyncio.sleep(.05)      # what the loop has still to call may hold it for a moment
+        gc.collect()
+        gc.disable()
+        try:
+            ref = weakref.ref(kc)
+            del kc
+            await until(lambda: ref() is None, 2, 'the end of a dropped client')
+        finally: gc.enable()
 
 
 async def test_dropped_with_abandoned_requests():

@@ -1,9 +1,9 @@
 """Floods, bursts, abandoned requests: none lost, none crossed, memory bounded, the loop never blocked by a send."""
-import asyncio, gc, logging, random, re, time, warnings, weakref
+import asyncio, gc, logging, random, re, time, tracemalloc, warnings, weakref
 
 import pytest
-from conkernelclient import ConKernelClient, NoReplyError, run_kernel
-from fake_kernel import FakeKernel
+from conkernelclient import ConKernelClient, ConKernelManager, NoReplyError, run_kernel
+from fake_kernel import FakeKernel, kernel_specs
 from fault_tools import *
 from fault_tools import nothing_unheard, pytestmark
 
@@ -217,11 +217,11 @@ async def test_million_messages_to_a_request_that_reads():
 
 async def test_malformed_and_foreign_flood(caplog):
     "10,000 that nobody can use on shell and iopub, between good ones"
-    with FakeKernel(on={'execute_request': 'busy junk=5 stream reply junk=5 idle'}) as fk:
+    with FakeKernel(on={'execute_request': 'busy junk=13 stream reply junk=13 idle'}) as fk:     # each kind of junk once
         kc = await ready(fk)
-        reqs = [ask(kc, str(i)) for i in range(500)]
+        reqs = [ask(kc, str(i)) for i in range(200)]
         await outcomes([o.wait() for o in reqs], 60)
-        assert all(o.complete for o in reqs) and [text(o) for o in reqs]==[str(i) for i in range(500)]
+        assert all(o.complete for o in reqs) and [text(o) for o in reqs]==[str(i) for i in range(200)]
         req = ask(kc, 'after')
         assert (await within(SOON, req.wait()))[0].complete
         figure('10,000 malformed and foreign messages: counted as malformed', kc.router.stats['malformed'])
@@ -304,6 +304,92 @@ async def test_window_filled_with_given_up_requests_opens_again():
         assert (await within(SOON, last.wait()))[0].complete
         await at_rest(kc)
         kc.stop_channels()
+
+
+@pytest.mark.parametrize('how', ['cancel', 'timeout', 'wait_for', 'cancelled_task', 'end_cancelled'])
+async def test_given_up_requests_leave_the_table_at_once(how):
+    "Not only when the kernel answers them"
+    with FakeKernel(on={'execute_request': 'hold'}) as fk:
+        kc = await ready(fk, window=4)
+        reqs = [ask(kc, str(i), timeout=.05 if how=='timeout' else None) for i in range(10)]
+        if how=='cancel': [o.cancel() for o in reqs]
+        elif how=='end_cancelled': [o.wait().cancel() for o in reqs]
+        elif how=='wait_for': await outcomes([asyncio.ensure_future(asyncio.wait_for(o, .05)) for o in reqs])
+        elif how=='cancelled_task':
+            async def wait(o): await o
+            tasks = [asyncio.ensure_future(wait(o)) for o in reqs]
+            await asyncio.sleep(0)
+            for o in tasks: o.cancel()
+            await outcomes(tasks)
+        res, _ = await outcomes(reqs)
+        assert kinds(res)=={TimeoutError if how=='timeout' else asyncio.CancelledError}
+        assert not any(o.msg_id in kc.router.table for o in reqs)
+        kc.stop_channels()
+
+
+# --- memory --------------------------------------------------------------------------------------------------------
+
+async def test_sockets_have_no_mark():
+    "What a busy loop does not read is kept by libzmq, and a burst does not wait for a peer; after a reconnection too"
+    with FakeKernel() as fk:
+        kc = await ready(fk, lost_after=.1)
+        for _ in range(2):
+            for o in kc._chs.values(): assert o.socket.rcvhwm==o.socket.sndhwm==0
+            fk.crash()
+            await kc.wait_for_status('dead', timeout=SOON)
+            fk.start()
+            await kc.wait_for_status('ready', timeout=SOON)
+        kc.stop_channels()
+
+
+async def test_unread_outputs_are_bounded_in_bytes():
+    with FakeKernel(record=False) as fk:
+        kc = await ready(fk)
+        q = kc.router.unclaimed['iopub']
+        q.maxbytes = 10*2**20
+        for _ in range(3):
+            kc.execute('fake: busy huge=1*10 reply idle')
+            await within(SOON, kc.get_shell_msg())
+        await at_rest(kc)
+        assert 8*2**20<q.nbytes<=q.maxbytes and q.dropped>=20
+        pubs = await kc.get_pubs()
+        assert sum(o['msg_type']=='display_data' for o in pubs)==10 and not q.nbytes
+        kc.stop_channels()
+
+
+@pytest.mark.parametrize('n', [2000, pytest.param(20_000, marks=slow)])
+async def test_memory_of_a_burst_is_bounded_and_given_back(n, tmp_path):
+    "Traced memory: bounded for each request that waits, and gone when all is over and dropped; a second burst is no dearer than the first"
+    km = ConKernelManager(kernel_name='fake', kernel_spec_manager=kernel_specs(tmp_path))     # a process of its own: its memory is not counted
+    await km.start_kernel()
+    kc = km.client()
+    kc.start_channels()
+    held,left,resident = [],[],[]
+    try:
+        await kc.wait_for_ready(timeout=SOON)
+        kc.session.digest_history_size = 100      # replays are refused for so many messages (65,536 by default): those are kept
+        tracemalloc.start()
+        for _ in range(4):
+            gc.collect()
+            before = tracemalloc.get_traced_memory()[0]
+            reqs = [ask(kc, str(i), content=dict(silent=True)) for i in range(n)]
+            held.append((tracemalloc.get_traced_memory()[0]-before)/n)
+            for o in reqs: await within(120, o.wait())
+            done = (tracemalloc.get_traced_memory()[0]-before)/n
+            assert all(o.complete for o in reqs)
+            del reqs, o
+            await asyncio.sleep(0)
+            gc.collect()
+            left.append((tracemalloc.get_traced_memory()[0]-before)/n)
+            resident.append(rss())
+        figure(f'{n} requests at once: bytes for each that waits, for each that is done (reply and 2 iopub messages kept), left', (round(held[-1]), round(done), round(left[-1])))
+        assert held[-1]<4096
+        assert max(left[1:])<100          # the first fills what is kept for good (parents, digests)
+        assert resident[-1]-resident[1]<max(8, (resident[1]-resident[0]))
+    finally:
+        tracemalloc.stop()
+        kc.stop_channels()
+        await km.shutdown_kernel(now=True)
 
 
 # --- soak ----------------------------------------------------------------------------------------------------------

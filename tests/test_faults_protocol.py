@@ -61,6 +61,18 @@ async def test_neither_reply_nor_idle_is_bounded_by_its_timeout_only():
         kc.stop_channels()
 
 
+async def test_second_reply_is_dropped():
+    "Also that of a plain `execute`: who reads the shell channel gets one"
+    with FakeKernel() as fk:
+        kc = await ready(fk)
+        mid = kc.execute('fake: busy reply reply sleep=.2 idle')     # the idle comes by another socket, and is not to overtake
+        assert (await within(SOON, kc.get_shell_msg()))[0]['parent_header']['msg_id']==mid
+        await at_rest(kc)
+        with pytest.raises(Empty): await kc.get_shell_msg(timeout=.05)
+        assert kc.router.stats['duplicate replies']==1
+        kc.stop_channels()
+
+
 async def test_outputs_after_the_reply_prolong_the_grace_time():
     with FakeKernel() as fk:
         kc = await ready(fk, grace=.5)
@@ -164,6 +176,21 @@ async def test_async_hook_that_takes_its_time_delays_nobody():
         go.set()
         (done,_) = await within(SOON, slow.wait())
         assert done.complete and order==['status','stream','status']         # in order, and the end is after the last
+        kc.stop_channels()
+
+
+async def test_async_hooks_run_in_order():
+    "The first takes longest"
+    with FakeKernel() as fk:
+        kc = await ready(fk)
+        order,delays = [],iter((.05,.04,.03,.02,.01))
+        def hook(msg): return slowly(msg, next(delays))
+        async def slowly(msg, delay):
+            await asyncio.sleep(delay)
+            order.append(msg['content'].get('text', msg['content'].get('execution_state')))
+        req = ask(kc, 'fake: busy stream=a stream=b stream=c reply idle', on_iopub=hook)
+        await within(SOON, req.wait())
+        assert order==['busy','a','b','c','idle']
         kc.stop_channels()
 
 
