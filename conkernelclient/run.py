@@ -367,6 +367,7 @@ _GAP = .2        # seconds in which an interrupt is as good as two, the second o
 @patch
 async def _send_interrupt(self:ConKernelClient):
     "Interrupt the kernel; where that takes a message, gives the request"
+    if self._state=='restarting': return     # the old one is gone, and the new one would die of it
     km = self._owner()
     try:
         if km is not None and getattr(km.kernel_spec, 'interrupt_mode', 'signal')!='message': return await ensure_async(km.interrupt_kernel())
@@ -530,7 +531,7 @@ def cancel_all(self:ConKernelClient)->Awaitable[list]: # Gives what became of ea
 # %% ../nbs/05_run.ipynb #e1286b43
 @patch
 async def interrupt(self:ConKernelClient):
-    "Interrupt whatever the kernel is running, also a cell of another client"
+    "Interrupt whatever the kernel is running, also a cell of another client. A kernel that is just being restarted is left alone."
     self._on_loop()
     lane = _lane(self)
     run = lane.running
@@ -666,6 +667,13 @@ async def _create(self:Subshell):
     reply = await self.kc.request('create_subshell_request', {}, 'control', timeout=20)
     self.id,self._kernel = reply['content'].get('subshell_id'),self.kc._kernel_session
     if self.id is None: raise UnsupportedFeature(f"The kernel made no subshell: {reply['content'].get('evalue', 'it did not say why')}")
+    try: await self._apply_cure()
+    except BaseException:
+        self._forget()     # its kernel is gone
+        raise
+
+@patch
+async def _apply_cure(self:Subshell):
     if self.kc._info.get('implementation')!='ipython': return
     main = _lane(self.kc).running      # whose right to ask is until now that of all
     cured = await self.run(_CURE, silent=True, stdin=None if main is not None and main.stdin is None else [])

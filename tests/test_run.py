@@ -964,6 +964,36 @@ async def test_restart_fails_runs_and_subshells_and_forgets_displays():
         async with kc.subshell() as sh: assert (await sh.run('1+1')).data['text/plain'] == '2'
 
 
+async def test_interrupts_during_a_restart_leave_the_new_kernel_alone():
+    "It would die of one that comes while it imports."
+    async with real() as (km, kc):
+        slow = kc.run('import time; time.sleep(60)')
+        await until_state(slow, 'running')
+        restart = asyncio.create_task(kc.restart(now=True))
+        await asyncio.sleep(0)
+        new = kc.run('6*7')
+        while not restart.done():
+            slow.cancel()
+            await kc.interrupt()
+            await asyncio.sleep(.01)
+        await restart
+        assert (await soon(new)).text == '42\n' and isinstance(await outcome(slow), (asyncio.CancelledError, KernelRestartedError))
+
+
+async def test_a_restart_in_the_middle_of_making_a_subshell_leaves_nothing():
+    async with real() as (km, kc):
+        async def enter():
+            async with kc.subshell() as sh: return await sh.run('1')
+        await kc.run('1')
+        opened = asyncio.create_task(enter())
+        await until(lambda: len(kc._run_lanes) > 1)       # it exists, and is being prepared
+        await km.restart_kernel(now=True)
+        assert isinstance(await outcome(opened), (KernelRestartedError, conkernelclient.Result))
+        await kc.wait_for_ready(timeout=SOON)
+        await until(lambda: list(kc._run_lanes) == [None] and not [o for o in kc.router.lanes if o[1]])
+        assert (await soon(kc.run('6*7'))).text == '42\n'
+
+
 async def test_tool_loop():
     "Start a long computation, run three quick cells, cancel the long one, restart."
     async with real() as (km, kc):
@@ -997,8 +1027,8 @@ async def test_what_waited_at_a_restart_never_runs_in_the_new_kernel():
 
 
 @pytest.mark.parametrize('code', [
-    'import signal, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nprint("begun", flush=True)\ntime.sleep(60)',
-    'print("begun", flush=True)\nsum(range(10**12))',      # C code that looks for no signals, and holds the GIL
+    'import signal, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\ntime.sleep(60)',
+    'sum(range(10**12))',      # C code that looks for no signals, and holds the GIL
 ], ids=['ignored', 'in C'])
 @pytest.mark.parametrize('by_message', [False, True])
 async def test_what_cannot_be_interrupted_is_told_and_restarted(code, by_message):
@@ -1006,7 +1036,7 @@ async def test_what_cannot_be_interrupted_is_told_and_restarted(code, by_message
         kc.interrupt_timeout = .5
         run, queued = kc.run(code, timeout=.2), kc.run('x')
         e = await outcome(run)
-        assert isinstance(e, ExecutionTimeout) and 'ignored the interrupt' in str(e) and 'restart' in str(e) and e.result.stdout == 'begun\n'
+        assert isinstance(e, ExecutionTimeout) and 'ignored the interrupt' in str(e) and 'restart' in str(e)
         assert kc.queue == [run, queued] and 'ignored' in repr(run.lane)
         cancelled = kc.cancel_all()
         assert [type(o) for o in await soon(cancelled)] == [asyncio.CancelledError]
