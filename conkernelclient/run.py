@@ -669,15 +669,16 @@ async def _create(self:Subshell):
     if self.id is None: raise UnsupportedFeature(f"The kernel made no subshell: {reply['content'].get('evalue', 'it did not say why')}")
     try: await self._apply_cure()
     except BaseException:
-        self._forget()     # its kernel is gone
+        if self.kc._state!='closed': self.kc._spawn(self._delete())
         raise
 
 @patch
 async def _apply_cure(self:Subshell):
     if self.kc._info.get('implementation')!='ipython': return
     main = _lane(self.kc).running      # whose right to ask is until now that of all
-    cured = await self.run(_CURE, silent=True, stdin=None if main is not None and main.stdin is None else [])
-    if cured.status!='ok': log.warning('Cells of this kernel may take the values and prompts of others: %s', cured.error)
+    content = dict(code=_CURE, silent=True, store_history=False, user_expressions={}, allow_stdin=main is None or main.stdin is not None, stop_on_error=False)
+    reply = await self.kc.request('execute_request', content, subshell_id=self.id)   # no run: that would be for others to cancel
+    if reply['content'].get('status')!='ok': log.warning('Cells on subshells of this kernel may take the values and prompts of others: %s', reply['content'].get('evalue'))
 
 @patch
 async def _delete(self:Subshell):

@@ -980,13 +980,26 @@ async def test_interrupts_during_a_restart_leave_the_new_kernel_alone():
         assert (await soon(new)).text == '42\n' and isinstance(await outcome(slow), (asyncio.CancelledError, KernelRestartedError))
 
 
+async def test_cancel_all_spares_subshells_in_the_making():
+    async with real() as (km, kc):
+        for _ in range(5):
+            opened = asyncio.create_task(kc.subshell().__aenter__())
+            while not opened.done():
+                await kc.cancel_all()
+                await asyncio.sleep(0)
+            sh = await opened
+            assert (await soon(sh.run('6*7'))).data['text/plain'] == '42'
+            await sh.__aexit__(None, None, None)
+        assert await subshells(kc) == []
+
+
 async def test_a_restart_in_the_middle_of_making_a_subshell_leaves_nothing():
     async with real() as (km, kc):
         async def enter():
             async with kc.subshell() as sh: return await sh.run('1')
         await kc.run('1')
         opened = asyncio.create_task(enter())
-        await until(lambda: len(kc._run_lanes) > 1)       # it exists, and is being prepared
+        await until(lambda: any(o[1] for o in kc.router.lanes))       # it exists, and is being prepared
         await km.restart_kernel(now=True)
         assert isinstance(await outcome(opened), (KernelRestartedError, conkernelclient.Result))
         await kc.wait_for_ready(timeout=SOON)
