@@ -627,6 +627,52 @@ async def test_a_loop_raises_what_the_run_raises():
         assert got == ['new', 'new']
 
 
+async def test_closing_while_outputs_are_read():
+    async with fake() as (fk, kc):
+        got, begun = [], asyncio.Event()
+        async def read(run):
+            async for out in run:
+                got.append(out.text)
+                begun.set()
+        async def slowly(event):
+            begun.set()
+            await asyncio.Event().wait()
+        reader = asyncio.create_task(read(kc.run(HOLD)))
+        await soon(begun.wait())
+        begun.clear()
+        fk.release()
+        await soon(reader)
+        slow = kc.run('fake: busy stream=x reply idle', on_output=slowly)
+        await soon(begun.wait())
+        begun.clear()
+        reader = asyncio.create_task(read(kc.run(HOLD)))
+        await soon(begun.wait())
+        kc.stop_channels()
+        assert isinstance(await outcome(reader), ClientClosedError) and got == ['begun', 'begun']
+        assert slow.state == 'done' and (await soon(slow)).text == 'x'      # its callback was cancelled
+        assert kc.queue == []
+
+
+async def test_cancel_all_in_all_states():
+    async with fake() as (fk, kc):
+        async with connected(fk) as other:
+            theirs = other.run(HOLD)
+            await until_state(theirs, 'running')
+            await fk.until_held(1)
+            async with kc.subshell() as sh:
+                there = sh.run('fake: busy echo hold reply idle')
+                sent, queued = kc.run(HOLD), kc.run('never')
+                await until_state(there, 'running')
+                await fk.until_held(2)
+                assert (sent.state, queued.state) == ('sent', 'queued')
+                got = await soon(kc.cancel_all())
+                assert [type(o) for o in got] == [asyncio.CancelledError]*3 and set(kc.queue) == {sent, there}
+                assert not fk.got('interrupt_request') and not theirs.done()
+                fk.release()
+                assert (await soon(theirs)).status == 'ok' and (await soon(kc.run('next'))).text == 'next'
+            assert 'never' not in fk.codes and sent.partial.error.ename == 'KeyboardInterrupt' and kc.queue == []
+
+
 async def test_callbacks_that_raise():
     async with fake() as (fk, kc):
         def bad(event): 1/0
