@@ -7,6 +7,7 @@ CONTENDERS = dict(
     raw_iopub=('floors:RawIopub', 'base', "stub's limit: frames counted, with iopub"),
     floor=('floors:Bare', 'base', 'floor: bare DEALER, reply only'),
     floor_iopub=('floors:BareIopub', 'base', 'floor: bare DEALER, iopub parsed'),
+    floor_checked=('floors:BareChecked', 'base', 'floor: the same, signatures checked'),
     zmq_asyncio=('floors:BareAsync', 'base', 'bare zmq.asyncio, reply only'),
     ours_reply=('clients:OursReply', 'ours', 'this library: execute(reply=True)'),
     ours_idle=('clients:OursIdle', 'ours', 'this library: request().wait()'),

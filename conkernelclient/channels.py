@@ -9,7 +9,7 @@ __all__ = ['log', 'weakly', 'ConChannel', 'Monitor', 'Heartbeat']
 import asyncio,logging,time
 from queue import Empty
 from typing import Any,Callable
-from weakref import WeakMethod
+from weakref import ref as weakref
 
 import zmq,zmq.asyncio
 from fastcore.basics import patch
@@ -28,9 +28,9 @@ log = logging.getLogger('conkernelclient')
 def weakly(
     method:Callable, # A bound method
 )->Callable: # Calls it for as long as its object lives
-    ref = WeakMethod(method)
+    ref,func = weakref(method.__self__),method.__func__
     def call(*args):
-        if (m:=ref()) is not None: return m(*args)
+        if (o:=ref()) is not None: return func(o, *args)
     return call
 
 # %% ../nbs/02_channels.ipynb #bc73eeb8
@@ -45,7 +45,7 @@ class ConChannel(AsyncZMQSocketChannel):
     ):
         super().__init__(socket, session, loop)
         self.name = self.router = self._loop = self._task = None
-        self._fast,self._looking,self._on_loop,self._look_soon = True,False,None,weakly(self._look)
+        self._fast,self._looking,self._debug,self._on_loop,self._look_soon = True,False,False,None,weakly(self._look)
         self._adopt(socket)
 
     def _adopt(self, socket):
@@ -98,6 +98,7 @@ def _look(self:ConChannel):
 @patch
 def _drain(self:ConChannel):
     if self.socket is None: return
+    self._debug = log.isEnabledFor(logging.DEBUG)
     try:
         for _ in range(self.batch): self._handle(self._read())
     except zmq.Again: return
@@ -127,7 +128,7 @@ def _read(self:ConChannel):
     except zmq.Again: return frames          # too short, and nothing behind it
     frames.append(last.bytes)
     lead = len(frames)-6
-    if frames[lead]!=DELIM or DELIM in frames[lead+1:]: return self._realign(frames, last.more)
+    if frames[lead]!=DELIM or frames.count(DELIM)!=1: return self._realign(frames, last.more)
     return self._read_slowly(frames) if last.more else frames
 
 @patch
@@ -159,12 +160,13 @@ def _handle(self:ConChannel, frames):
             parent = session.parent_of(frames[2])
             if not router.claim(parent.get('msg_id') if type(parent) is dict else None, frames): return
         msg = session.deserialize(frames)
+        if type(msg['content']) is not dict: raise TypeError('the content is not a dict')
     except Exception as e:
         if not router.stats['malformed']: log.warning('Dropped a malformed message on the %s channel: %s', self.name, e)
         router.stats['malformed'] += 1
         router.last_malformed = e
         return
-    if log.isEnabledFor(logging.DEBUG): log.debug('%s: got %s %s, for %s', self.name, msg['msg_type'], msg['msg_id'], msg['parent_header'] and msg['parent_header'].get('msg_id'))
+    if self._debug: log.debug('%s: got %s %s, for %s', self.name, msg['msg_type'], msg['msg_id'], msg['parent_header'] and msg['parent_header'].get('msg_id'))
     try: router.dispatch(self.name, msg)
     except Exception: log.exception('Dispatching a %s on the %s channel failed', msg['msg_type'], self.name)
 

@@ -6,7 +6,8 @@
 __all__ = ['log', 'ConKernelClient', 'Starting', 'UnknownKernel', 'ConKernelManager', 'ConIOLoopKernelManager', 'run_kernel']
 
 # %% ../nbs/03_core.ipynb #db7c7fd3
-import asyncio,logging,sys,threading,time
+import asyncio,logging,os,sys,threading,time
+from collections import Counter
 from contextlib import asynccontextmanager
 from functools import partial
 from queue import Empty
@@ -33,9 +34,10 @@ log = logging.getLogger('conkernelclient')
 # %% ../nbs/03_core.ipynb #1e703140
 class _Open:
     "What a client has open: held by a finalizer, so that it is closed in order, by the thread of the event loop, wherever a dropped client is collected"
-    def __init__(self): self.loop,self.thread,self.context,self.sockets = None,None,None,()
+    def __init__(self): self.loop,self.thread,self.context,self.sockets,self.pid = None,None,None,(),os.getpid()
 
-    def close(self, get_ident=threading.get_ident):
+    def close(self, get_ident=threading.get_ident, getpid=os.getpid):
+        if getpid()!=self.pid: return     # a forked child: they are its parent's, and so is the loop's epoll
         if self.loop is None or self.loop.is_closed() or get_ident()==self.thread: return self._close()
         try: self.loop.call_soon_threadsafe(self._close)
         except RuntimeError: self._close()     # closed this moment
@@ -75,13 +77,14 @@ class ConKernelClient(AsyncKernelClient):
         if shared or not isinstance(self.session, ConSession): self.session = own_session(self.session, keep_id=not shared)
         self._state,self._loop,self._thread,self._chs,self._monitors = 'new',None,None,{},{}
         self._connected,self._trouble,self._welcome,self._exit_code = set(),{},None,None
+        self._broke = Counter()     # how often each connection broke
         self._tasks,self._ready_task,self._grace_timer,self._info = set(),None,None,None
         self._silent,self._kernel_session,self._watchers,self._told,self._ready_waiters = False,None,[],'closed',0
         self._open = _Open()
         finalize(self, self._open.close)
         self.router = Router(weakly(self._put), parse=self.session.deserialize, window=self.window, grace=self.grace,
                              maxlen=self.unclaimed, on_settling=weakly(self._settling), on_orphan=weakly(self._orphan))
-        self.router.on_suspects = weakly(self._ask_for)
+        self.router.on_suspects,self.router.on_deleted = weakly(self._ask_for),weakly(self._deleted)
 
     def _put(self, channel, frames):
         try: self._chs[channel].put(frames)
@@ -171,9 +174,14 @@ def _begin(self:ConKernelClient, loop):
     self._note()
 
 @patch
-def _watch(self:ConKernelClient):
+def _watch(self:ConKernelClient, again=False):
     for name,on_event in ('shell',self._shell_event),('iopub',self._iopub_event):
-        if name in self._chs: self._monitors[name] = Monitor(self._chs[name].socket, on_event)
+        if name not in self._chs: continue
+        sock = self._chs[name].socket
+        self._monitors[name] = Monitor(sock, on_event)
+        if again:     # what happened before we looked is to happen again
+            sock.disconnect(self._make_url(name))
+            sock.connect(self._make_url(name))
 
 # %% ../nbs/03_core.ipynb #ecd9f768
 @patch
@@ -194,7 +202,7 @@ def _expire(self:ConKernelClient):
     self._grace_timer = None
     if self._state=='closed' or not self.router.settling: return
     if any(ch.backlog() for ch in self._chs.values()): return self._settling(.05)
-    until = self.router.expire()
+    until = self.router.expire(silent=self._silent)
     if until is not None: self._settling(max(until-time.monotonic(), .01))
 
 def _seen(task): return task.cancelled() or task.exception()   # asyncio need not complain that nobody looked
@@ -421,6 +429,7 @@ def input(self:ConKernelClient,
 ):
     "Answer the kernel's question"
     self._on_loop()
+    if 'stdin' not in self._chs: raise ClientClosedError('The stdin channel was not started')
     self._chs['stdin'].send(self.session.msg('input_reply', dict(value=string), parent=parent or prompt.get()))
 
 # %% ../nbs/03_core.ipynb #2e1e60d6
@@ -446,22 +455,26 @@ async def wait_for_ready(self:ConKernelClient,
             if not self._ready_waiters and not task.done() and self._state=='starting': task.cancel()   # nobody asks any more
         if not done: raise RuntimeError(self._not_ready(timeout))
         if not task.cancelled(): return task.result()
+        if self._state=='dead': raise self._dead()
         if self._state=='closed': raise ClientClosedError('The channels were stopped before the kernel was ready')
 
 @patch
 async def _become_ready(self:ConKernelClient):
     patience = .02
     while True:
+        broke = dict(self._broke)
         probe = await self._probe()
         if probe is not None:
+            if self._broke['shell']==broke.get('shell', 0): self._connected.add('shell')   # its handshake may have been over before the monitor listened
             if self._welcome is not None or probe.iopub: break
             await _first(probe.wait(), patience)
             if self._welcome is not None or probe.iopub or 'iopub' not in self._chs: break
             patience = min(patience*2, .5)
             self.router.forget(probe)
     self.router.forget(probe)
+    if 'iopub' in self._chs and self._broke['iopub']==broke.get('iopub', 0): self._connected.add('iopub')
     if self._state=='starting': self._flush()
-    self._silent = False
+    self._silent = self.router.deaf = False
     if isinstance(self._hb_channel, Heartbeat): self._hb_channel.unpause()   # what it asked before does not count
     self._info = probe.reply['content']
     self._handle_kernel_info_reply(probe.reply)
@@ -485,12 +498,14 @@ async def _probe(self:ConKernelClient):
     req = Request(msg, loop=self._loop)
     try: self.router.submit(req, self.session.frames(msg), first=True)
     except RuntimeError: return await asyncio.sleep(.1)   # not connected
-    for _ in range(20):
-        if await _first(req, .05): return req if req.reply is not None else None
-        if await self._process_alive(): continue
-        if self._state=='restarting' and getattr(self._owner(), 'will_restart', False): continue   # its restarter has not looked yet
-        raise DeadKernelError(f'Kernel died before replying to kernel_info{_exit(await self._code())}', await self._code())
-    req.cancel()
+    try:
+        for _ in range(20):
+            if await _first(req, .05): return req if req.reply is not None else None
+            if await self._process_alive(): continue
+            if self._state=='restarting' and getattr(self._owner(), 'will_restart', False): continue   # its restarter has not looked yet
+            raise DeadKernelError(f'Kernel died before replying to kernel_info{_exit(await self._code())}', await self._code())
+    finally:
+        if req.reply is None: req.cancel()
 
 # %% ../nbs/03_core.ipynb #5e175484
 @patch
@@ -499,6 +514,7 @@ def _not_ready(self:ConKernelClient, timeout):
     if bad is not None and 'Signature' in str(bad): why = 'its messages have a signature that does not fit: is the key (and signature scheme) the kernel\'s?'
     elif 'handshake' in self._trouble: why = f'the CurveZMQ handshake with {shell} failed: are the Curve keys the kernel\'s?'
     elif 'shell' not in self._connected: why = f'nothing listens on {shell}: is the kernel running, and is this its connection file?'
+    elif 'iopub' in self._chs and 'iopub' not in self._connected: why = f'nothing listens on {self._make_url("iopub")}, where its outputs should come from'
     elif self._hb_channel is not None and self._hb_channel.is_beating(): why = f'its heartbeat beats, but it does not answer on {shell}: it is busy, or the key is not the kernel\'s'
     else: why = f'it is connected on {shell}, but does not answer'
     return f"Kernel didn't respond in {timeout} seconds: {why}"
@@ -522,24 +538,26 @@ def _event(self:ConKernelClient, name, event):
         self._connected.add(name)
         if name=='shell' and self._state=='dead': self._back()
         elif name=='shell' and self._state=='ready': self._fence()
-        elif name=='iopub' and self._state=='ready' and self.router.held: self._spawn(self._heard_again())
+        elif name=='iopub' and self._state=='ready' and self.router.deaf: self._spawn(self._heard_again())
     elif event==zmq.EVENT_DISCONNECTED:
         if name in self._connected: log.info('The %s connection broke', name)
         elif self.curve_publickey is not None: self._trouble['handshake'] = event
         self._connected.discard(name)
+        self._broke[name] += 1
         if name=='iopub' and self._state=='ready': self._deaf()
         if name=='shell' and self._state=='restarting':     # the old kernel has ended
             self._drain()
             self.router.fail_all(KernelRestartedError('The kernel was restarted'), before_hold=True)
-        if name=='shell' and self._state in ('ready','starting'): self._spawn(self._look_closer())
+        if name=='shell' and self._in_doubt(): self._spawn(self._look_closer())
     elif event in (zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL, zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL, zmq.EVENT_HANDSHAKE_FAILED_AUTH):
         self._trouble['handshake'] = event
 
 @patch
 def _deaf(self:ConKernelClient):
     "iopub is gone: what is in flight may lose outputs, and nothing more is sent until it is back (or 3 s have passed)"
-    for req in self.router.table.values(): req.gap = True
-    self._welcome = None
+    for req in self.router.table.values():
+        if req.frames is None: req.gap = True     # what waits in the window loses nothing
+    self._welcome,self.router.deaf = None,True
     self.router.hold()
     self._loop.call_later(3, weakly(self._hear_or_not))
 
@@ -548,6 +566,7 @@ async def _heard_again(self:ConKernelClient):
     for _ in range(50):     # a kernel that welcomes does so at once
         if self._welcome is not None: break
         await asyncio.sleep(.01)
+    self.router.deaf = 'iopub' not in self._connected
     self._hear_or_not()
 
 @patch
@@ -569,13 +588,18 @@ async def _code(self:ConKernelClient):
     return await km.provisioner.poll() if km is not None and km.has_kernel else None
 
 @patch
+def _in_doubt(self:ConKernelClient):
+    "Could it be dead without our knowing? (A restart by our manager tells us its end.)"
+    return self._state in ('ready','starting') or self._state=='restarting' and self._owner() is None
+
+@patch
 async def _look_closer(self:ConKernelClient):
     "The connection broke, or the heartbeat is silent: is the kernel dead?"
     until = time.monotonic()+self.lost_after
-    while self._state in ('ready','starting'):
+    while self._in_doubt():
         if not await self._process_alive(): return await self._died()
         if 'shell' in self._connected: return
-        if time.monotonic()>=until: return await self._died() if self._owner() is None and self._state=='ready' else None
+        if time.monotonic()>=until: return await self._died() if self._owner() is None and self._state!='starting' else None
         await asyncio.sleep(.01)
 
 @patch
@@ -583,7 +607,8 @@ async def _died(self:ConKernelClient):
     code = await self._code()
     until = time.monotonic()+.2
     while 'iopub' in self._connected and time.monotonic()<until: await asyncio.sleep(.005)   # what it had to say
-    if self._state not in ('ready','starting') or self._owner() is None and 'shell' in self._connected: return
+    if not self._in_doubt() or self._owner() is None and 'shell' in self._connected: return
+    if self._ready_task is not None: self._ready_task.cancel()
     self._drain()
     km = self._owner()
     self._exit_code = code
@@ -629,14 +654,21 @@ def _fence(self:ConKernelClient):
         if lane.wire: self._spawn(self._fence_lane(channel, subshell_id, list(lane.wire), [o.msg_id for o in lane.waiting], self._kernel_session))
 
 @patch
-def _ask_for(self:ConKernelClient, channel, subshell_id, ids): self._spawn(self._fence_late(channel, subshell_id, ids))
+def _ask_for(self:ConKernelClient, channel, subshell_id, ids):
+    try: fence = self._fenced(channel, subshell_id, timeout=10*self.grace)
+    except RuntimeError: return
+    self._spawn(self._fence_late(fence, ids))
 
 @patch
-async def _fence_late(self:ConKernelClient, channel, subshell_id, ids):
+async def _fence_late(self:ConKernelClient, fence, ids):
     "The kernel is done with `ids`, but their replies are late: they are lost when something sent later has been answered"
-    try: await self._fenced(channel, subshell_id, timeout=10*self.grace)
+    try: await fence
     except (RuntimeError, TimeoutError): pass
     for o in ids: self.router.give_up(o)
+
+@patch
+def _deleted(self:ConKernelClient, subshell_id):
+    self._loop.call_later(self.grace, weakly(self.router.drop_lane), subshell_id)    # a reply may still be on its way
 
 @patch
 def _fenced(self:ConKernelClient, channel, subshell_id, timeout=None):
@@ -656,6 +688,14 @@ async def _fence_lane(self:ConKernelClient, channel, subshell_id, sent, waiting,
     if self._state=='ready': self._back()
 
 # %% ../nbs/03_core.ipynb #6fb69342
+@patch
+def _in_its_loop(self:ConKernelClient, f, *args):
+    "Call `f` in the thread of this client's event loop; not at all when that loop is closed"
+    if self._loop is not None and self._loop.is_closed(): return
+    if self._loop is None or threading.get_ident()==self._thread: return f(*args)
+    try: self._loop.call_soon_threadsafe(f, *args)
+    except RuntimeError: pass     # closed this moment
+
 @patch
 def _kernel_restarting(self:ConKernelClient, code=None):
     if self._state in ('closed','new'): return
@@ -686,7 +726,7 @@ def _reconnect(self:ConKernelClient):
         self.hb_channel.on_change = weakly(self._heartbeat)
         self.hb_channel.start()
     self._connected.clear()
-    self._watch()
+    self._watch(again=True)
     self._note()
 
 @patch
@@ -712,6 +752,7 @@ def stop_channels(self:ConKernelClient):
     "Close the channels; who still waits gets `ClientClosedError`. Harmless when called again."
     if self._state=='closed': return
     self._set('closed')
+    if os.getpid()!=self._open.pid: return     # a forked child: the rest is its parent's
     e = ClientClosedError('The channels were stopped before the reply came')
     self.router.fail_all(e)
     for o in self.router.unclaimed.values(): o.fail(e)
@@ -833,16 +874,17 @@ class ConKernelManager(AsyncKernelManager):
     async def restart_kernel(self, now:bool=False, newports:bool=False, **kwargs):
         "Restart the kernel: what is in flight fails with `KernelRestartedError`, and all clients go on with the new kernel"
         if self.provisioner is None: raise RuntimeError('Cannot restart the kernel: it has not been started (start_kernel)')
+        while self._busy_restarting: await asyncio.wait([self._restarting])
         clients = [o for o in self._clients if isinstance(o, ConKernelClient)]
         code = await self.provisioner.poll() if self.has_kernel else None   # it may have died by itself
-        for kc in clients: kc._kernel_restarting(code)
+        for kc in clients: kc._in_its_loop(kc._kernel_restarting, code)
         self._restarting = asyncio.get_running_loop().create_future()
         try: await super().restart_kernel(now=now, newports=newports, **kwargs)
         except BaseException as e:
-            for kc in clients: kc._kernel_restarted(error=e)
+            for kc in clients: kc._in_its_loop(kc._kernel_restarted, e)
             raise
         finally: self._restarting.set_result(None)
-        for kc in clients: kc._kernel_restarted()
+        for kc in clients: kc._in_its_loop(kc._kernel_restarted)
 
 # %% ../nbs/03_core.ipynb #a466cddf
 class ConIOLoopKernelManager(ConKernelManager, AsyncIOLoopKernelManager):
@@ -854,7 +896,7 @@ class ConIOLoopKernelManager(ConKernelManager, AsyncIOLoopKernelManager):
         if first: self.add_restart_callback(self._gave_up, 'dead')
 
     def _gave_up(self):
-        for kc in list(self._clients): kc._kernel_restarted(error='it died too often')
+        for kc in list(self._clients): kc._in_its_loop(kc._kernel_restarted, 'it died too often')
 
 # %% ../nbs/03_core.ipynb #48c0a511
 @asynccontextmanager

@@ -49,7 +49,7 @@ class _CoFuture(asyncio.Future):
 # %% ../nbs/01_router.ipynb #9b8ba6cc
 class Request(_CoFuture):
     "One message sent to the kernel, and all that came back for it. `await` gives the reply message."
-    __slots__ = ('msg','msg_id','channel','lane','keep','frames','reply','iopub','replied','idle','ended','complete',
+    __slots__ = ('header','content','metadata','msg_id','channel','lane','keep','frames','reply','iopub','replied','idle','ended','complete',
                  'on_iopub','on_stdin','router','owner','gap','_timer','_end','_listeners','_tail')
     def __init__(self,
         msg:dict, # The message, as `Session.msg` builds it
@@ -60,14 +60,20 @@ class Request(_CoFuture):
         loop:asyncio.AbstractEventLoop|None=None, # The client's event loop
     ):
         super().__init__(loop=loop)
-        self.msg,self.msg_id,self.channel,self.keep = msg,msg['header']['msg_id'],channel,keep
-        self.reply,self.iopub,self.on_iopub,self.on_stdin = None,[],on_iopub,on_stdin
+        self.header,self.content,self.metadata = msg['header'],msg['content'],msg['metadata']
+        self.msg_id,self.channel,self.keep = msg['msg_id'],channel,keep
+        self.reply,self.iopub,self.on_iopub,self.on_stdin = None,[] if keep else (),on_iopub,on_stdin
         self.replied = self.idle = self.ended = self.complete = self.gap = False
         self.lane = self.frames = self.router = self.owner = self._timer = self._end = self._listeners = self._tail = None
 
     def __repr__(self):
         state = ('complete' if self.complete else 'incomplete') if self.ended else 'replied' if self.replied else 'in flight'
-        return f"<Request {self.msg['header']['msg_type']} {self.msg_id}: {state}>"
+        return f"<Request {self.header['msg_type']} {self.msg_id}: {state}>"
+
+    @property
+    def msg(self)->dict:
+        "The message that was sent"
+        return dict(header=self.header, msg_id=self.msg_id, msg_type=self.header['msg_type'], parent_header={}, content=self.content, metadata=self.metadata)
 
     def cancel(self, msg=None):
         "Give up waiting. A request that is still in the client's window is then never sent. Harmless when it has ended."
@@ -102,29 +108,29 @@ def wait(self:Request)->_End:
 @patch
 def _resolve(self:Request):
     end = self._end
-    if end is None or end.done(): return
+    if end.done(): return
     if self.cancelled(): asyncio.Future.cancel(end)
     elif self.done() and (e:=self.exception()) and not isinstance(e, NoReplyError): _fail(end, copy(e))
     else: end.set_result(self)
 
 @patch
-def _finish(self:Request, complete):
+def _finish(self:Request, complete, after_hooks=False):
     if self.ended: return
-    if self._tail is not None and not self._tail.done():   # hooks are still at work: end after them
-        self._tail.add_done_callback(lambda _: self._finish(complete))
+    if after_hooks and self._tail is not None and not self._tail.done():   # they are still at work: end after them
+        self._tail.add_done_callback(lambda _: self._finish(complete, True))
         return
     self.ended,self.complete = True,complete and not self.gap
     if self._timer is not None: self._timer.cancel()
-    if not self.done(): _fail(self, NoReplyError(f"No reply to {self.msg['header']['msg_type']} {self.msg_id}, though the kernel is idle"))
-    self._resolve()
-    self._tell()
+    if not self.done(): _fail(self, NoReplyError(f"No reply to {self.header['msg_type']} {self.msg_id}, though the kernel is idle"))
+    if self._end is not None: self._resolve()
+    if self._listeners is not None: self._tell()
     self.router = self.owner = None
 
 # %% ../nbs/01_router.ipynb #383f181b
 @patch
 def _tell(self:Request):
     listeners,self._listeners = self._listeners,None
-    for o in listeners or (): o.done() or o.set_result(None)
+    for o in listeners: o.done() or o.set_result(None)
 
 @patch
 async def __aiter__(self:Request):
@@ -138,7 +144,9 @@ async def __aiter__(self:Request):
         news = self.get_loop().create_future()
         if self._listeners is None: self._listeners = []
         self._listeners.append(news)
-        await news
+        try: await news
+        finally:
+            if news.cancelled() and self._listeners: self._listeners.remove(news)
     if self.done() and not isinstance(self.exception(), (NoReplyError,type(None))): raise copy(self.exception())
 
 # %% ../nbs/01_router.ipynb #d1e537be
@@ -239,17 +247,35 @@ def fail(self:Unclaimed, exc:Exception|None):
 # %% ../nbs/01_router.ipynb #4154101a
 class Lane:
     "One shell's window: messages on the wire (`wire`, by id) and those that wait (`waiting`)"
-    __slots__ = ('wire','waiting','withdrawn')
-    def __init__(self): self.wire,self.waiting,self.withdrawn = {},deque(),0
+    __slots__ = ('wire','waiting','withdrawn','given_up')
+    def __init__(self): self.wire,self.waiting,self.withdrawn,self.given_up = {},deque(),0,0
+
+    @property
+    def stuck(self)->bool:
+        "Is nothing on the wire but what nobody waits for any more?"
+        return 0<self.given_up==len(self.wire)
 
     def __repr__(self): return f'<Lane: {len(self.wire)} on the wire, {len(self.waiting)-self.withdrawn} waiting>'
 
     def release(self, msg_id):
         "The reply to `msg_id` is here: its place is free, and those of given-up requests before it"
-        for o,req in list(self.wire.items()) if self.wire and next(iter(self.wire.values())) is None else ():
-            if o==msg_id or req is not None: break
-            del self.wire[o]
-        self.wire.pop(msg_id, None)
+        if self.given_up and next(iter(self.wire.values())) is None:
+            for o,req in list(self.wire.items()):
+                if o==msg_id or req is not None: break
+                del self.wire[o]
+                self.given_up -= 1
+        if self.wire.pop(msg_id, self) is None: self.given_up -= 1
+
+    def give_up(self, msg_id):
+        "Nobody waits for `msg_id` any more, but the kernel will work on it: it keeps its place"
+        if self.wire.get(msg_id) is None: return
+        self.wire[msg_id] = None
+        self.given_up += 1
+
+    def clear(self):
+        "Nothing is on the wire any more"
+        self.wire.clear()
+        self.given_up = 0
 
     def withdraw(self, req):
         "Take a waiting `req` out: it will not be sent"
@@ -260,10 +286,11 @@ class Lane:
 
 class Sent:
     "Stands in the table for a message whose reply goes to the unclaimed queue, or that has none (`msg_id` is then `None`)"
-    __slots__ = ('msg','msg_id','channel','lane','frames','replied','idle','gap')
+    __slots__ = ('header','content','msg_id','channel','lane','frames','replied','idle','gap')
     keep = False
     def __init__(self, msg, channel, expects_reply=True):
-        self.msg,self.channel,self.msg_id = msg,channel,msg['header']['msg_id'] if expects_reply else None
+        self.header,self.content,self.channel = msg['header'],msg['content'],channel
+        self.msg_id = msg['header']['msg_id'] if expects_reply else None
         self.lane,self.frames,self.replied,self.idle,self.gap = None,None,False,False,False
 
 # %% ../nbs/01_router.ipynb #0bf445dd
@@ -283,6 +310,8 @@ class Router:
         on_settling:Callable[[],None]=lambda: None, # Called when a grace time begins, and none was running
         on_orphan:Callable[[dict],bool]=lambda msg: False, # Told of iopub messages that answer nobody; true: do not keep it
     ):
+        self.on_deleted = None    # called with the id of a subshell that has been deleted
+        self.deaf = False         # is iopub away? Then what is sent may lose outputs
         self.on_activity = None   # called when something goes on the wire, or is answered
         self.on_suspects = None   # called with channel, subshell id, and ids of requests that are idle but late with their reply
         self.heard = 0            # iopub messages so far
@@ -309,13 +338,15 @@ class Router:
             if timeout is not None: req._timer = req.get_loop().call_later(timeout, self._timed_out, req, timeout)
         if req.msg_id is not None: self.table[req.msg_id] = req
         if not first and (self.held or lane.waiting or len(lane.wire)>=self.window):
-            req.frames = frames
+            req.frames = tuple([b'%b' % o if type(o) is bytes and len(o)<4096 else o for o in frames])
             lane.waiting.append(req)
+            if lane.stuck and not self.held: self._ask(req)
         elif (e:=self._put(lane, req, frames)) is not None: raise e
 
     def _put(self, lane, req, frames):
         "Put `req` on the wire. If that fails, so does the request; the exception is returned."
         if req.msg_id is not None: lane.wire[req.msg_id] = req
+        req.gap = self.deaf
         try: self.send(req.channel, frames)
         except Exception as e:
             self.table.pop(req.msg_id, None)
@@ -333,6 +364,11 @@ class Router:
             frames,req.frames = req.frames,None
             if frames is None: lane.withdrawn -= 1
             else: self._put(lane, req, frames)
+        if waiting and lane.stuck and not self.held: self._ask(waiting[0])
+
+    def _ask(self, req):
+        "All on the wire has been given up, and may never be answered: ask something, so that `req` comes to its turn"
+        if self.on_suspects is not None: self.on_suspects(req.channel, req.header.get('subshell_id'), [])
 
 # %% ../nbs/01_router.ipynb #fbc92374
 @patch
@@ -345,7 +381,7 @@ def dispatch(self:Router,
     msg_id = parent.get('msg_id') if type(parent) is dict else None
     req = self.table.get(msg_id)
     if req is None:
-        if msg_id in self.forgotten: self._late(channel, msg_id)
+        if msg_id in self.forgotten or channel in ('shell','control') and self._on_wire(msg_id): self._late(channel, msg_id)
         elif msg_id is not None or not self.on_orphan(msg): self.unclaimed[channel].push(msg)
     elif channel=='iopub': self._iopub(req, msg)
     elif channel=='stdin':
@@ -362,15 +398,32 @@ def _reply(self:Router, req, msg):
         self.stats['duplicate replies'] += 1
         return
     req.replied,lane = True,req.lane
-    if lane.waiting and msg['content'].get('status')=='error' and _stops(req.msg): self._abort(lane)
+    if lane.waiting and msg['content'].get('status')=='error' and _stops(req): self._abort(lane)
     lane.release(req.msg_id)
     if lane.waiting: self._pump(lane)
     if self.on_activity is not None: self.on_activity()
+    if req.channel=='control' and self.on_deleted is not None: self._deleted(req, msg['content'])
     if type(req) is Sent: self.unclaimed[req.channel].push(msg)
     else:
         req.reply = msg
         if not req.done(): req.set_result(msg)
     self._settle(req)
+
+@patch
+def _deleted(self:Router, req, content):
+    subshell_id = req.content.get('subshell_id')
+    if req.header['msg_type']=='delete_subshell_request' and content.get('status')=='ok' and ('shell',subshell_id) in self.lanes:
+        self.on_deleted(subshell_id)
+
+@patch
+def drop_lane(self:Router, subshell_id:str):
+    "The subshell is no more: fail what still waits for it, and forget it"
+    lane = self.lanes.pop(('shell',subshell_id), None)
+    if lane is None: return
+    ids = [*lane.wire, *(o.msg_id for o in lane.waiting if o.frames is not None)]
+    lane.clear()
+    self.fail_lost(ids, NoReplyError('The subshell was deleted before it replied'))
+    lane.waiting.clear()
 
 @patch
 def _iopub(self:Router, req, msg):
@@ -386,9 +439,14 @@ def _iopub(self:Router, req, msg):
 def _late(self:Router, channel, msg_id):
     self.stats['late messages'] += 1
     if channel in ('shell','control'):
-        lane = self.forgotten[msg_id]
+        lane = self._on_wire(msg_id)
+        if lane is None: return
         lane.release(msg_id)
         self._pump(lane)
+
+@patch
+def _on_wire(self:Router, msg_id):
+    return next((o for o in self.lanes.values() if msg_id in o.wire), None)
 
 # %% ../nbs/01_router.ipynb #40c25f1c
 @patch
@@ -424,11 +482,12 @@ def _leave(self:Router, req, complete):
     if not req.replied:
         req.lane.release(req.msg_id)
         self._pump(req.lane)
-    if type(req) is Request: req._finish(complete)
+    if type(req) is Request: req._finish(complete, after_hooks=True)
 
 @patch
 def expire(self:Router,
     now:float|None=None, # The time, by `time.monotonic`
+    silent:bool=False, # Is the kernel not heard at all? Then its *idle* may still come
 )->float|None: # When to call again: seconds by the same clock; `None` if no grace time is running
     "End the requests whose grace time is over, as incomplete"
     if now is None: now = time.monotonic()
@@ -438,9 +497,9 @@ def expire(self:Router,
         if until>now: break
         del self.settling[msg_id]
         req = self.table[msg_id]
-        if req.replied and self.heard!=heard and now<last: self.settling[msg_id] = now+self.grace,last,self.heard
+        if req.replied and (silent or self.heard!=heard) and now<last: self.settling[msg_id] = now+self.grace,last,self.heard
         elif not req.replied and self.on_suspects is not None:
-            suspects.setdefault((req.channel, req.msg['header'].get('subshell_id')), []).append(msg_id)
+            suspects.setdefault((req.channel, req.header.get('subshell_id')), []).append(msg_id)
         else: self.give_up(msg_id)
     for (channel,subshell_id),ids in suspects.items(): self.on_suspects(channel, subshell_id, ids)
     return next(iter(self.settling.values()))[0] if self.settling else None
@@ -461,15 +520,16 @@ def forget(self:Router, req:Request|Sent):
     self.settling.pop(req.msg_id, None)
     lane = req.lane
     if req.frames is not None: return lane.withdraw(req)
-    if req.msg_id in lane.wire: lane.wire[req.msg_id] = None
+    lane.give_up(req.msg_id)
     self.forgotten[req.msg_id] = lane
     if len(self.forgotten)>4096: del self.forgotten[next(iter(self.forgotten))]
+    if lane.waiting: self._pump(lane)
 
 @patch
 def _timed_out(self:Router, req, timeout):
     if req.ended: return
     self.forget(req)
-    e = TimeoutError(f"No reply to {req.msg['header']['msg_type']} within {timeout} s")
+    e = TimeoutError(f"No reply to {req.header['msg_type']} within {timeout} s")
     if req.done(): req._end_failed(e)   # the reply is here, its idle is not
     else: _fail(req, e)
     req._finish(False)
@@ -492,8 +552,8 @@ def fail_all(self:Router,
     self.settling.clear()
     self.forgotten.clear()
     for lane in self.lanes.values():
-        lane.wire.clear()
-        lane.waiting,lane.withdrawn = deque(o for o in lane.waiting if o.frames is not None),0
+        lane.clear()
+        lane.waiting,lane.withdrawn = deque(o for o in lane.waiting if o.frames is not None and (before_hold or o.msg_id is not None) and o not in self.doomed),0
 
 @patch
 def fail_lost(self:Router,
@@ -515,7 +575,7 @@ def fail_lost(self:Router,
 @patch
 def hold(self:Router):
     "Put nothing on the wire until `open`: what is submitted waits, in order"
-    self.held,self.doomed = True,set(self.table)
+    self.held,self.doomed = True,set(self.table)|{o for lane in self.lanes.values() for o in lane.waiting if o.msg_id is None}
 
 @patch
 def open(self:Router):
@@ -524,13 +584,13 @@ def open(self:Router):
     for lane in list(self.lanes.values()): self._pump(lane)
 
 # %% ../nbs/01_router.ipynb #67bd99df
-def _stops(msg): # Does an error of this request abort those behind it?
-    content = msg['content']
-    return msg['header']['msg_type']=='execute_request' and content.get('stop_on_error', True) and not content.get('silent', False)
+def _stops(req): # Does an error of this request abort those behind it?
+    content = req.content
+    return req.header['msg_type']=='execute_request' and content.get('stop_on_error', True) and not content.get('silent', False)
 
 def _as_kernel(req, msg_type, content, metadata=None):
-    header = dict(req.msg['header'], msg_id=new_id(), msg_type=msg_type, date=datetime.now(timezone.utc))
-    return dict(header=header, msg_id=header['msg_id'], msg_type=msg_type, parent_header=dict(req.msg['header']),
+    header = dict(req.header, msg_id=new_id(), msg_type=msg_type, date=datetime.now(timezone.utc))
+    return dict(header=header, msg_id=header['msg_id'], msg_type=msg_type, parent_header=dict(req.header),
                 metadata=metadata or {}, content=content, buffers=[])
 
 @patch
@@ -538,7 +598,7 @@ def _abort(self:Router, lane):
     waiting,lane.waiting,lane.withdrawn = lane.waiting,deque(),0
     for req in waiting:
         if req.frames is None: continue
-        if req.msg['header']['msg_type']!='execute_request':
+        if req.header['msg_type']!='execute_request':
             lane.waiting.append(req)
             continue
         req.frames = None

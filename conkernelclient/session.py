@@ -40,14 +40,13 @@ def apply_session_patch():
 # %% ../nbs/00_session.ipynb #06f25a53
 def _with_dates(
     header:dict, # A header as it was unpacked; its date is replaced
+    frame:bytes # What it was unpacked from
 )->dict: # The header, with strings that are dates as `datetime`, as `extract_dates` gives
-    for k,v in header.items():
-        if type(v) is str:
-            if v[4:5]=='-':
-                if len(v)!=27 or v[7]!='-' or v[10]!='T' or v[19]!='.' or v[26]!='Z': return extract_dates(header)
-                try: header[k] = datetime.fromisoformat(v)
-                except ValueError: return extract_dates(header)
-        elif v is not None and type(v) is not int: return extract_dates(header)
+    d = header.get('date')
+    if frame.count(b'T')!=1 or type(d) is not str or len(d)!=27: return extract_dates(header)
+    if not (d[10]=='T' and d[19]=='.' and d[26]=='Z' and d[5]!='W'): return extract_dates(header)
+    try: header['date'] = datetime.fromisoformat(d)
+    except ValueError: return extract_dates(header)
     return header
 
 # %% ../nbs/00_session.ipynb #4ea3d2b8
@@ -63,7 +62,8 @@ class ConSession(Session):
     @property
     def msg_id(self)->str:
         "A new message id; counts up"
-        n,self.message_count = self.message_count,self.message_count+1
+        n = self.message_count
+        self.message_count = n+1
         return f'{self._prefix}{n}'
 
     @observe('session', 'username', 'metadata', 'pack', 'unpack', 'debug', 'adapt_version', 'check_pid',
@@ -94,21 +94,21 @@ class ConSession(Session):
 def sign(self:ConSession,
     msg_list:list # The four frames that are signed: header, parent header, metadata, content
 )->bytes: # The HMAC in hex, or `b''` where the session has no key
-    inner = self._inner
-    if inner is None: return b''
-    inner = inner.copy()
+    if self._inner is None: return b''
+    inner,outer = self._inner.copy(),self._outer.copy()
     for part in msg_list: inner.update(part)
-    outer = self._outer.copy()
     outer.update(inner.digest())
     return outer.hexdigest().encode()
 
 # %% ../nbs/00_session.ipynb #b1608022
+_now,_utc = datetime.now,timezone.utc
+
 @patch
 def msg_header(self:ConSession,
     msg_type:str # The protocol's name for the message, such as `execute_request`
 )->dict: # A new header, with an id of its own
-    return dict(msg_id=self.msg_id, msg_type=msg_type, username=self._user, session=self._sid,
-                date=datetime.now(timezone.utc), version=jc.protocol_version)
+    return {'msg_id':self.msg_id, 'msg_type':msg_type, 'username':self._user, 'session':self._sid,
+            'date':_now(_utc), 'version':jc.protocol_version}
 
 @patch
 def msg(self:ConSession,
@@ -119,9 +119,9 @@ def msg(self:ConSession,
     metadata:dict|None=None # Added to the session's own metadata
 )->dict: # The message as nested dicts, not yet packed
     if header is None: header = self.msg_header(msg_type)
-    return dict(header=header, msg_id=header['msg_id'], msg_type=header['msg_type'],
-                parent_header={} if parent is None else jc.extract_header(parent),
-                content={} if content is None else content, metadata={**self._metadata, **metadata} if metadata else self._metadata.copy())
+    return {'header':header, 'msg_id':header['msg_id'], 'msg_type':header['msg_type'],
+            'parent_header':{} if parent is None else jc.extract_header(parent),
+            'content':{} if content is None else content, 'metadata':{**self._metadata, **metadata} if metadata else self._metadata.copy()}
 
 # %% ../nbs/00_session.ipynb #cd08a94e
 @patch
@@ -132,7 +132,7 @@ def serialize(self:ConSession,
     content = msg.get('content', {})
     if not self._orjson or type(content) is not dict or ident is not None: return Session.serialize(self, msg, ident)
     parent,metadata,pack = msg['parent_header'],msg['metadata'],jc.orjson_packer
-    parts = [pack(msg['header']), pack(parent) if parent else b'{}', pack(metadata) if metadata else b'{}', pack(content)]
+    parts = pack(msg['header']), pack(parent) if parent else b'{}', pack(metadata) if metadata else b'{}', pack(content)
     return [DELIM, self.sign(parts), *parts]
 
 @patch
@@ -145,25 +145,13 @@ def frames(self:ConSession,
         raise RuntimeError(f'this client belongs to process {self._pid}: a forked process needs a client of its own')
     if self._adapts: msg = adapt(msg, self._adapts)
     res = self.serialize(msg)
-    for i,b in enumerate(buffers or ()):
-        if not memoryview(b).contiguous: raise ValueError(f'Buffer {i} ({b!r}) is not contiguous')
-        res.append(b)
+    if buffers:
+        for i,b in enumerate(buffers):
+            if not memoryview(b).contiguous: raise ValueError(f'Buffer {i} ({b!r}) is not contiguous')
+            res.append(b)
     return res
 
 # %% ../nbs/00_session.ipynb #17ba3829
-@patch
-def _check(self:ConSession, msg_list, remember=True):
-    signature,seen = msg_list[0],self._seen
-    if not signature: raise ValueError('Unsigned Message')
-    if signature in seen: raise ValueError(f'Duplicate Signature: {signature!r}')
-    good = self.sign(msg_list[1:5])
-    if not compare_digest(signature, good): raise ValueError(f'Invalid Signature: {signature!r}')
-    if remember and self._window:
-        seen.add(signature)
-        self._order.append(signature)
-        if len(self._order)>self._window: seen.discard(self._order.popleft())
-
-# %% ../nbs/00_session.ipynb #71fccb2b
 @patch
 def parent_of(self:ConSession,
     frame:bytes # The packed parent header
@@ -173,11 +161,12 @@ def parent_of(self:ConSession,
     if res is None:
         res = jc.orjson_unpacker(frame)
         if type(res) is not dict: return extract_dates(res)
-        res = _with_dates(res)
-        if len(self._parents)>=512: self._parents.clear()
+        res = _with_dates(res, frame)
+        if len(self._parents)>=1024: del self._parents[next(iter(self._parents))]
         if len(frame)<4096: self._parents[frame] = res
     return res
 
+# %% ../nbs/00_session.ipynb #71fccb2b
 @patch
 def deserialize(self:ConSession,
     msg_list:list, # Frames from the signature on
@@ -186,17 +175,29 @@ def deserialize(self:ConSession,
 )->dict: # The message, as `jupyter_client.session.Session.deserialize` gives it
     "Check and parse a message. Raises `ValueError` for its signature, `TypeError` for missing frames, as the stock method."
     if not (copy and self._orjson): return Session.deserialize(self, msg_list, content=content, copy=copy)
-    if self._inner is not None: self._check(msg_list, content)
-    if len(msg_list)<5: raise TypeError('malformed message, must have at least 5 elements')
     unpack = jc.orjson_unpacker
-    header = unpack(msg_list[1])
-    msg_id,msg_type = header['msg_id'],header['msg_type']
-    parent = self.parent_of(msg_list[2])
-    msg = dict(header=_with_dates(header), msg_id=msg_id, msg_type=msg_type,
-               parent_header=parent.copy() if type(parent) is dict else parent, metadata=unpack(msg_list[3]),
-               content=unpack(msg_list[4]) if content else msg_list[4],
-               buffers=[memoryview(b) for b in msg_list[5:]] if len(msg_list)>5 else [])
-    version = header.get('version')
+    if self._inner is not None:
+        signature,seen = msg_list[0],self._seen
+        if not signature: raise ValueError('Unsigned Message')
+        if signature in seen: raise ValueError(f'Duplicate Signature: {signature!r}')
+        inner,outer = self._inner.copy(),self._outer.copy()     # as `sign` does
+        for part in msg_list[1:5]: inner.update(part)
+        outer.update(inner.digest())
+        if not compare_digest(signature, outer.hexdigest().encode()): raise ValueError(f'Invalid Signature: {signature!r}')
+        if content and self._window:
+            seen.add(signature)
+            self._order.append(signature)
+            if len(seen)>self._window: seen.discard(self._order.popleft())
+    if len(msg_list)<5: raise TypeError('malformed message, must have at least 5 elements')
+    packed = msg_list[1]
+    header = unpack(packed)
+    msg_id,msg_type,version = header['msg_id'],header['msg_type'],header.get('version')
+    parent = self._parents.get(msg_list[2])
+    if parent is None: parent = self.parent_of(msg_list[2])
+    msg = {'header':_with_dates(header, packed), 'msg_id':msg_id, 'msg_type':msg_type,
+           'parent_header':parent.copy() if type(parent) is dict else parent, 'metadata':unpack(msg_list[3]),
+           'content':unpack(msg_list[4]) if content else msg_list[4],
+           'buffers':[memoryview(b) for b in msg_list[5:]] if len(msg_list)>5 else []}
     return msg if type(version) is str and version[:2]=='5.' and 'date' in header else adapt(msg)
 
 # %% ../nbs/00_session.ipynb #d085188a

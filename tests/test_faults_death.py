@@ -240,6 +240,7 @@ async def test_flap_loses_a_reply(keep):
         kc = await fake_client(fk)
         reqs = [ask(kc, str(i), iopub=keep) for i in range(3)]
         ids = [kc.execute('sent')]      # nobody waits for this one, but it takes a place on the wire
+        await fk.until_received(4)
         await fk.until_held(1)
         fk.close_sockets()
         fk.release()                    # the first is answered into the void
@@ -263,6 +264,7 @@ async def test_flap_while_a_request_runs_on():
     with FakeKernel(on={'execute_request': 'hold busy reply idle'}) as fk:
         kc = await fake_client(fk)
         reqs = [ask(kc, str(i)) for i in range(3)]
+        await fk.until_received(3)      # what the kernel has not read yet would be lost with the connection
         await fk.until_held(1)
         fk.close_sockets()
         await back(fk)
@@ -271,6 +273,28 @@ async def test_flap_while_a_request_runs_on():
         res, _ = await outcomes(reqs)
         assert kinds(res)=={dict}, (kinds(res), dict(fk.undelivered), kc.status, dict(fk.counts), fk.subscriptions)
         await outcomes([o.wait() for o in reqs])
+        await at_rest(kc)
+        kc.stop_channels()
+
+
+async def test_flap_loses_requests_on_their_way():
+    "Sent, but not read by the kernel when the connection broke: who waits is told, and the one that was read goes on"
+    with FakeKernel(on={'execute_request': 'hold busy reply idle'}) as fk:
+        kc = await fake_client(fk)
+        begun = ask(kc, 'begun')
+        await fk.until_held(1)
+        fk.freeze()
+        lost = [ask(kc, str(i)) for i in range(3)]
+        await asyncio.sleep(.05)        # for the bytes to leave; those that do not are delivered later, and answered
+        fk.close_sockets()
+        fk.thaw()
+        await back(fk)
+        fk.on['execute_request'] = 'busy reply idle'
+        fk.release()
+        res, _ = await outcomes([begun, *lost])
+        assert type(res[0]) is dict
+        ran = set(fk.codes)
+        assert [type(o) for o in res[1:]]==[dict if str(i) in ran else NoReplyError for i in range(3)]
         await at_rest(kc)
         kc.stop_channels()
 
