@@ -10,7 +10,7 @@ import asyncio,inspect,keyword,logging,sys,threading
 from collections import OrderedDict,deque
 from contextlib import AsyncExitStack
 from copy import copy
-from typing import Any,AsyncIterator,Awaitable,Callable,Iterable
+from typing import Any,Awaitable,Callable,Iterable
 
 from fastcore.basics import patch
 from jupyter_client import KernelManager
@@ -65,7 +65,9 @@ class Run(_CoFuture):
             e.result = self.partial
             raise
 
-    def cancel(self, msg=None):
+    def cancel(self,
+        msg:Any=None # For the `CancelledError`
+    )->bool: # Was it still to be done?
         "Stop: a run that is queued is never sent, a running one is interrupted. Its caller is told once the kernel has stopped, or will not."
         if self.done(): return False
         self._end_early(('cancel',msg))
@@ -598,7 +600,9 @@ def supports(self:ConKernelClient,
 
 class Subshell:
     "A second lane in the same kernel: `async with kc.subshell() as sh:`"
-    def __init__(self, kc:ConKernelClient): self.kc,self.id,self._kernel,self._closed = kc,None,None,False
+    def __init__(self,
+        kc:ConKernelClient # Of the kernel
+    ): self.kc,self.id,self._kernel,self._closed = kc,None,None,False
     def __repr__(self): return f"<Subshell{'' if self.id is None else ' '+self.id}{': closed' if self._closed else ''}>"
 
     def _check(self):
@@ -622,7 +626,7 @@ class Subshell:
         "The value of `expr`, while something else runs"
         return await self.kc.eval(expr, subshell_id=self._check(), **kwargs)
 
-    async def push(self, **values): # As for `kc.push`
+    async def push(self, **values): # Names, and the values to give them
         "Set variables, while something else runs"
         await self.run(_assignments(values), silent=True, check=True)
 
