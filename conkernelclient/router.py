@@ -50,7 +50,7 @@ class _CoFuture(asyncio.Future):
 class Request(_CoFuture):
     "One message sent to the kernel, and all that came back for it. `await` gives the reply message."
     __slots__ = ('header','content','metadata','msg_id','channel','lane','keep','frames','reply','iopub','replied','idle','ended','complete',
-                 'on_iopub','on_stdin','router','owner','gap','_timer','_end','_listeners','_tail')
+                 'on_iopub','on_stdin','on_reply','router','owner','gap','_timer','_end','_listeners','_tail')
     def __init__(self,
         msg:dict, # The message, as `Session.msg` builds it
         channel:str='shell', # `shell` or `control`
@@ -63,6 +63,7 @@ class Request(_CoFuture):
         self.header,self.content,self.metadata = msg['header'],msg['content'],msg['metadata']
         self.msg_id,self.channel,self.keep = msg['msg_id'],channel,keep
         self.reply,self.iopub,self.on_iopub,self.on_stdin = None,[] if keep else (),on_iopub,on_stdin
+        self.on_reply = None     # called with the reply, in the turn of the loop in which it comes
         self.replied = self.idle = self.ended = self.complete = self.gap = False
         self.lane = self.frames = self.router = self.owner = self._timer = self._end = self._listeners = self._tail = None
 
@@ -409,6 +410,7 @@ def _reply(self:Router, req, msg):
     else:
         req.reply = msg
         if not req.done(): req.set_result(msg)
+        if req.on_reply is not None: req._call(req.on_reply, msg)
     self._settle(req)
 
 def _of_restart(content): # A manager interrupts a kernel before it kills it, and it may get to say so

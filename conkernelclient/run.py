@@ -171,7 +171,7 @@ def _send(self:Run):
     try: self.req = self.kc.request('execute_request', self.content, metadata=self.metadata, subshell_id=self.lane.subshell_id,
                                     on_iopub=self._message, on_stdin=self._asked)
     except Exception as e: return self._finish(e)
-    self.req.add_done_callback(self._replied)
+    self.req.on_reply = self._replied
     self.req.wait().add_done_callback(self._ended)
 
 # %% ../nbs/05_run.ipynb #1220d5f9
@@ -195,11 +195,10 @@ def _begin(self:Run):
     self._tell()
 
 @patch
-def _replied(self:Run, req):
-    if req.cancelled() or req.exception() is not None: return
+def _replied(self:Run, reply):
     if self._timer is not None: self._timer.cancel()
     if self.state=='sent': self._begin()
-    try: self._show(self.partial.add(req.reply))
+    try: self._show(self.partial.add(reply))
     except Exception as e: self._end_early(e)   # a reply that makes no sense; the kernel is free all the same
     self._tell()
     self.lane.release(self)
@@ -226,7 +225,7 @@ def _finish(self:Run, exc=None):
     self.state = 'done'
     if self._timer is not None: self._timer.cancel()
     if self._asking is not None: self._asking.cancel()
-    if self.req is not None: self.req.on_iopub = self.req.on_stdin = None    # no cycle: a run that is dropped is gone
+    if self.req is not None: self.req.on_iopub = self.req.on_stdin = self.req.on_reply = None    # no cycle: a run that is dropped is gone
     if self._verdict is None and exc is not None: self._verdict = exc
     self.lane.sent.pop(self, None)
     self._settle()
