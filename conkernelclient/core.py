@@ -188,8 +188,7 @@ def _spawn(self:ConKernelClient, coro):
 
 @patch
 def _settling(self:ConKernelClient, delay=None):
-    if self._loop is None or self._loop.is_closed(): return
-    if self._grace_timer is not None: self._grace_timer.cancel()
+    if self._loop is None or self._loop.is_closed() or self._grace_timer is not None: return   # the one that runs is not later
     self._grace_timer = self._loop.call_later(self.grace if delay is None else delay, weakly(self._expire))
 
 @patch
