@@ -349,6 +349,11 @@ def unpause(self:Heartbeat):
     self._paused,self._pinged,self._beating = False,False,True
 
 @patch
+def expect_silence(self:Heartbeat):
+    "Nobody is there, as far as we know: `on_change` tells when somebody is"
+    self._beating = False
+
+@patch
 def is_alive(self:Heartbeat)->bool:
     "Has it been started, and not been stopped?"
     return self._running

@@ -77,7 +77,7 @@ class ConKernelClient(AsyncKernelClient):
         if shared or not isinstance(self.session, ConSession): self.session = own_session(self.session, keep_id=not shared)
         self._state,self._loop,self._thread,self._chs,self._monitors = 'new',None,None,{},{}
         self._connected,self._trouble,self._welcome,self._exit_code = set(),{},None,None
-        self._broke = Counter()     # how often each connection broke
+        self._broke,self._connections = Counter(),0     # how often each connection broke; how often we made new ones
         self._tasks,self._ready_task,self._grace_timer,self._info = set(),None,None,None
         self._silent,self._kernel_session,self._watchers,self._told,self._ready_waiters = False,None,[],'closed',0
         self._open = _Open()
@@ -174,14 +174,9 @@ def _begin(self:ConKernelClient, loop):
     self._note()
 
 @patch
-def _watch(self:ConKernelClient, again=False):
+def _watch(self:ConKernelClient):
     for name,on_event in ('shell',self._shell_event),('iopub',self._iopub_event):
-        if name not in self._chs: continue
-        sock = self._chs[name].socket
-        self._monitors[name] = Monitor(sock, on_event)
-        if again:     # what happened before we looked is to happen again
-            sock.disconnect(self._make_url(name))
-            sock.connect(self._make_url(name))
+        if name in self._chs: self._monitors[name] = Monitor(self._chs[name].socket, on_event)
 
 # %% ../nbs/03_core.ipynb #ecd9f768
 @patch
@@ -193,8 +188,7 @@ def _spawn(self:ConKernelClient, coro):
 
 @patch
 def _settling(self:ConKernelClient, delay=None):
-    if self._loop is None or self._loop.is_closed(): return
-    if self._grace_timer is not None: self._grace_timer.cancel()
+    if self._loop is None or self._loop.is_closed() or self._grace_timer is not None: return   # the one that runs is not later
     self._grace_timer = self._loop.call_later(self.grace if delay is None else delay, weakly(self._expire))
 
 @patch
@@ -639,6 +633,7 @@ def _fail_readers(self:ConKernelClient, exc):
 def _heartbeat(self:ConKernelClient, beating):
     self._silent = not beating
     self._changed()
+    if beating and self._state=='dead' and self._owner() is None: self._back()     # the monitor may have come too late to see it connect
     if not beating and self._state=='ready': self._spawn(self._while_silent())
 
 @patch
@@ -655,6 +650,7 @@ def _fence(self:ConKernelClient):
 
 @patch
 def _ask_for(self:ConKernelClient, channel, subshell_id, ids):
+    if self._state!='ready': return     # those will be told with the others
     try: fence = self._fenced(channel, subshell_id, timeout=10*self.grace)
     except RuntimeError: return
     self._spawn(self._fence_late(fence, ids))
@@ -701,6 +697,7 @@ def _kernel_restarting(self:ConKernelClient, code=None):
     if self._state in ('closed','new'): return
     self._exit_code = code
     if self._state!='restarting': self.router.hold()
+    self.router.ending = True
     self._set('restarting')
 
 @patch
@@ -719,14 +716,17 @@ def _kernel_restarted(self:ConKernelClient, error=None):
 def _reconnect(self:ConKernelClient):
     if self._state=='closed': return
     for o in self._monitors.values(): o.close()
-    for name,ch in self._chs.items(): ch.reopen(getattr(self, f'connect_{name}')(**({} if name=='iopub' else dict(identity=self.session.bsession))))
+    self._connections += 1
+    identity = b'%s-%d' % (self.session.bsession, self._connections)    # a new one: a kernel may ignore who comes with that of a connection that it still has
+    for name,ch in self._chs.items(): ch.reopen(getattr(self, f'connect_{name}')(**({} if name=='iopub' else dict(identity=identity))))
     if self._hb_channel is not None and self._hb_channel.is_alive():
         self._hb_channel.stop()
         self._hb_channel = None
         self.hb_channel.on_change = weakly(self._heartbeat)
         self.hb_channel.start()
+        if self._state=='dead': self._hb_channel.expect_silence()
     self._connected.clear()
-    self._watch(again=True)
+    self._watch()
     self._note()
 
 @patch

@@ -127,12 +127,12 @@ class Event(NamedTuple):
 
 class Outputs:
     "What one request has shown, as a notebook would store it"
-    __slots__ = ('_list', '_ids', '_displays', '_text', '_stale', '_clear_next', '__weakref__')
+    __slots__ = ('_list', '_ids', 'displays', '_text', '_stale', '_clear_next', '__weakref__')
 
     def __init__(self,
                  displays: Displays | None = None,  # Shared by the requests of a client, for updates across them
                  ):
-        self._displays = displays
+        self.displays = displays
         self._list, self._ids = [], {}    # outputs; display id -> where it stands in them
         self._text, self._stale = None, False  # the last output's text when that is a stream; changed since last looked at?
         self._clear_next = False
@@ -173,7 +173,7 @@ def _clear(self: Outputs):
 def _update(self: Outputs, display_id, content):
     "Give every output shown as `display_id` the data of `content`, here and in other requests; the events"
     events = []
-    others = self._displays.find(display_id) if self._displays is not None else ()
+    others = self.displays.find(display_id) if self.displays is not None else ()
     for o in (self, *(o for o in others if o is not self)):
         for i in o._ids.get(display_id, ()):
             o._list[i] = {**o._list[i], 'data': dict(content.get('data') or {}),
@@ -184,7 +184,7 @@ def _update(self: Outputs, display_id, content):
 @patch
 def _remember(self: Outputs, display_id):
     self._ids.setdefault(display_id, []).append(len(self._list) - 1)
-    if self._displays is not None: self._displays.add(display_id, self)
+    if self.displays is not None: self.displays.add(display_id, self)
 
 # %% ../nbs/04_outputs.ipynb #564ad6df
 @patch
@@ -286,8 +286,9 @@ def status(self: Result) -> str | None:
 def error(self: Result) -> ErrorInfo | None:
     "The exception that ended the cell"
     if self.status != 'error': return None
-    shown = [o for o in self.outputs if o['output_type'] == 'error'][-1:]
-    c = {**(shown[0] if shown else {}), **self.reply['content']}
+    c = self.reply['content']
+    shown = next((o for o in reversed(self.outputs) if o['output_type'] == 'error'), {})
+    if c.get('ename', shown.get('ename')) == shown.get('ename'): c = {**c, **shown}
     return ErrorInfo(c.get('ename', ''), c.get('evalue', ''), list(c.get('traceback') or ()))
 
 @patch(as_prop=True)
@@ -419,7 +420,7 @@ class ExecutionTimeout(TimeoutError):
 @patch
 def __getstate__(self: Outputs):
     self.outputs  # store the text of the last stream
-    return None, {s: getattr(self, s) for s in self.__slots__ if s != '__weakref__'} | {'_displays': None}
+    return None, {s: getattr(self, s) for s in self.__slots__ if s != '__weakref__'} | {'displays': None}
 
 @patch
 def __getstate__(self: Result):

@@ -50,7 +50,7 @@ class _CoFuture(asyncio.Future):
 class Request(_CoFuture):
     "One message sent to the kernel, and all that came back for it. `await` gives the reply message."
     __slots__ = ('header','content','metadata','msg_id','channel','lane','keep','frames','reply','iopub','replied','idle','ended','complete',
-                 'on_iopub','on_stdin','router','owner','gap','_timer','_end','_listeners','_tail')
+                 'on_iopub','on_stdin','on_reply','router','owner','gap','_timer','_end','_listeners','_tail')
     def __init__(self,
         msg:dict, # The message, as `Session.msg` builds it
         channel:str='shell', # `shell` or `control`
@@ -63,6 +63,7 @@ class Request(_CoFuture):
         self.header,self.content,self.metadata = msg['header'],msg['content'],msg['metadata']
         self.msg_id,self.channel,self.keep = msg['msg_id'],channel,keep
         self.reply,self.iopub,self.on_iopub,self.on_stdin = None,[] if keep else (),on_iopub,on_stdin
+        self.on_reply = None     # called with the reply, in the turn of the loop in which it comes
         self.replied = self.idle = self.ended = self.complete = self.gap = False
         self.lane = self.frames = self.router = self.owner = self._timer = self._end = self._listeners = self._tail = None
 
@@ -311,6 +312,7 @@ class Router:
         on_orphan:Callable[[dict],bool]=lambda msg: False, # Told of iopub messages that answer nobody; true: do not keep it
     ):
         self.on_deleted = None    # called with the id of a subshell that has been deleted
+        self.ending = False       # is the kernel being ended for a restart?
         self.deaf = False         # is iopub away? Then what is sent may lose outputs
         self.on_activity = None   # called when something goes on the wire, or is answered
         self.on_suspects = None   # called with channel, subshell id, and ids of requests that are idle but late with their reply
@@ -397,6 +399,7 @@ def _reply(self:Router, req, msg):
     if req.replied:
         self.stats['duplicate replies'] += 1
         return
+    if self.ending and req.msg_id in self.doomed and _of_restart(msg['content']): return
     req.replied,lane = True,req.lane
     if lane.waiting and msg['content'].get('status')=='error' and _stops(req): self._abort(lane)
     lane.release(req.msg_id)
@@ -407,7 +410,11 @@ def _reply(self:Router, req, msg):
     else:
         req.reply = msg
         if not req.done(): req.set_result(msg)
+        if req.on_reply is not None: req._call(req.on_reply, msg)
     self._settle(req)
+
+def _of_restart(content): # A manager interrupts a kernel before it kills it, and it may get to say so
+    return content.get('status')=='aborted' or content.get('ename')=='KeyboardInterrupt'
 
 @patch
 def _deleted(self:Router, req, content):
@@ -580,7 +587,7 @@ def hold(self:Router):
 @patch
 def open(self:Router):
     "Put on the wire what waits, as far as the windows allow"
-    self.held = False
+    self.held = self.ending = False
     for lane in list(self.lanes.values()): self._pump(lane)
 
 # %% ../nbs/01_router.ipynb #67bd99df

@@ -6,11 +6,11 @@
 __all__ = ['log', 'UnsupportedFeature', 'Run', 'RunLane', 'Reader', 'Subshell']
 
 # %% ../nbs/05_run.ipynb #2bd1582b
-import ast,asyncio,inspect,keyword,logging,threading
+import asyncio,inspect,keyword,logging,sys,threading
 from collections import OrderedDict,deque
 from contextlib import AsyncExitStack
 from copy import copy
-from typing import Any,AsyncIterator,Awaitable,Callable,Iterable
+from typing import Any,Awaitable,Callable,Iterable
 
 from fastcore.basics import patch
 from jupyter_client import KernelManager
@@ -18,7 +18,7 @@ from jupyter_core.utils import ensure_async
 
 from .core import ConKernelClient
 from .outputs import Displays,Event,ExecutionError,ExecutionTimeout,Result,parse_literal
-from .router import ClientClosedError,DeadKernelError,KernelRestartedError,NoReplyError,_CoFuture,_fail
+from .router import ClientClosedError,DeadKernelError,KernelRestartedError,NoReplyError,Request,_CoFuture,_fail
 
 log = logging.getLogger('conkernelclient')
 
@@ -29,7 +29,7 @@ class UnsupportedFeature(RuntimeError):
 class Run(_CoFuture):
     "A cell on its way: `await` gives its `Result`, `async for` its outputs while they come"
     __slots__ = ('kc','lane','content','metadata','timeout','queue_timeout','check','stdin','on_output','partial','state','req','began','inside',
-                 'interrupted','ignored','born_held','_verdict','_timer','_stopper','_asking','_news','_mail','_todo','_hooks')
+                 'interrupted','ignored','kernel','_verdict','_timer','_stopper','_asking','_news','_mail','_todo','_hooks')
     def __init__(self,
         kc:ConKernelClient, # Its client
         lane, # Where it stands in line
@@ -43,7 +43,8 @@ class Run(_CoFuture):
     ):
         super().__init__(loop=kc._loop)
         self.kc,self.lane,self.content,self.metadata,self.check,self.on_output = kc,lane,content,metadata,check,on_output
-        self.timeout,self.queue_timeout,self.stdin,self.born_held = timeout,queue_timeout,stdin,kc.router.held
+        self.timeout,self.queue_timeout,self.stdin = timeout,queue_timeout,stdin
+        self.kernel = None if kc.router.held else kc._kernel_session   # the one it is meant for; `None`: whichever comes
         self.partial,self.state,self.req,self.began = Result(),'queued',None,None
         self.inside = self.ignored = False
         self.interrupted = 0.       # when, by the loop's clock
@@ -64,7 +65,9 @@ class Run(_CoFuture):
             e.result = self.partial
             raise
 
-    def cancel(self, msg=None):
+    def cancel(self,
+        msg:Any=None # For the `CancelledError`
+    )->bool: # Was it still to be done?
         "Stop: a run that is queued is never sent, a running one is interrupted. Its caller is told once the kernel has stopped, or will not."
         if self.done(): return False
         self._end_early(('cancel',msg))
@@ -116,7 +119,9 @@ class RunLane:
     ):
         self.subshell_id,self.running,self.sent,self.waiting,self.blocked,self.pumping = subshell_id,None,{},OrderedDict(),0,False
 
-    def __repr__(self): return f'<RunLane: {len(self.sent)} sent, {len(self.waiting)} waiting>'
+    def __repr__(self):
+        what = f'waits for {self.running}' if self.running else 'waits until an interrupt has passed' if self.blocked else 'free'
+        return f'<RunLane: {what}; {len(self.waiting)} queued>'
 
     def add(self, run:Run):
         "Send `run`, or let it wait for its turn"
@@ -150,17 +155,23 @@ def fail_waiting(self:RunLane,
 ):
     "The kernel is gone: fail those that wait for it"
     spare = isinstance(exc, KernelRestartedError)
-    gone = [o for o in self.waiting if not (spare and o.born_held)]
+    gone = [o for o in self.waiting if not (spare and o.kernel is None)]
     for o in gone: del self.waiting[o]
     for o in gone: o._finish(copy(exc))
 
 @patch
+def _too_late(self:Run):
+    "Is the kernel that it is meant for gone?"
+    return self.kernel is not None and (self.kc._state=='restarting' or self.kc._kernel_session!=self.kernel)
+
+@patch
 def _send(self:Run):
+    if self._too_late(): return self._finish(KernelRestartedError('The kernel was restarted'))
     self.state = 'sent'
     try: self.req = self.kc.request('execute_request', self.content, metadata=self.metadata, subshell_id=self.lane.subshell_id,
                                     on_iopub=self._message, on_stdin=self._asked)
     except Exception as e: return self._finish(e)
-    self.req.add_done_callback(self._replied)
+    self.req.on_reply = self._replied
     self.req.wait().add_done_callback(self._ended)
 
 # %% ../nbs/05_run.ipynb #1220d5f9
@@ -178,17 +189,17 @@ def _message(self:Run, msg):
 def _begin(self:Run):
     self.state,self.began = 'running',self.get_loop().time()
     self.inside = self.content['silent']     # a silent run is not echoed
-    self.partial = Result(self.req.msg_id, _displays(self.kc))
+    self.partial.msg_id,self.partial.live.displays = self.req.msg_id,_displays(self.kc)
     if self._timer is not None: self._timer.cancel()
     self._timer = None if self.timeout is None or self._verdict is not None else self.get_loop().call_later(self.timeout, self._overdue, f'It took longer than {self.timeout} s')
     self._tell()
 
 @patch
-def _replied(self:Run, req):
-    if req.cancelled() or req.exception() is not None: return
+def _replied(self:Run, reply):
     if self._timer is not None: self._timer.cancel()
     if self.state=='sent': self._begin()
-    self._show(self.partial.add(req.reply))
+    try: self._show(self.partial.add(reply))
+    except Exception as e: self._end_early(e)   # a reply that makes no sense; the kernel is free all the same
     self._tell()
     self.lane.release(self)
 
@@ -214,7 +225,7 @@ def _finish(self:Run, exc=None):
     self.state = 'done'
     if self._timer is not None: self._timer.cancel()
     if self._asking is not None: self._asking.cancel()
-    if self.req is not None: self.req.on_iopub = self.req.on_stdin = None    # no cycle: a run that is dropped is gone
+    if self.req is not None: self.req.on_iopub = self.req.on_stdin = self.req.on_reply = None    # no cycle: a run that is dropped is gone
     if self._verdict is None and exc is not None: self._verdict = exc
     self.lane.sent.pop(self, None)
     self._settle()
@@ -248,7 +259,7 @@ def _show(self:Run, events):
 @patch
 def _call(self:Run, event):
     try: res = self.on_output(event)
-    except Exception as e: return self._end_early(e)
+    except (Exception,asyncio.CancelledError) as e: return self._end_early(e)
     if not inspect.isawaitable(res): return
     if self._todo is None: self._todo = deque()
     self._todo.append(res)
@@ -258,7 +269,9 @@ def _call(self:Run, event):
 async def _run_hooks(self:Run):
     try:
         while self._todo: await self._todo.popleft()
-    except Exception as e: self._end_early(e)
+    except (Exception,asyncio.CancelledError) as e:
+        if asyncio.current_task().cancelling(): raise   # it is we who are cancelled, not what the hook waited for
+        self._end_early(e)
     finally:
         self._hooks = None
         if self.state=='done': self._settle()
@@ -329,6 +342,10 @@ def _answerer(stdin):
 @patch
 def _asked(self:Run, msg):
     if self.stdin is not None and self._verdict is None: self._asking = self.kc._spawn(self._answer(msg))
+    elif self.stdin is None or self._no_interrupt(): self.kc.input(_EOF, parent=msg)
+
+@patch
+def _no_interrupt(self:Run): return self.ignored or self.lane.subshell_id is not None
 
 @patch
 async def _answer(self:Run, msg):
@@ -337,8 +354,12 @@ async def _answer(self:Run, msg):
         answer = self.stdin(content.get('prompt', ''), bool(content.get('password')))
         if inspect.isawaitable(answer): answer = await answer
         if not isinstance(answer, str): raise TypeError(f'the answer to a prompt must be a string, not {type(answer).__name__}')
-    except Exception as e: return self._end_early(e)
-    if self._verdict is None and not self.req.replied: self.kc.input(answer, parent=msg)
+    except (Exception,asyncio.CancelledError) as e:
+        if not asyncio.current_task().cancelling(): self._end_early(e)
+        answer = _EOF
+    if self.state=='done' or self.req.replied: return
+    if self._verdict is None: self.kc.input(answer, parent=msg)
+    elif self._no_interrupt(): self.kc.input(_EOF, parent=msg)
 
 # %% ../nbs/05_run.ipynb #a0f6c74d
 _SETTLED = .05   # seconds in which a cell gets from the kernel's code to the user's
@@ -346,28 +367,44 @@ _GAP = .2        # seconds in which an interrupt is as good as two, the second o
 
 @patch
 async def _send_interrupt(self:ConKernelClient):
+    "Interrupt the kernel; where that takes a message, gives the request"
+    if self._state=='restarting': return     # the old one is gone, and the new one would die of it
     km = self._owner()
     try:
-        if km is not None and getattr(km.kernel_spec, 'interrupt_mode', 'signal')!='message': await ensure_async(km.interrupt_kernel())
-        else: await self.request('interrupt_request', {}, 'control', timeout=2)
+        if km is not None and getattr(km.kernel_spec, 'interrupt_mode', 'signal')!='message': return await ensure_async(km.interrupt_kernel())
+        asked = self.request('interrupt_request', {}, 'control')
+        await _any(asked, timeout=2)
+        if not asked.done(): log.warning('The kernel has not answered the interrupt_request yet')
+        return asked
     except Exception as e: log.warning('Interrupting the kernel failed: %r', e)
 
 @patch
 async def fence(self:RunLane,
     kc:ConKernelClient, # Asks its kernel
-    run:Run|None=None # What was interrupted
+    run:Run|None=None, # What was interrupted
+    asked:Request|None=None # The `interrupt_request`, where that was the way
 ):
     "Send nothing until an interrupt that was just sent can hit nothing more; `blocked` has been counted up for this"
+    try:
+        late = True
+        while late:
+            late = asked is not None and not asked.done()
+            req = await self._pass(kc)
+            if run is not None and not run.req.ended: await self._collect(kc, run, req)
+            if late: await _any(asked, timeout=kc.grace)   # it is coming only now, so once more
+            if late and not asked.done(): late = not asked.cancel()   # or never
+    except RuntimeError as e: log.debug('No fence: %r', e)     # there is no kernel any more
+    finally: self.unblock()
+
+@patch
+async def _pass(self:RunLane, kc):
     idle = kc._loop.create_future()
     def watch(msg):
         if msg['content'].get('execution_state')=='idle' and not idle.done(): idle.set_result(None)
-    try:
-        req = kc.request('kernel_info_request', {}, subshell_id=self.subshell_id, on_iopub=watch)
-        await _any(req.wait(), idle)
-        await _any(req.wait(), timeout=.2)    # if the interrupt hit it, there is no reply
-        if run is not None and not run.req.ended: await self._collect(kc, run, req)
-    except RuntimeError as e: log.debug('No fence: %r', e)     # there is no kernel any more
-    finally: self.unblock()
+    req = kc.request('kernel_info_request', {}, subshell_id=self.subshell_id, on_iopub=watch)
+    await _any(req.wait(), idle)
+    await _any(req.wait(), timeout=.2)    # if the interrupt hit it, there is no reply
+    return req
 
 @patch
 async def _collect(self:RunLane, kc, run, fence):
@@ -390,9 +427,9 @@ async def _interrupt(self:Run):
         if over(): return False
         if loop.time()-self.interrupted<_GAP: return True
         self.interrupted = loop.time()
-        await kc._send_interrupt()
+        asked = await kc._send_interrupt()
         lane.blocked += 1
-        kc._spawn(lane.fence(kc, self))
+        kc._spawn(lane.fence(kc, self, asked))
         return True
     finally: lane.unblock()
 
@@ -408,6 +445,7 @@ ConKernelClient.interrupt_timeout = 5.   # seconds that a caller waits for an in
 @patch
 def _end_early(self:Run, verdict):
     if self.done(): return
+    if isinstance(verdict, asyncio.CancelledError): verdict = 'cancel',next(iter(verdict.args), None)
     if self._verdict is None or type(verdict) is tuple: self._verdict = verdict   # who cancels is told so
     if self._timer is not None: self._timer.cancel()
     if self.state=='queued':
@@ -420,7 +458,9 @@ def _end_early(self:Run, verdict):
 @patch
 async def _stop(self:Run):
     "Make the kernel stop this run; let the caller go when it will not"
-    if self.lane.subshell_id is not None: return self._settle()
+    if self.lane.subshell_id is not None:
+        if self._asking is not None: self._asking.cancel()
+        return self._settle()
     if not await self._until(lambda: self.state!='sent', .5):
         self._settle()
         await self._until(lambda: self.state!='sent')
@@ -492,15 +532,17 @@ def cancel_all(self:ConKernelClient)->Awaitable[list]: # Gives what became of ea
 # %% ../nbs/05_run.ipynb #e1286b43
 @patch
 async def interrupt(self:ConKernelClient):
-    "Interrupt whatever the kernel is running, also a cell of another client"
+    "Interrupt whatever the kernel is running, also a cell of another client. A kernel that is just being restarted is left alone."
     self._on_loop()
     lane = _lane(self)
     run = lane.running
-    if run is not None and run.state=='running' and await run._interrupt(): return
+    if run is not None and run.state=='running':
+        await run._interrupt()     # if it has just ended by itself, there is nothing to stop: the next is none of ours
+        return
     lane.blocked += 2
     try:
-        await self._send_interrupt()
-        self._spawn(lane.fence(self))
+        asked = await self._send_interrupt()
+        self._spawn(lane.fence(self, asked=asked))
     except BaseException:
         lane.blocked -= 1
         raise
@@ -536,6 +578,9 @@ async def push(self:ConKernelClient,
     **values # Names, and the values to give them
 ):
     "Set variables in the kernel. Raises `ValueError`, and sets nothing, where a value's repr is not a literal."
+    await self.run(_assignments(values), silent=True, check=True)
+
+def _assignments(values):
     lines = []
     for name,value in values.items():
         if not name.isidentifier() or keyword.iskeyword(name): raise ValueError(f'not a name: {name!r}')
@@ -543,7 +588,7 @@ async def push(self:ConKernelClient,
         except ValueError: same = False
         if not same: raise ValueError(f'{name}: the repr of this {type(value).__name__} is not a Python literal')
         lines.append(f'{name} = {value!r}')
-    await self.run('\n'.join(lines), silent=True, check=True)
+    return '\n'.join(lines)
 
 # %% ../nbs/05_run.ipynb #55709c84
 @patch
@@ -555,7 +600,9 @@ def supports(self:ConKernelClient,
 
 class Subshell:
     "A second lane in the same kernel: `async with kc.subshell() as sh:`"
-    def __init__(self, kc:ConKernelClient): self.kc,self.id,self._kernel,self._closed = kc,None,None,False
+    def __init__(self,
+        kc:ConKernelClient # Of the kernel
+    ): self.kc,self.id,self._kernel,self._closed = kc,None,None,False
     def __repr__(self): return f"<Subshell{'' if self.id is None else ' '+self.id}{': closed' if self._closed else ''}>"
 
     def _check(self):
@@ -579,6 +626,10 @@ class Subshell:
         "The value of `expr`, while something else runs"
         return await self.kc.eval(expr, subshell_id=self._check(), **kwargs)
 
+    async def push(self, **values): # Names, and the values to give them
+        "Set variables, while something else runs"
+        await self.run(_assignments(values), silent=True, check=True)
+
     def complete(self, code:str, cursor_pos:int|None=None, **kwargs): # As for `kc.complete`
         "Completions, while something else runs"
         return self.kc.complete(code, cursor_pos, subshell_id=self._check(), **kwargs)
@@ -596,10 +647,21 @@ def subshell(self:ConKernelClient)->Subshell: # An async context manager
 _CURE = '''def _cure():
     import threading
     from IPython import get_ipython
-    kind = type(getattr(get_ipython(), 'displayhook', None))
-    if kind.__name__!='ZMQShellDisplayHook' or isinstance(getattr(kind, 'msg', None), property): return
-    here = threading.local()
-    kind.msg = property(lambda self: getattr(here, 'msg', None), lambda self, msg: setattr(here, 'msg', msg))
+    shell = get_ipython()
+    def by_thread(owner, name):
+        kind,here,shared = type(owner),threading.local(),getattr(owner, name, None)
+        setattr(kind, name, property(lambda self: getattr(here, 'it', shared), lambda self, it: setattr(here, 'it', it)))
+    def in_turn(ask):
+        turn = threading.Lock()
+        def asked(*args, **kwargs):
+            with turn: return ask(*args, **kwargs)
+        return asked
+    kernel,hook = getattr(shell, 'kernel', None),getattr(shell, 'displayhook', None)
+    if type(hook).__name__=='ZMQShellDisplayHook' and not isinstance(getattr(type(hook), 'msg', None), property): by_thread(hook, 'msg')
+    if not hasattr(kernel, '_input_request') or isinstance(type(kernel)._allow_stdin, property): return
+    by_thread(kernel, '_allow_stdin')
+    kernel._input_request = in_turn(kernel._input_request)
+    kernel._sys_raw_input,kernel._save_getpass = kernel.raw_input,kernel.getpass
 _cure()
 del _cure'''
 
@@ -608,7 +670,18 @@ async def _create(self:Subshell):
     reply = await self.kc.request('create_subshell_request', {}, 'control', timeout=20)
     self.id,self._kernel = reply['content'].get('subshell_id'),self.kc._kernel_session
     if self.id is None: raise UnsupportedFeature(f"The kernel made no subshell: {reply['content'].get('evalue', 'it did not say why')}")
-    if self.kc._info.get('implementation')=='ipython': await self.run(_CURE, silent=True)
+    try: await self._apply_cure()
+    except BaseException:
+        if self.kc._state!='closed': self.kc._spawn(self._delete())
+        raise
+
+@patch
+async def _apply_cure(self:Subshell):
+    if self.kc._info.get('implementation')!='ipython': return
+    main = _lane(self.kc).running      # whose right to ask is until now that of all
+    content = dict(code=_CURE, silent=True, store_history=False, user_expressions={}, allow_stdin=main is None or main.stdin is not None, stop_on_error=False)
+    reply = await self.kc.request('execute_request', content, subshell_id=self.id)   # no run: that would be for others to cancel
+    if reply['content'].get('status')!='ok': log.warning('Cells on subshells of this kernel may take the values and prompts of others: %s', reply['content'].get('evalue'))
 
 @patch
 async def _delete(self:Subshell):
@@ -652,9 +725,14 @@ async def __aexit__(self:Subshell, kind, *_):
             await asyncio.wait([delete], timeout=.2 if kind is not None or lane.sent else None)
 
 # %% ../nbs/05_run.ipynb #1f9a44fc
+def _watched():
+    "Does a person watch, in a notebook or a terminal?"
+    shell = sys.modules['IPython'].get_ipython() if 'IPython' in sys.modules else None
+    return getattr(shell, 'kernel', None) is not None or sys.stderr is not None and sys.stderr.isatty()
+
 def _bar(total, show):
     "A function to call when one more of `total` is done, and one to call at the end"
-    if show:
+    if show and _watched():
         try:
             from tqdm.auto import tqdm
             bar = tqdm(total=total)
@@ -672,7 +750,7 @@ def _bar(total, show):
 async def map(self:ConKernelClient,
     codes:Iterable[str], # Cells
     concurrency:int=4, # How many at a time: so many subshells
-    progress:bool=False, # Show a progress bar?
+    progress:bool=False, # Show a progress bar, where a person watches?
     **kwargs # As for `run`
 )->list[Result]: # In the order of `codes`
     "Run `codes` on subshells. Raises what a run raises, and cancels the others; `UnsupportedFeature` where there are no subshells (and `concurrency` is not 1)."

@@ -1,5 +1,5 @@
 """The long comparisons for `conkernelclient.outputs`: with nbclient on a real kernel, and with a simple reference."""
-import base64, gc, pickle, random, time
+import asyncio, base64, gc, pickle, random, re, time
 from copy import deepcopy
 from pathlib import Path
 
@@ -7,6 +7,7 @@ import nbformat, pytest
 from nbclient import NotebookClient
 
 import conkernelclient
+from conkernelclient import run_kernel
 from conkernelclient.outputs import (Displays, ExecutionError, ExecutionTimeout, Outputs, Result, StreamText, as_output,
                                      cut_middle, parse_literal, strip_ansi)
 
@@ -242,6 +243,22 @@ def test_outputs_are_those_of_nbclient(ran):
     assert sum(len(c.outputs) for c in cells) > 60  # the kernel did answer
 
 
+async def test_a_run_has_the_outputs_of_nbclient(ran):
+    "The same cells through `run`, in a kernel of its own; later cells update the displays of earlier results"
+    async with run_kernel() as (km, kc):
+        results = [await asyncio.wait_for(kc.run(c), 60) for c in (SETUP, *CELLS)]
+        events = [[e async for e in kc.run(c)] for c in CELLS[-3:]]
+    for cell, res in zip(ran[0], results, strict=True):
+        assert no_process(res.outputs) == no_process(merge(cell.outputs)), cell.source
+        assert res.execution_count == cell.execution_count and res.complete
+    assert ''.join(e.text for e in events[-1]) == results[-1].text
+
+
+def no_process(outputs):
+    "`outputs` without the number of the process, which is in the name of a cell's file"
+    return [{**o, 'traceback': [re.sub(r'ipykernel_\d+', 'ipykernel', t) for t in o['traceback']]} if 'traceback' in o else o for o in outputs]
+
+
 def test_a_few_by_hand(ran):
     "What a person sees, so that the comparison is not of two empty lists"
     cells, seen = ran
@@ -355,6 +372,15 @@ def test_exceptions_pickle_with_notes():
         e.add_note('a note')
         copy = pickle.loads(pickle.dumps(e))
         assert (str(copy), copy.__notes__, copy.result.status) == (str(e), ['a note'], 'error')
+
+
+def test_the_traceback_is_that_of_the_cell():
+    "In the reply ipykernel may put that of a cell which failed at the same time on another shell"
+    own, other = dict(ename='E', evalue='own', traceback=['own']), dict(ename='E', evalue='own', traceback=['other'])
+    reply = msg('execute_reply', dict(status='error', **other))
+    assert Result.from_messages('m', reply, [msg('error', own)]).error == ('E', 'own', ['own'])
+    assert Result.from_messages('m', reply, [msg('error', dict(own, ename='Shown'))]).error == ('E', 'own', ['other'])
+    assert Result.from_messages('m', msg('execute_reply', dict(status='error')), [msg('error', own)]).error == ('E', 'own', ['own'])
 
 
 def test_error_of_a_silent_cell_reaches_the_model():

@@ -3,11 +3,12 @@
 What must *not* be sent is shown by what comes after it: messages of one socket keep their order, so when a later
 request has been received, all that was sent before has been seen. Sleeps only give a mistake the time to happen.
 """
-import asyncio, gc, random, signal, sys, weakref
+import asyncio, gc, inspect, io, random, signal, sys, time, types, weakref
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import conkernelclient
 from conkernelclient import ConKernelClient, run_kernel
 from conkernelclient.outputs import ExecutionError, ExecutionTimeout
 from conkernelclient.router import ClientClosedError, DeadKernelError, KernelRestartedError, NoReplyError
@@ -169,6 +170,28 @@ async def test_wrong_arguments_are_told_at_the_call():
     with pytest.raises(ClientClosedError): kc.run('x')
 
 
+def test_the_names_and_arguments_that_callers_rely_on():
+    names = {}
+    exec('from conkernelclient import *', names)
+    for o in 'run_kernel Result ExecutionError ExecutionTimeout DeadKernelError KernelRestartedError UnsupportedFeature'.split():
+        assert names[o] is getattr(conkernelclient, o)
+    assert issubclass(ExecutionTimeout, TimeoutError) and issubclass(KernelRestartedError, DeadKernelError)
+    first, code, *rest = inspect.signature(ConKernelClient.run).parameters.values()
+    want = dict(timeout=None, queue_timeout=None, check=False, stdin=None, on_output=None, silent=False, store_history=True,
+                user_expressions=None, metadata=None)
+    assert code.name == 'code' and {o.kind for o in rest} == {inspect.Parameter.KEYWORD_ONLY}
+    assert {o.name: o.default for o in rest if o.name != 'subshell_id'} == want
+
+
+async def test_what_is_asked_is_what_is_sent():
+    async with fake() as (fk, kc):
+        await soon(kc.run('a', silent=True, user_expressions={'x': '1'}, metadata={'m': 1}))
+        await soon(kc.run('b', store_history=False))
+        a, b = (o for o in fk.received if o.msg_type == 'execute_request')
+        assert a['content'] == dict(code='a', silent=True, store_history=False, user_expressions={'x': '1'}, allow_stdin=False, stop_on_error=False)
+        assert a['metadata'] == {'m': 1} and b['content']['store_history'] is False and b['content']['silent'] is False
+
+
 # --- the end of a run, in odd orders --------------------------------------------------------------------------------
 
 async def test_outputs_after_the_reply_belong_to_the_run():
@@ -196,6 +219,18 @@ async def test_no_idle_no_reply():
         e = await outcome(no_reply)
         assert isinstance(e, NoReplyError) and e.result.text == 'y'
         assert (await soon(fine)).text == 'z'
+
+
+async def test_a_reply_that_makes_no_sense_ends_its_own_run():
+    def odd(k, msg):
+        if msg.code != 'odd': return 'busy echo stream reply idle'
+        k.busy(msg)
+        k.reply(msg, payload=[1])
+        k.idle(msg)
+    async with fake({'execute_request': odd}) as (fk, kc):
+        run, following = kc.run('odd'), kc.run('next')
+        assert isinstance(await outcome(run), AttributeError)
+        assert (await soon(following)).text == 'next' and kc.queue == []
 
 
 async def test_check():
@@ -427,6 +462,64 @@ async def test_interrupt_and_cancel_at_once_interrupt_once():
         assert (await soon(kc.run('next'))).text == 'next' and fk.got('interrupt_request') == 1
 
 
+async def test_an_interrupt_that_is_answered_late_is_fenced_again():
+    "The kernel takes the message only after the cell has ended by itself, and a first fence has passed."
+    def late(k, msg):
+        yield k.hold(msg)
+        k.pending = True
+        k.reply(msg)
+    on = {'interrupt_request': late, 'execute_request': fragile('busy echo stream reply idle'),
+          'kernel_info_request': fragile('busy reply idle')}
+    async with fake(on, dict(grace=60)) as (fk, kc):
+        victim, following = kc.run(HOLD), kc.run('next')
+        await until_state(victim, 'running')
+        victim.cancel()
+        await fk.until_held(2)      # the cell, and the interrupt
+        fences = fk.got('kernel_info_request')
+        fk.release([o for o in fk.held if o.code])
+        assert isinstance(await outcome(victim), asyncio.CancelledError) and victim.partial.status == 'ok'
+        await fk.until_received(fences+1, msg_type='kernel_info_request')
+        await quiet(kc)
+        assert 'next' not in fk.codes and 'interrupt' in repr(following.lane)
+        fk.release()
+        assert (await soon(following)).text == 'next' and fk.hit == 'kernel_info_request'
+
+
+async def test_a_kernel_that_never_answers_interrupts_is_not_waited_for():
+    async with fake({'interrupt_request': ''}, dict(grace=.1, interrupt_timeout=.1)) as (fk, kc):
+        victim, following = kc.run(HOLD), kc.run('next')
+        await until_state(victim, 'running')
+        await fk.until_held(1)
+        victim.cancel()
+        assert isinstance(await outcome(victim), asyncio.CancelledError) and victim.ignored
+        fk.release()
+        assert (await soon(following)).text == 'next' and not kc.router.table
+
+
+async def test_the_stop_button_spares_the_next(monkeypatch):
+    "What it was pressed for ends by itself before the interrupt is sent."
+    monkeypatch.setattr('conkernelclient.run._SETTLED', SOON)
+    async with fake() as (fk, kc):
+        run, following = kc.run(HOLD), kc.run('next')
+        await until_state(run, 'running')
+        await fk.until_held(1)
+        stop = asyncio.create_task(kc.interrupt())
+        await asyncio.sleep(.01)
+        fk.release()
+        await soon(stop)
+        assert (await soon(run)).status == (await soon(following)).status == 'ok' and not fk.got('interrupt_request')
+
+
+async def test_a_lane_says_what_it_waits_for():
+    async with fake() as (fk, kc):
+        run, following = kc.run(HOLD), kc.run('next')
+        await fk.until_held(1)
+        assert 'waits for <Run' in repr(run.lane) and 'begun' in repr(run.lane) and '1 queued' in repr(run.lane)
+        fk.release()
+        await soon(following)
+        assert 'free; 0 queued' in repr(run.lane)
+
+
 async def test_a_cancel_overrides_a_timeout_under_way():
     async with fake(kc_args=dict(interrupt_timeout=.4), interrupts=False) as (fk, kc):
         run = kc.run(HOLD, timeout=.01)
@@ -534,6 +627,52 @@ async def test_a_loop_raises_what_the_run_raises():
         assert got == ['new', 'new']
 
 
+async def test_closing_while_outputs_are_read():
+    async with fake() as (fk, kc):
+        got, begun = [], asyncio.Event()
+        async def read(run):
+            async for out in run:
+                got.append(out.text)
+                begun.set()
+        async def slowly(event):
+            begun.set()
+            await asyncio.Event().wait()
+        reader = asyncio.create_task(read(kc.run(HOLD)))
+        await soon(begun.wait())
+        begun.clear()
+        fk.release()
+        await soon(reader)
+        slow = kc.run('fake: busy stream=x reply idle', on_output=slowly)
+        await soon(begun.wait())
+        begun.clear()
+        reader = asyncio.create_task(read(kc.run(HOLD)))
+        await soon(begun.wait())
+        kc.stop_channels()
+        assert isinstance(await outcome(reader), ClientClosedError) and got == ['begun', 'begun']
+        assert slow.state == 'done' and (await soon(slow)).text == 'x'      # its callback was cancelled
+        assert kc.queue == []
+
+
+async def test_cancel_all_in_all_states():
+    async with fake() as (fk, kc):
+        async with connected(fk) as other:
+            theirs = other.run(HOLD)
+            await until_state(theirs, 'running')
+            await fk.until_held(1)
+            async with kc.subshell() as sh:
+                there = sh.run('fake: busy echo hold reply idle')
+                sent, queued = kc.run(HOLD), kc.run('never')
+                await until_state(there, 'running')
+                await fk.until_held(2)
+                assert (sent.state, queued.state) == ('sent', 'queued')
+                got = await soon(kc.cancel_all())
+                assert [type(o) for o in got] == [asyncio.CancelledError]*3 and set(kc.queue) == {sent, there}
+                assert not fk.got('interrupt_request') and not theirs.done()
+                fk.release()
+                assert (await soon(theirs)).status == 'ok' and (await soon(kc.run('next'))).text == 'next'
+            assert 'never' not in fk.codes and sent.partial.error.ename == 'KeyboardInterrupt' and kc.queue == []
+
+
 async def test_callbacks_that_raise():
     async with fake() as (fk, kc):
         def bad(event): 1/0
@@ -545,6 +684,16 @@ async def test_callbacks_that_raise():
             run = kc.run('fake: busy stream=x stream=y reply idle', on_output=hook)
             assert isinstance(await outcome(run), ZeroDivisionError)
         assert (await soon(kc.run('next'))).text == 'next' and fk.got('interrupt_request') == 2
+
+
+async def test_callbacks_whose_own_work_was_cancelled():
+    async with fake() as (fk, kc):
+        def bad(event): raise asyncio.CancelledError
+        async def worse(event): raise asyncio.CancelledError
+        for hook in (bad, worse):
+            assert isinstance(await outcome(kc.run('fake: busy stream=x stream=y reply idle', on_output=hook)), asyncio.CancelledError)
+        assert isinstance(await outcome(kc.run('fake: busy echo input=a answer reply idle', stdin=worse)), asyncio.CancelledError)
+        assert (await soon(kc.run('next'))).text == 'next' and kc.queue == []
 
 
 # --- prompts --------------------------------------------------------------------------------------------------------
@@ -601,6 +750,46 @@ async def test_an_answer_that_fails():
         assert isinstance(await outcome(kc.run(ask, stdin=lambda prompt: 1/0)), ZeroDivisionError)
         assert isinstance(await outcome(kc.run(ask, stdin=[3])), TypeError)
         assert (await soon(kc.run('next'))).text == 'next'
+
+
+async def test_a_prompt_that_nobody_will_answer_on_a_subshell_gets_the_end_of_file():
+    "No interrupt reaches it there: it would hold up the subshell for good."
+    async with fake() as (fk, kc):
+        async with kc.subshell() as sh:
+            asked = asyncio.Event()
+            async def never(prompt):
+                asked.set()
+                await asyncio.Event().wait()
+            given_up, following = sh.run(ASK, stdin=never), sh.run('next')
+            await soon(asked.wait())
+            given_up.cancel()
+            assert isinstance(await outcome(given_up), asyncio.CancelledError)
+            assert (await soon(following)).text == 'next' and given_up.partial.text == '\x04'
+            failing = sh.run(ASK, stdin=lambda prompt: 1/0)
+            assert isinstance(await outcome(failing), ZeroDivisionError)
+            late = sh.run('fake: busy hold input=a answer reply idle', stdin=['a'])
+            await fk.until_held(1)
+            late.cancel()
+            assert isinstance(await outcome(late), asyncio.CancelledError)
+            fk.release()
+            assert (await soon(sh.run('next'))).text == 'next' and failing.partial.text == late.partial.text == '\x04'
+        assert kc.queue == []
+
+
+async def test_a_kernel_that_asks_though_it_may_not():
+    async with fake() as (fk, kc):
+        assert (await soon(kc.run(ASK))).text == '\x04'
+
+
+async def test_a_password_is_told():
+    async with fake() as (fk, kc):
+        def ask(k, msg):
+            k.busy(msg)
+            k.stream(msg, (yield k.input_request(msg, 'key? ', password=True)))
+            k.reply(msg), k.idle(msg)
+        fk.on['execute_request'] = ask
+        assert (await soon(kc.run('x', stdin=lambda prompt, password: f'{prompt}{password}'))).text == 'key? True'
+        assert (await soon(kc.run('x', stdin=lambda prompt, **told: str(told)))).text == "{'password': True}"
 
 
 # --- subshells ------------------------------------------------------------------------------------------------------
@@ -726,6 +915,31 @@ async def test_map_keeps_order_and_ends_at_an_error():
         assert await subshells(kc) == []
 
 
+class Bar:
+    made = []
+    def __init__(self, total): self.total, self.n, self.closed = total, 0, False; self.made.append(self)
+    def update(self): self.n += 1
+    def close(self): self.closed = True
+
+class Screen(io.StringIO):
+    def isatty(self): return True
+
+async def test_a_progress_bar_where_a_person_watches(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'tqdm', types.ModuleType('tqdm'))
+    monkeypatch.setitem(sys.modules, 'tqdm.auto', types.SimpleNamespace(tqdm=Bar))
+    monkeypatch.setattr(Bar, 'made', [])
+    async with fake() as (fk, kc):
+        monkeypatch.setattr(sys, 'stderr', io.StringIO())
+        await soon(kc.map('abc', progress=True))
+        assert Bar.made == []
+        monkeypatch.setattr(sys, 'stderr', Screen())
+        await soon(kc.map('abc'))
+        assert Bar.made == []
+        await soon(kc.map('abc', progress=True))
+        with pytest.raises(ExecutionError): await soon(kc.map(['a', 'fake: busy error=Bad idle'], concurrency=1, check=True, progress=True))
+        assert [(o.total, o.n, o.closed) for o in Bar.made] == [(3, 3, True), (2, 1, True)]
+
+
 # --- a real kernel --------------------------------------------------------------------------------------------------
 
 @asynccontextmanager
@@ -796,6 +1010,49 @@ async def test_restart_fails_runs_and_subshells_and_forgets_displays():
         async with kc.subshell() as sh: assert (await sh.run('1+1')).data['text/plain'] == '2'
 
 
+async def test_interrupts_during_a_restart_leave_the_new_kernel_alone():
+    "It would die of one that comes while it imports."
+    async with real() as (km, kc):
+        slow = kc.run('import time; time.sleep(60)')
+        await until_state(slow, 'running')
+        restart = asyncio.create_task(kc.restart(now=True))
+        await asyncio.sleep(0)
+        new = kc.run('6*7')
+        while not restart.done():
+            slow.cancel()
+            await kc.interrupt()
+            await asyncio.sleep(.01)
+        await restart
+        assert (await soon(new)).text == '42\n' and isinstance(await outcome(slow), (asyncio.CancelledError, KernelRestartedError))
+
+
+async def test_cancel_all_spares_subshells_in_the_making():
+    async with real() as (km, kc):
+        for _ in range(5):
+            opened = asyncio.create_task(kc.subshell().__aenter__())
+            while not opened.done():
+                await kc.cancel_all()
+                await asyncio.sleep(0)
+            sh = await opened
+            assert (await soon(sh.run('6*7'))).data['text/plain'] == '42'
+            await sh.__aexit__(None, None, None)
+        assert await subshells(kc) == []
+
+
+async def test_a_restart_in_the_middle_of_making_a_subshell_leaves_nothing():
+    async with real() as (km, kc):
+        async def enter():
+            async with kc.subshell() as sh: return await sh.run('1')
+        await kc.run('1')
+        opened = asyncio.create_task(enter())
+        await until(lambda: any(o[1] for o in kc.router.lanes))       # it exists, and is being prepared
+        await km.restart_kernel(now=True)
+        assert isinstance(await outcome(opened), (KernelRestartedError, conkernelclient.Result))
+        await kc.wait_for_ready(timeout=SOON)
+        await until(lambda: list(kc._run_lanes) == [None] and not [o for o in kc.router.lanes if o[1]])
+        assert (await soon(kc.run('6*7'))).text == '42\n'
+
+
 async def test_tool_loop():
     "Start a long computation, run three quick cells, cancel the long one, restart."
     async with real() as (km, kc):
@@ -807,3 +1064,118 @@ async def test_tool_loop():
             assert isinstance(await outcome(slow), asyncio.CancelledError) and slow.partial.error.ename == 'KeyboardInterrupt'
         await kc.restart()
         assert isinstance(await outcome(kc.run('i', check=True)), ExecutionError)
+
+
+async def test_what_waited_at_a_restart_never_runs_in_the_new_kernel():
+    "Its turn has not come: behind the cell that was interrupted, that of another client runs."
+    async with real() as (km, kc):
+        other = km.client()
+        await _ready(other)
+        try:
+            slow, waiting = kc.run('import time; time.sleep(60)'), kc.run('ran = True')
+            await until_state(slow, 'running')
+            theirs = other.execute('time.sleep(60)', reply=True)
+            await soon(slow.interrupt())
+            await soon(slow)
+            assert waiting.state == 'queued'
+            restart = asyncio.create_task(kc.restart())
+            assert isinstance(await outcome(waiting), KernelRestartedError) and isinstance(await outcome(theirs), KernelRestartedError)
+            await restart
+            assert await kc.eval("'ran' in globals()") is False and kc.queue == []
+        finally: other.stop_channels()
+
+
+@pytest.mark.parametrize('code', [
+    'import signal, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\ntime.sleep(60)',
+    'sum(range(10**12))',      # C code that looks for no signals, and holds the GIL
+], ids=['ignored', 'in C'])
+@pytest.mark.parametrize('by_message', [False, True])
+async def test_what_cannot_be_interrupted_is_told_and_restarted(code, by_message):
+    async with real(by_message) as (km, kc):
+        kc.interrupt_timeout = .5
+        run, queued = kc.run(code, timeout=.2), kc.run('x')
+        e = await outcome(run)
+        assert isinstance(e, ExecutionTimeout) and 'ignored the interrupt' in str(e) and 'restart' in str(e)
+        assert kc.queue == [run, queued] and 'ignored' in repr(run.lane)
+        cancelled = kc.cancel_all()
+        assert [type(o) for o in await soon(cancelled)] == [asyncio.CancelledError]
+        if by_message: return
+        await soon(kc.restart())
+        assert (await soon(kc.run('6*7'))).text == '42\n' and kc.queue == []
+
+
+async def test_cells_that_await_can_be_stopped():
+    async with real() as (km, kc):
+        run = kc.run("import asyncio\nprint('begun')\nawait asyncio.sleep(60)", timeout=.3)
+        e = await outcome(run)
+        assert isinstance(e, ExecutionTimeout) and 'was interrupted' in str(e) and e.result.stdout == 'begun\n' and e.result.status == 'error'
+        assert (await kc.run('6*7')).text == '42\n'
+
+
+async def test_no_interrupt_hits_others_on_subshells_or_behind_time_limits():
+    "Time limits at random moments, a kernel that is slow to go idle, and cells that count on the main shell and on a subshell."
+    rnd = random.Random(3)
+    async with real() as (km, kc):
+        await kc.run("import time\nn = m = 0\nget_ipython().events.register('post_run_cell', lambda r: time.sleep(.02))")
+        async with kc.subshell() as sh:
+            others = [sh.run('for i in range(10): m += 1; time.sleep(.005)') for _ in range(15)]
+            ended = 0
+            for _ in range(15):
+                victims = [kc.run('time.sleep(60)', timeout=rnd.choice([.01, .05, .1])), kc.run('time.sleep(60)', timeout=.001)]
+                counting = [kc.run('n += 1') for _ in range(2)]
+                ended += sum([isinstance(await outcome(o), ExecutionTimeout) for o in victims])
+                assert {o.status for o in await asyncio.gather(*counting)} == {'ok'}
+            assert {o.status for o in await asyncio.gather(*others)} == {'ok'}
+            assert ended == 30 and await kc.eval('n, m') == (30, 150)
+
+
+async def test_each_shell_has_its_own_prompts_errors_and_right_to_ask():
+    "All of them are kept once for all threads in ipykernel (7.4); this fails should it change in a way that our cure does not know."
+    async with real() as (km, kc):
+        async with kc.subshell() as a, kc.subshell() as b:
+            async def answer(prompt):
+                await asyncio.sleep(.02)
+                return prompt.upper()
+            runs = [o.run(f"print([input('{n}'+str(i)) for i in range(5)])", stdin=answer) for o, n in ((kc, 'main'), (a, 'a'), (b, 'b'))]
+            assert [o.text for o in await asyncio.gather(*runs)] == [f'{[f"{n}{i}" for i in range(5)]}\n' for n in ('MAIN', 'A', 'B')]
+            gate = "import time\nwhile not gate: time.sleep(.01)\n"
+            for may_ask in (True, False):
+                await a.push(gate=False)
+                run = kc.run(gate + "print(input('?'))", stdin=['me'] if may_ask else None)
+                await until_state(run, 'running')
+                await b.run('gate = True', stdin=None if may_ask else ['x'])
+                if may_ask: assert (await run).text == 'me\n'
+                else: assert (await run).error.ename == 'StdinNotImplementedError'
+            never = a.run("input('?')", stdin=lambda prompt: asyncio.get_running_loop().create_future())
+            await until(lambda: never._asking is not None)
+            never.cancel()
+            assert isinstance(await outcome(never), asyncio.CancelledError)
+            assert (await soon(a.run('6*7'))).text == '42\n' and never.partial.error.ename == 'EOFError'
+        results = await kc.map([f'def f{i}(): raise ValueError({i})\nf{i}()' for i in range(100)])
+        for i, o in enumerate(results): assert o.error.evalue == str(i) and f'f{i}()' in conkernelclient.outputs.strip_ansi(str(o.error.traceback))
+
+
+async def test_leaving_a_subshell_whose_cell_waits_for_an_answer():
+    async with real() as (km, kc):
+        with pytest.raises(ZeroDivisionError):
+            async with kc.subshell() as sh:
+                run = sh.run("input('?')", stdin=lambda prompt: asyncio.get_running_loop().create_future())
+                await until(lambda: run._asking is not None)
+                1/0
+        await until(lambda: kc.queue == [])
+        assert (await kc.run('6*7')).text == '42\n'
+
+
+async def test_a_thousand_take_little_longer_than_with_execute():
+    "Wanted: at most 25 % longer. A machine that is busy with other things may be unfair to one; the best of some rounds is not."
+    async with real() as (km, kc):
+        async def seconds(send):
+            start = time.perf_counter()
+            await asyncio.gather(*[send() for _ in range(1000)])
+            return time.perf_counter()-start
+        ratios = []
+        for _ in range(4):
+            plain = await seconds(lambda: kc.execute('1', reply=True))
+            ratios.append(await seconds(lambda: kc.run('1'))/plain)
+            if min(ratios) < 1.25: break
+        assert min(ratios) < 1.25, ratios
