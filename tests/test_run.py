@@ -640,6 +640,7 @@ async def test_closing_while_outputs_are_read():
         reader = asyncio.create_task(read(kc.run(HOLD)))
         await soon(begun.wait())
         begun.clear()
+        await fk.until_held(1)
         fk.release()
         await soon(reader)
         slow = kc.run('fake: busy stream=x reply idle', on_output=slowly)
@@ -1016,9 +1017,9 @@ async def test_interrupts_during_a_restart_leave_the_new_kernel_alone():
         slow = kc.run('import time; time.sleep(60)')
         await until_state(slow, 'running')
         restart = asyncio.create_task(kc.restart(now=True))
-        await asyncio.sleep(0)
+        await kc.wait_for_status('restarting', timeout=SOON)
         new = kc.run('6*7')
-        while not restart.done():
+        while kc.status == 'restarting':
             slow.cancel()
             await kc.interrupt()
             await asyncio.sleep(.01)
