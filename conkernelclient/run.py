@@ -378,6 +378,7 @@ async def _send_interrupt(self:ConKernelClient):
         return asked
     except Exception as e: log.warning('Interrupting the kernel failed: %r', e)
 
+# %% ../nbs/05_run.ipynb #0a91e7d5
 @patch
 async def fence(self:RunLane,
     kc:ConKernelClient, # Asks its kernel
@@ -665,6 +666,7 @@ _CURE = '''def _cure():
 _cure()
 del _cure'''
 
+# %% ../nbs/05_run.ipynb #c93e51a7
 @patch
 async def _create(self:Subshell):
     reply = await self.kc.request('create_subshell_request', {}, 'control', timeout=20)
@@ -698,6 +700,7 @@ def _forget(self:Subshell):
     self.kc.__dict__.get('_run_lanes', {}).pop(self.id, None)
     self.kc.router.lanes.pop(('shell',self.id), None)
 
+# %% ../nbs/05_run.ipynb #e0a7c6f3
 @patch
 async def __aenter__(self:Subshell):
     self.kc._on_loop()
