@@ -552,6 +552,7 @@ def _deaf(self:ConKernelClient):
     for req in self.router.table.values():
         if req.frames is None: req.gap = True     # what waits in the window loses nothing
     self._welcome,self.router.deaf = None,True
+    self.router.others.clear()     # their *idle* may be lost
     self.router.hold()
     self._loop.call_later(3, weakly(self._hear_or_not))
 

@@ -317,6 +317,7 @@ class Router:
         self.on_activity = None   # called when something goes on the wire, or is answered
         self.on_suspects = None   # called with channel, subshell id, and ids of requests that are idle but late with their reply
         self.heard = 0            # iopub messages so far
+        self.others = set()       # requests of other clients that the kernel is busy with
         self.send,self.window,self.grace,self.on_settling,self.on_orphan,self.held,self.doomed = send,window,grace,on_settling,on_orphan,False,()
         self.table,self.lanes,self.settling,self.forgotten,self.stats = {},{},{},{},Counter()
         self.unclaimed = {o:Unclaimed(o, parse, maxlen) for o in ('shell','iopub','stdin','control')}
@@ -470,8 +471,21 @@ def claim(self:Router,
     elif msg_id in self.forgotten:
         self.stats['late messages'] += 1
         return False
+    elif len(frames[4])<64: self._other(msg_id, frames[4])
     self.unclaimed['iopub'].push(frames)
     return False
+
+@patch
+def _other(self:Router, msg_id, content):
+    if b'busy' in content and len(self.others)<1000: self.others.add(msg_id)
+    elif b'idle' in content: self.others.discard(msg_id)
+
+@patch
+def begun(self:Router,
+    req:Request # A request for a shell
+)->bool: # Must the kernel have begun it?
+    "True where nothing else that we know of stands before `req`, neither on its lane nor of another client"
+    return not self.others and next(iter(req.lane.wire), None)==req.msg_id
 
 # %% ../nbs/01_router.ipynb #e85833b1
 @patch
@@ -558,6 +572,7 @@ def fail_all(self:Router,
             req._finish(False)
     self.settling.clear()
     self.forgotten.clear()
+    self.others.clear()
     for lane in self.lanes.values():
         lane.clear()
         lane.waiting,lane.withdrawn = deque(o for o in lane.waiting if o.frames is not None and (before_hold or o.msg_id is not None) and o not in self.doomed),0

@@ -173,6 +173,16 @@ def _send(self:Run):
     except Exception as e: return self._finish(e)
     self.req.on_reply = self._replied
     self.req.wait().add_done_callback(self._ended)
+    if self.timeout is not None and self._timer is None: self._doubt(self.timeout+self.kc.begin_patience)
+
+@patch
+def _doubt(self:Run, after): self._timer = self.get_loop().call_later(after, self._unheard)
+
+@patch
+def _unheard(self:Run):
+    if self.state!='sent' or self._verdict is not None: return
+    if self.kc.router.begun(self.req): self._overdue(f'It took longer than {self.timeout} s')
+    else: self._doubt(self.kc.begin_patience)
 
 # %% ../nbs/05_run.ipynb #1220d5f9
 @patch
@@ -442,6 +452,7 @@ def interrupt(self:Run)->Awaitable[bool]: # Was it running?
 
 # %% ../nbs/05_run.ipynb #86970085
 ConKernelClient.interrupt_timeout = 5.   # seconds that a caller waits for an interrupted cell to stop
+ConKernelClient.begin_patience = 2.      # seconds that a kernel has, beyond the timeout, to say that it has begun a cell
 
 @patch
 def _end_early(self:Run, verdict):
@@ -479,6 +490,7 @@ def _overdue(self:Run, why): self._end_early(ExecutionTimeout(why))
 def _how_it_went(self:Run):
     if self.state=='done': return ' and was interrupted' if self.interrupted else ''
     if self.lane.subshell_id is not None: return '; it is still running on its subshell, where no interrupt reaches it'
+    if self.state=='sent' and self.kc.router.begun(self.req): return '; the kernel does not say that it has begun it (kc.restart() is the way out)'
     if self.ignored: return '; the kernel ignored the interrupt and is still running it (kc.restart() is the way out)'
     return '; the kernel is still busy with something else'
 

@@ -107,7 +107,8 @@ async def test_a_msg_id_in_flight(kc):
     assert again['content']['user_expressions']['x']['data']['text/plain']=='7'
     await works(kc)
 
-@pytest.mark.parametrize('buffers,error', [([1], TypeError), ([b'ok', None], TypeError), (['text'], TypeError), ([memoryview(bytearray(8))[::2]], ValueError), (5, TypeError)], ids=repr)
+@pytest.mark.parametrize('buffers,error', [([1], TypeError), ([b'ok', None], TypeError), (['text'], TypeError), ([memoryview(bytearray(8))[::2]], ValueError), (5, TypeError)],
+                         ids=lambda o: repr(o).split(' at ')[0])
 async def test_bad_buffers(kc, buffers, error):
     for f in kc.execute, lambda *a, **kw: kc.execute(*a, reply=True, **kw), lambda code, **kw: kc.request('execute_request', dict(code=code), **kw):
         with pytest.raises(error): f('1', buffers=buffers, msg_id='again')
