@@ -111,6 +111,10 @@ class Tab:
         if 'exceptionDetails' in res: raise RuntimeError(f"{expression}: {res['exceptionDetails']}")
         return res['result'].get('value')
 
+    def hear(self):
+        "Take in what has happened. (It asks the browser; a page that is just being left would not answer.)"
+        return self.call('Page.getNavigationHistory')
+
     def until(self, expression: str): return until(expression, lambda: self.js(expression))
 
     def open(self, url: str):
@@ -118,7 +122,7 @@ class Tab:
         loaded = self.loaded
         res = self.call('Page.navigate', url=url)
         if res.get('errorText'): raise RuntimeError(f"{url}: {res['errorText']}")
-        until(f'{url} is loaded', lambda: self.js('1') and self.loaded > loaded)
+        until(f'{url} is loaded', lambda: self.hear() and self.loaded > loaded)
 
     def click(self, selector: str):
         "Click with the mouse in the middle of the first visible element for `selector`, once that has come to rest, as a person would."
@@ -134,7 +138,7 @@ class Tab:
         "Click a link, and wait until the page it leads to is loaded."
         loaded = self.loaded
         self.click(selector)
-        until(f'the page behind {selector} is loaded', lambda: self.js('1') and self.loaded > loaded)
+        until(f'the page behind {selector} is loaded', lambda: self.hear() and self.loaded > loaded)
 
     def write(self, text: str): self.call('Input.insertText', text=text)
 
