@@ -112,8 +112,8 @@ class Tab:
         return res['result'].get('value')
 
     def hear(self):
-        "Take in what has happened. (It asks the browser; a page that is just being left would not answer.)"
-        return self.call('Page.getNavigationHistory')
+        "Take in what has happened. (It asks the browser; a page that is just being left, or exchanged, would not answer.)"
+        return self.browser.call('Browser.getVersion')
 
     def until(self, expression: str): return until(expression, lambda: self.js(expression))
 
