@@ -56,6 +56,23 @@ def test_tests_that_are_named_become_links(tmp_path):
     with pytest.raises(SystemExit, match='test_gone'): docs.link_tests('`test_a.py::test_gone`', tmp_path, '')
 
 
+def entry(name, signature, doc): return f'---\n\n[source](https://e.org)\n\n### {name}\n\n```python\n{signature}\n```\n\n*{doc}*'
+
+
+@pytest.mark.parametrize('name, signature, doc, expected', [
+    ('A.f', 'def f(\n    x:__main__.A, # See [`A`](core.html#a)\n):', 'Do [`A`](core.html#a)', 'def f(\n    x:A, # See `A`\n):'),
+    ('A.p', 'def p()->list:', 'What it has', 'p: list  # a property'), ('A.q', 'def q():', 'What it has', 'q  # a property'),
+    ('A.__iter__', 'def __iter__():', 'Its parts', 'def __iter__():'), ('A.__repr__', 'def __repr__():', 'Return repr(self).', None)])
+def test_entries_of_the_reference(name, signature, doc, expected):
+    res = docs.tidy_entry(entry(name, signature, doc), lambda cls, name: name in 'pq')
+    assert res == (entry(name, expected, doc) if expected else '')
+
+
+def test_properties_are_known():
+    assert docs.is_property('ConKernelClient', 'status') and docs.is_property('Result', 'stdout')
+    assert not docs.is_property('ConKernelClient', 'run') and not docs.is_property('Nobody', 'x')
+
+
 def processed(*cells):
     from execnb.nbio import dict2nb
     return dict2nb(dict(cells=list(cells), metadata={}, nbformat=4, nbformat_minor=5))

@@ -85,6 +85,32 @@ def link_tests(md: str, tests: Path, source: str) -> str:
     return RE_TEST.sub(link, md)
 
 
+SAYS_NOTHING = '*Return repr(self).*', '*Call self as a function.*', '*Handle garbage collection.', '*Initialize self.'  # inherited docstrings
+
+
+def tidy_entry(md: str, is_property) -> str:
+    """Tidy `md`, the entry that nbdev's `show_doc` made for a name, in what it cannot know.
+
+    Links in a signature would be shown as they are written, a class of the module that was run is no `__main__.X`, and a
+    property is not called (`is_property` tells by class and name). What has only an inherited docstring goes.
+    """
+    name = re.search(r'^### (\w+)\.(\w+)$', md, flags=re.M)
+    if name and name[2].startswith('__') and any(o in md for o in SAYS_NOTHING): return ''
+    def signature(m):
+        code = re.sub(r'\[([^\]\n]*)\]\([^)\s]*\)', r'\1', m[0]).replace('__main__.', '')
+        if name and is_property(*name.groups()): code = re.sub(r'def (\w+)\(\)(?:->(.*))?:\n', lambda m: f'{m[1]}{": " + m[2] if m[2] else ""}  # a property\n', code)
+        return code
+    return re.sub(r'^```python\n.*?^```', signature, md, count=1, flags=re.M | re.S)
+
+
+def is_property(cls: str, name: str) -> bool:
+    "Whether `name` of the class `cls`, of any module of the library, is had without a call."
+    for module in importlib.import_module('conkernelclient._modidx').d['syms']:
+        found = getattr(getattr(importlib.import_module(module), cls, None), name, None)
+        if found is not None: return not callable(found)
+    return False
+
+
 def relink_notebook(path: Path, page: str, names: dict[str, str], site: str, tests: str):
     "Put the links of the processed notebook at `path` in order: those of its prose and of its Markdown outputs."
     def fix(lines): return relink(''.join(lines), page, names, site).splitlines(keepends=True)
@@ -93,7 +119,9 @@ def relink_notebook(path: Path, page: str, names: dict[str, str], site: str, tes
         if cell['cell_type'] == 'markdown': cell['source'] = fix(link_tests(''.join(cell['source']), ROOT/'tests', tests))
         for out in cell.get('outputs', []):
             data = out.get('data', {})
-            if 'text/markdown' in data: data['text/markdown'] = fix(data['text/markdown'])
+            if 'text/markdown' in data:
+                md = ''.join(data['text/markdown'])
+                data['text/markdown'] = fix(tidy_entry(md, is_property) if '[source](' in md else md)
     write_notebook(nb, path)
 
 
@@ -137,7 +165,9 @@ def finish(docs: Path, site: str):
         head = f'<link rel="canonical" href="{url}">\n<meta property="og:url" content="{url}">\n<meta property="og:type" content="website">\n</head>'
         path.write_text(path.read_text(encoding='utf-8').replace('</head>', head, 1), encoding='utf-8')
     for path in docs.rglob('*.llms.md'):
-        path.write_text(re.sub(r'<!-- WARNING: .*? -->\n*', '', path.read_text(encoding='utf-8')), encoding='utf-8')
+        md = re.sub(r'<!-- WARNING: .*? -->\n*', '', path.read_text(encoding='utf-8'))
+        md = re.sub(r'(\[source\]\([^)]*\))\{[^}]*\}', r'\1', md)
+        path.write_text(re.sub(r'\]\((?!\w+:)([\w./-]+)\.html(#[^)]*)?\)', r'](\1.llms.md\2)', md), encoding='utf-8')
 
 
 def write_index(docs: Path, sidebar: list, site: str):
