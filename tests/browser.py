@@ -113,7 +113,7 @@ class Tab:
 
     def hear(self):
         "Take in what has happened. (It asks the browser; a page that is just being left would not answer.)"
-        return self.call('Page.getNavigationHistory')
+        return self.browser.call('Browser.getVersion')
 
     def until(self, expression: str): return until(expression, lambda: self.js(expression))
 
