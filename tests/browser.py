@@ -112,7 +112,7 @@ class Tab:
         return res['result'].get('value')
 
     def hear(self):
-        "Take in what has happened. (It asks the browser; a page that is just being left would not answer.)"
+        "Take in what has happened. (It asks the browser; a page that is just being left, or exchanged, would not answer.)"
         return self.browser.call('Browser.getVersion')
 
     def until(self, expression: str): return until(expression, lambda: self.js(expression))

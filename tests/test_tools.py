@@ -49,6 +49,13 @@ def test_relink(page, md, expected):
     assert docs.relink(md, page, {'03_core.ipynb': 'core.ipynb'}, SITE) == (expected or md)
 
 
+def test_tests_that_are_named_become_links(tmp_path):
+    (tmp_path/'test_a.py').write_text('import x\n\nasync def test_one(): ...\n')
+    assert docs.link_tests('`test_a.py::test_one`, `test_a.py`, `other.py`', tmp_path, 'https://e.org/tests') == (
+        '[`test_one`](https://e.org/tests/test_a.py#L3), [`test_a.py`](https://e.org/tests/test_a.py), `other.py`')
+    with pytest.raises(SystemExit, match='test_gone'): docs.link_tests('`test_a.py::test_gone`', tmp_path, '')
+
+
 def processed(*cells):
     from execnb.nbio import dict2nb
     return dict2nb(dict(cells=list(cells), metadata={}, nbformat=4, nbformat_minor=5))

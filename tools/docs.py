@@ -6,6 +6,7 @@ nbdev links to (`core.html`, not `03_core.html`), and links to our own site beco
 place and can be checked. The exit code is 1 when a link, an anchor, a page or a public name is missing.
 """
 import importlib, json, os, posixpath, re, shutil, subprocess, sys
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -13,13 +14,14 @@ from urllib.parse import unquote, urlsplit
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
+RE_TEST = re.compile(r'`(test_\w+\.py)(?:::(\w+))?`')  # a test, named in prose: `test_run.py::test_text`
 RE_LINK = re.compile(r'\]\(([^)\s#]+)((?:#[^)\s]*)?)\)')  # the end of a Markdown link: `](target#anchor)`
 
 
 # Process: from nbs/ to _proc/
 
-def process() -> tuple[Path, str]:
-    "Process the notebooks as nbdev does for Quarto; return the folder they are in and the address of the site."
+def process() -> tuple[Path, str, str]:
+    "Process the notebooks as nbdev does for Quarto; return the folder they are in, and the addresses of the site and of the tests."
     from nbdev.config import get_config
     from nbdev.quarto import nbdev_sidebar, refresh_quarto_yml
     from nbdev.serve import proc_nbs
@@ -28,7 +30,7 @@ def process() -> tuple[Path, str]:
     proc, cfg = proc_nbs(force=True), get_config()
     if not list(proc.rglob('*.ipynb')):
         sys.exit('No page: nbdev skips all files when a folder on the way to them has a name with a leading dot.')
-    return proc, cfg.doc_host + cfg.doc_baseurl
+    return proc, cfg.doc_host + cfg.doc_baseurl, f'{cfg.git_url}/blob/{cfg.branch}/tests'
 
 
 def rename_pages(proc: Path) -> dict[str, str]:
@@ -71,12 +73,24 @@ def relink(md: str, page: str, names: dict[str, str], site: str) -> str:
     return RE_LINK.sub(link, md)
 
 
-def relink_notebook(path: Path, page: str, names: dict[str, str], site: str):
+def link_tests(md: str, tests: Path, source: str) -> str:
+    "Make each test that the Markdown `md` names a link to its line, below the address `source` of the folder `tests`."
+    def link(m):
+        file, name = m.groups()
+        if not name: return f'[`{file}`]({source}/{file})'
+        lines = (tests/file).read_text(encoding='utf-8').splitlines()
+        line = next((i for i, o in enumerate(lines, 1) if re.match(rf'\s*(async )?def {name}\(', o)), None)
+        if not line: sys.exit(f'There is no test {file}::{name}.')
+        return f'[`{name}`]({source}/{file}#L{line})'
+    return RE_TEST.sub(link, md)
+
+
+def relink_notebook(path: Path, page: str, names: dict[str, str], site: str, tests: str):
     "Put the links of the processed notebook at `path` in order: those of its prose and of its Markdown outputs."
     def fix(lines): return relink(''.join(lines), page, names, site).splitlines(keepends=True)
     nb = json.loads(path.read_text(encoding='utf-8'))
     for cell in nb['cells']:
-        if cell['cell_type'] == 'markdown': cell['source'] = fix(cell['source'])
+        if cell['cell_type'] == 'markdown': cell['source'] = fix(link_tests(''.join(cell['source']), ROOT/'tests', tests))
         for out in cell.get('outputs', []):
             data = out.get('data', {})
             if 'text/markdown' in data: data['text/markdown'] = fix(data['text/markdown'])
@@ -115,16 +129,45 @@ def keep_home(docs: Path):
         path.write_text(re.sub(r'@import\s+url\([^)]*\);?', '', css), encoding='utf-8')
 
 
+def finish(docs: Path, site: str):
+    "Say on each page where it lives, and take what is for editors out of the Markdown copies."
+    for path in docs.rglob('*.html'):
+        if 'site_libs' in path.parts: continue
+        url = f'{site}/{path.relative_to(docs).as_posix()}'.removesuffix('index.html')
+        head = f'<link rel="canonical" href="{url}">\n<meta property="og:url" content="{url}">\n<meta property="og:type" content="website">\n</head>'
+        path.write_text(path.read_text(encoding='utf-8').replace('</head>', head, 1), encoding='utf-8')
+    for path in docs.rglob('*.llms.md'):
+        path.write_text(re.sub(r'<!-- WARNING: .*? -->\n*', '', path.read_text(encoding='utf-8')), encoding='utf-8')
+
+
+def write_index(docs: Path, sidebar: list, site: str):
+    "Write `llms.txt`: the Markdown copies in the order and the sections of the `sidebar`, and what each is about."
+    def line(page):
+        page = page.rsplit('.', 1)[0]
+        html = (docs/f'{page}.html').read_text(encoding='utf-8')
+        title = re.search(r'<meta property="og:title" content="([^"]*)"', html)
+        about = re.search(r'<meta name="description" content="([^"]*)"', html)
+        return f'- [{unescape(title[1])}]({site}/{page}.llms.md)' + (f': {unescape(about[1])}' if about else '')
+    index = docs/'llms.txt'
+    text = index.read_text(encoding='utf-8').partition('## ')[0].strip()
+    for o in sidebar:
+        if 'section' not in o: text += '\n\n' + line(o['href'])
+        else: text += '\n\n'.join(['', f"## {o['section']}", '\n'.join(map(line, o['contents']))])
+    index.write_text(text + '\n', encoding='utf-8')
+
+
 def build() -> Path:
     "Build the site; return its folder."
-    proc, site = process()
+    proc, site, tests = process()
     names = rename_pages(proc)
-    for name in names.values(): relink_notebook(proc/name, name, names, site)
+    for name in names.values(): relink_notebook(proc/name, name, names, site, tests)
     for path in proc.rglob('*.md'): describe(path)
     configure(proc, names)
     run = subprocess.run([sys.executable, '-m', 'smalldocs.cli', 'render', str(proc), '--quiet', '--strict'])
     if run.returncode: sys.exit('smalldocs could not render the pages without a warning; see above.')
     keep_home(proc/'_docs')
+    finish(proc/'_docs', site)
+    write_index(proc/'_docs', yaml.safe_load((proc/'sidebar.yml').read_text())['website']['sidebar']['contents'], site)
     shutil.rmtree(ROOT/'_docs', ignore_errors=True)
     return Path(shutil.move(proc/'_docs', ROOT/'_docs'))
 
