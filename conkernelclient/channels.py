@@ -36,7 +36,7 @@ def weakly(
 # %% ../nbs/02_channels.ipynb #bc73eeb8
 class ConChannel(AsyncZMQSocketChannel):
     "One socket of a kernel, read by the event loop, with jupyter_client's channel methods"
-    batch = 64 # Messages to read in one turn of the loop
+    batch = 16 # Messages to read in one turn of the loop
 
     def __init__(self,
         socket:zmq.asyncio.Socket, # Connected to the kernel
