@@ -864,8 +864,9 @@ class ConKernelManager(AsyncKernelManager):
 
     async def start_kernel(self, **kwargs):
         "Start the kernel's process. Raises `UnknownKernel` (a `NoSuchKernel`) where no kernel has that name."
-        try: await super().start_kernel(**kwargs)
+        try: self.kernel_spec     # asked for first: jupyter_client logs a traceback of what fails in its own method
         except NoSuchKernel as e: raise UnknownKernel(e.name, self.kernel_spec_manager.find_kernel_specs()) from None
+        await super().start_kernel(**kwargs)
 
     async def shutdown_kernel(self, now:bool=False, restart:bool=False):
         "Shut the kernel down; one that is just being restarted first comes back (jupyter_client's manager does not bear both at once)"

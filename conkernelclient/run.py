@@ -515,8 +515,7 @@ def run(self:ConKernelClient,
     metadata:dict|None=None, # The message's metadata
     subshell_id:str|None=None, # The subshell to run in; `kc.subshell()` is the way to have one
 )->Run: # `await` it for the `Result`; `async for` gives its outputs while they come
-    """Run `code` once the runs before it are done. It starts, or queues, at the call. Raises `ExecutionError` (with `check`), `ExecutionTimeout`,
-    `DeadKernelError`; each has the partial `result`."""
+    "Run `code` after the runs before it. It starts, or queues, at the call. Raises `ExecutionError` (with `check`), `ExecutionTimeout`, `DeadKernelError`, each with the partial `result`."
     if not isinstance(code, str): raise ValueError(f'code {code!r} must be a string')
     if self._on_loop() is None: raise RuntimeError('Results can only be awaited in an event loop: call this inside a coroutine')
     content = dict(code=code, silent=silent, store_history=store_history and not silent, user_expressions=user_expressions or {},

@@ -2,12 +2,20 @@
 
 A module whose coroutine tests are to end in time whatever happens says `bound = 60` (seconds for each of them).
 """
-import asyncio,functools,inspect
+import asyncio,atexit,functools,inspect,os,shutil,tempfile
+from pathlib import Path
 
 import pytest
 from jupyter_client import KernelManager
 
 from conkernelclient import ConKernelClient
+
+# Many kernels at once would share IPython's history file, and print what they think of it among their outputs
+ipython_dir = Path(tempfile.mkdtemp(prefix='ipython-'))
+atexit.register(shutil.rmtree, ipython_dir, ignore_errors=True)
+(ipython_dir/'profile_default').mkdir()
+(ipython_dir/'profile_default/ipython_kernel_config.py').write_text("get_config().HistoryManager.hist_file = ':memory:'\n")
+os.environ['IPYTHONDIR'] = str(ipython_dir)
 
 
 @pytest.fixture(scope='session')
