@@ -385,7 +385,7 @@ async def test_memory_of_a_burst_is_bounded_and_given_back(n, tmp_path):
         figure(f'{n} requests at once: bytes for each that waits, for each that is done (reply and 2 iopub messages kept), left', (round(held[-1]), round(done), round(left[-1])))
         assert held[-1]<4096
         assert max(left[1:])<100          # the first fills what is kept for good (parents, digests)
-        assert resident[-1]-resident[1]<max(8, (resident[1]-resident[0]))
+        assert resident[-1]-resident[1]<max(40, (resident[1]-resident[0]))     # arenas come and go
     finally:
         tracemalloc.stop()
         kc.stop_channels()
