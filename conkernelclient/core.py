@@ -82,8 +82,8 @@ class ConKernelClient(AsyncKernelClient):
         self._silent,self._kernel_session,self._watchers,self._told,self._ready_waiters = False,None,[],'closed',0
         self._open = _Open()
         finalize(self, self._open.close)
-        self.router = Router(weakly(self._put), parse=self.session.deserialize, window=self.window, grace=self.grace,
-                             maxlen=self.unclaimed, on_settling=weakly(self._settling), on_orphan=weakly(self._orphan))
+        self.router = Router(weakly(self._put), parse=self.session.deserialize, unpack=self.session.parse, says_idle=self.session.says_idle,
+                             window=self.window, grace=self.grace, maxlen=self.unclaimed, on_settling=weakly(self._settling), on_orphan=weakly(self._orphan))
         self.router.on_suspects,self.router.on_deleted = weakly(self._ask_for),weakly(self._deleted)
 
     def _put(self, channel, frames):

@@ -49,7 +49,7 @@ class _CoFuture(asyncio.Future):
 # %% ../nbs/01_router.ipynb #9b8ba6cc
 class Request(_CoFuture):
     "One message sent to the kernel, and all that came back for it. `await` gives the reply message."
-    __slots__ = ('header','content','metadata','msg_id','channel','lane','keep','frames','reply','iopub','replied','idle','ended','complete',
+    __slots__ = ('header','content','metadata','msg_id','channel','lane','turn','keep','frames','reply','iopub','replied','idle','ended','complete',
                  'on_iopub','on_stdin','on_reply','router','owner','gap','_timer','_end','_listeners','_tail')
     def __init__(self,
         msg:dict, # The message, as `Session.msg` builds it
@@ -65,6 +65,7 @@ class Request(_CoFuture):
         self.reply,self.iopub,self.on_iopub,self.on_stdin = None,[] if keep else (),on_iopub,on_stdin
         self.on_reply = None     # called with the reply, in the turn of the loop in which it comes
         self.replied = self.idle = self.ended = self.complete = self.gap = False
+        self.turn = 0            # its place in the order in which its lane's requests went on the wire
         self.lane = self.frames = self.router = self.owner = self._timer = self._end = self._listeners = self._tail = None
 
     def __repr__(self):
@@ -100,16 +101,19 @@ def _fail(fut, exc):
 @patch
 def wait(self:Request)->_End:
     "Awaits the end: reply and *idle* (or the grace time after one of them), and the hooks. Gives the request, or raises why it failed."
-    if self._end is None:
-        self._end = _End(loop=self.get_loop())
-        self._end.req = self
+    end = self._end
+    if end is None:
+        end = self._end = _End(loop=self.get_loop())
+        end.req = self
         if self.ended: self._resolve()
-    return self._end
+    return end
 
 @patch
 def _resolve(self:Request):
     end = self._end
-    if end.done(): return
+    end.req = None         # its result is the request, so the request lets go of it, lest only the garbage collector could free the two
+    if end.done(): return  # a hook has failed; who asks again is told again
+    self._end = None
     if self.cancelled(): asyncio.Future.cancel(end)
     elif self.done() and (e:=self.exception()) and not isinstance(e, NoReplyError): _fail(end, copy(e))
     else: end.set_result(self)
@@ -185,20 +189,24 @@ class Unclaimed:
     def __init__(self,
         channel:str, # Its name
         parse:Callable[[list],dict]|None=None, # Makes a message of frames
+        unpack:Callable[[list],dict]|None=None, # Makes a message of frames that have been checked
         maxlen:int=50_000, # Messages to keep at most
         maxbytes:int=128*2**20, # Bytes of frames to keep at most
     ):
-        self.channel,self.parse,self.maxlen,self.maxbytes = channel,parse,maxlen,maxbytes
+        self.channel,self.parse,self.unpack,self.maxlen,self.maxbytes = channel,parse,unpack,maxlen,maxbytes
         self.items,self.nbytes,self.dropped,self.malformed,self.exc,self.waiter = deque(),0,0,0,None,None
 
     def __len__(self): return len(self.items)
 
-    def push(self, item:dict|list): # A message, or its frames
-        size = 0
-        if type(item) is list:      # a tuple of bytes, unlike a list, is no work for the garbage collector
-            size,item = sum(map(len, item)),tuple(item)
+    def push(self,
+        item:dict|list, # A message, or its frames
+        checked:bool=False # Have the frames been checked?
+    ):
+        if type(item) is dict: self.items.append((0,checked,item))
+        else:
+            size = sum(map(len, item))
             self.nbytes += size
-        self.items.append((size,item) if size==0 else (size,*item))
+            self.items.append((size,checked,*item))     # a flat tuple of bytes: no work for the garbage collector
         while len(self.items)>self.maxlen or self.nbytes>self.maxbytes and len(self.items)>1: self._drop()
         if self.waiter is not None and not self.waiter.done(): self.waiter.set_result(None)
 
@@ -213,10 +221,10 @@ class Unclaimed:
 def pop(self:Unclaimed)->dict|None:
     "The oldest message, or `None`. What cannot be parsed is counted and skipped."
     while self.items:
-        size,*item = self.items.popleft()
+        size,checked,*item = self.items.popleft()
         self.nbytes -= size
         if size==0: return item[0]
-        try: return self.parse(item)
+        try: return self.unpack(item) if checked else self.parse(item)
         except Exception as e:
             if not self.malformed: log.warning('Dropped a malformed %s message: %s', self.channel, e)
             self.malformed += 1
@@ -248,8 +256,10 @@ def fail(self:Unclaimed, exc:Exception|None):
 # %% ../nbs/01_router.ipynb #4154101a
 class Lane:
     "One shell's window: messages on the wire (`wire`, by id) and those that wait (`waiting`)"
-    __slots__ = ('wire','waiting','withdrawn','given_up')
-    def __init__(self): self.wire,self.waiting,self.withdrawn,self.given_up = {},deque(),0,0
+    __slots__ = ('wire','waiting','withdrawn','given_up','turn','heard')
+    def __init__(self):
+        self.wire,self.waiting,self.withdrawn,self.given_up = {},deque(),0,0
+        self.turn,self.heard = 0,0     # of the last request that was put on the wire, and of the last of which iopub told
 
     @property
     def stuck(self)->bool:
@@ -287,12 +297,12 @@ class Lane:
 
 class Sent:
     "Stands in the table for a message whose reply goes to the unclaimed queue, or that has none (`msg_id` is then `None`)"
-    __slots__ = ('header','content','msg_id','channel','lane','frames','replied','idle','gap')
+    __slots__ = ('header','content','msg_id','channel','lane','turn','frames','replied','idle','gap')
     keep = False
     def __init__(self, msg, channel, expects_reply=True):
         self.header,self.content,self.channel = msg['header'],msg['content'],channel
         self.msg_id = msg['header']['msg_id'] if expects_reply else None
-        self.lane,self.frames,self.replied,self.idle,self.gap = None,None,False,False,False
+        self.lane,self.turn,self.frames,self.replied,self.idle,self.gap = None,0,None,False,False,False
 
 # %% ../nbs/01_router.ipynb #0bf445dd
 class Router:
@@ -305,6 +315,8 @@ class Router:
     def __init__(self,
         send:Callable[[str,list],None], # Puts frames on the channel of that name
         parse:Callable[[list],dict]|None=None, # Makes a message of frames (for unclaimed ones)
+        unpack:Callable[[list],dict]|None=None, # The same, where they have been checked
+        says_idle:Callable[[list],bool|None]=lambda frames: None, # Checks frames, and tells whether they say *idle*; `None`: parse them
         window:int=256, # Requests on the wire of one shell at most
         grace:float=3., # Seconds to wait for *idle* after the reply, or for the reply after *idle*
         maxlen:int=50_000, # Unclaimed messages to keep for each channel
@@ -318,9 +330,10 @@ class Router:
         self.on_suspects = None   # called with channel, subshell id, and ids of requests that are idle but late with their reply
         self.heard = 0            # iopub messages so far
         self.others = set()       # requests of other clients that the kernel is busy with
-        self.send,self.window,self.grace,self.on_settling,self.on_orphan,self.held,self.doomed = send,window,grace,on_settling,on_orphan,False,()
+        self.send,self.window,self.grace,self.says_idle,self.on_settling,self.on_orphan = send,window,grace,says_idle,on_settling,on_orphan
+        self.held,self.doomed = False,()
         self.table,self.lanes,self.settling,self.forgotten,self.stats = {},{},{},{},Counter()
-        self.unclaimed = {o:Unclaimed(o, parse, maxlen) for o in ('shell','iopub','stdin','control')}
+        self.unclaimed = {o:Unclaimed(o, parse, unpack, maxlen) for o in ('shell','iopub','stdin','control')}
 
     def __repr__(self): return f'<Router: {len(self.table)} in flight, {self.lanes}>'
 
@@ -349,7 +362,8 @@ class Router:
     def _put(self, lane, req, frames):
         "Put `req` on the wire. If that fails, so does the request; the exception is returned."
         if req.msg_id is not None: lane.wire[req.msg_id] = req
-        req.gap = self.deaf
+        lane.turn += 1
+        req.turn,req.gap = lane.turn,self.deaf
         try: self.send(req.channel, frames)
         except Exception as e:
             self.table.pop(req.msg_id, None)
@@ -466,13 +480,27 @@ def claim(self:Router,
     self.heard += 1
     req = self.table.get(msg_id)
     if req is not None:
-        if req.keep or b'idle' in frames[4]: return True
+        if req.lane.heard<req.turn: req.lane.heard = req.turn
+        if req.keep: return True
+        if b'idle' in frames[4]: return self._unkept(req, frames)
     elif msg_id is None: return True
     elif msg_id in self.forgotten:
+        lane,turn = self.forgotten[msg_id]
+        lane.heard = max(lane.heard, turn)
         self.stats['late messages'] += 1
         return False
     elif len(frames[4])<64: self._other(msg_id, frames[4])
     self.unclaimed['iopub'].push(frames)
+    return False
+
+@patch
+def _unkept(self:Router, req, frames):
+    idle = self.says_idle(frames)
+    if idle is None: return True
+    self.unclaimed['iopub'].push(frames, checked=True)
+    if idle:
+        req.idle = True
+        self._settle(req)
     return False
 
 @patch
@@ -493,8 +521,7 @@ def _settle(self:Router, req):
     if req.replied and req.idle: self._leave(req, True)
     elif req.msg_id in self.table and req.msg_id not in self.settling:
         if not self.settling: self.on_settling()
-        now = time.monotonic()
-        self.settling[req.msg_id] = now+self.grace,now+10*self.grace,self.heard
+        self.settling[req.msg_id] = time.monotonic()+self.grace,100,self.heard
 
 @patch
 def _leave(self:Router, req, complete):
@@ -514,15 +541,18 @@ def expire(self:Router,
     if now is None: now = time.monotonic()
     suspects = {}
     while self.settling:
-        msg_id,(until,last,heard) = next(iter(self.settling.items()))
+        msg_id,(until,patience,heard) = next(iter(self.settling.items()))
         if until>now: break
         del self.settling[msg_id]
         req = self.table[msg_id]
-        if req.replied and (silent or self.heard!=heard) and now<last: self.settling[msg_id] = now+self.grace,last,self.heard
-        elif not req.replied and self.on_suspects is not None:
-            suspects.setdefault((req.channel, req.header.get('subshell_id')), []).append(msg_id)
+        shell = req.channel,req.header.get('subshell_id')
+        if req.replied and (silent or self.heard!=heard) and (patience>90 or patience and req.lane.heard<=req.turn):
+            self.settling[msg_id] = now+self.grace,patience-(not silent),self.heard
+            if patience%10==0 and patience<100: suspects.setdefault(shell, [])
+        elif not req.replied and self.on_suspects is not None: suspects.setdefault(shell, []).append(msg_id)
         else: self.give_up(msg_id)
-    for (channel,subshell_id),ids in suspects.items(): self.on_suspects(channel, subshell_id, ids)
+    for (channel,subshell_id),ids in suspects.items():
+        if self.on_suspects is not None: self.on_suspects(channel, subshell_id, ids)
     return next(iter(self.settling.values()))[0] if self.settling else None
 
 @patch
@@ -542,7 +572,7 @@ def forget(self:Router, req:Request|Sent):
     lane = req.lane
     if req.frames is not None: return lane.withdraw(req)
     lane.give_up(req.msg_id)
-    self.forgotten[req.msg_id] = lane
+    self.forgotten[req.msg_id] = lane,req.turn
     if len(self.forgotten)>4096: del self.forgotten[next(iter(self.forgotten))]
     if lane.waiting: self._pump(lane)
 

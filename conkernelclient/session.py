@@ -166,30 +166,29 @@ def parent_of(self:ConSession,
         if len(frame)<4096: self._parents[frame] = res
     return res
 
-# %% ../nbs/00_session.ipynb #71fccb2b
+# %% ../nbs/00_session.ipynb #3b8a1c77
 @patch
-def deserialize(self:ConSession,
+def check(self:ConSession,
     msg_list:list, # Frames from the signature on
-    content:bool=True, # Unpack the content? If not, the signature is not remembered either
-    copy:bool=True # Are the frames `bytes`?
-)->dict: # The message, as `jupyter_client.session.Session.deserialize` gives it
-    "Check and parse a message. Raises `ValueError` for its signature, `TypeError` for missing frames, as the stock method."
-    if not (copy and self._orjson): return Session.deserialize(self, msg_list, content=content, copy=copy)
-    unpack = jc.orjson_unpacker
-    if self._inner is not None:
-        signature,seen = msg_list[0],self._seen
-        if not signature: raise ValueError('Unsigned Message')
-        if signature in seen: raise ValueError(f'Duplicate Signature: {signature!r}')
-        inner,outer = self._inner.copy(),self._outer.copy()     # as `sign` does
-        for part in msg_list[1:5]: inner.update(part)
-        outer.update(inner.digest())
-        if not compare_digest(signature, outer.hexdigest().encode()): raise ValueError(f'Invalid Signature: {signature!r}')
-        if content and self._window:
-            seen.add(signature)
-            self._order.append(signature)
-            if len(seen)>self._window: seen.discard(self._order.popleft())
-    if len(msg_list)<5: raise TypeError('malformed message, must have at least 5 elements')
-    packed = msg_list[1]
+    remember:bool=True # Is it an error to see the message again?
+):
+    "Raises `ValueError` where the signature is missing, wrong, or has been seen before"
+    signature,seen = msg_list[0],self._seen
+    if not signature: raise ValueError('Unsigned Message')
+    if signature in seen: raise ValueError(f'Duplicate Signature: {signature!r}')
+    if not compare_digest(signature, self.sign(msg_list[1:5])): raise ValueError(f'Invalid Signature: {signature!r}')
+    if remember and self._window:
+        seen.add(signature)
+        self._order.append(signature)
+        if len(seen)>self._window: seen.discard(self._order.popleft())
+
+# %% ../nbs/00_session.ipynb #5d0c92e4
+@patch
+def parse(self:ConSession,
+    msg_list:list, # Frames from the signature on, that have been checked
+    content:bool=True # Unpack the content?
+)->dict: # The message
+    unpack,packed = jc.orjson_unpacker,msg_list[1]
     header = unpack(packed)
     msg_id,msg_type,version = header['msg_id'],header['msg_type'],header.get('version')
     parent = self._parents.get(msg_list[2])
@@ -199,6 +198,30 @@ def deserialize(self:ConSession,
            'content':unpack(msg_list[4]) if content else msg_list[4],
            'buffers':[memoryview(b) for b in msg_list[5:]] if len(msg_list)>5 else []}
     return msg if type(version) is str and version[:2]=='5.' and 'date' in header else adapt(msg)
+
+# %% ../nbs/00_session.ipynb #71fccb2b
+@patch
+def deserialize(self:ConSession,
+    msg_list:list, # Frames from the signature on
+    content:bool=True, # Unpack the content? If not, the signature is not remembered either
+    copy:bool=True # Are the frames `bytes`?
+)->dict: # The message, as `jupyter_client.session.Session.deserialize` gives it
+    "Check and parse a message. Raises `ValueError` for its signature, `TypeError` for missing frames, as the stock method."
+    if not (copy and self._orjson): return Session.deserialize(self, msg_list, content=content, copy=copy)
+    if self._inner is not None: self.check(msg_list, content)
+    if len(msg_list)<5: raise TypeError('malformed message, must have at least 5 elements')
+    return self.parse(msg_list, content)
+
+# %% ../nbs/00_session.ipynb #4f2a60bd
+@patch
+def says_idle(self:ConSession,
+    msg_list:list, # Frames from the signature on
+)->bool|None: # `None`: these frames have to be deserialized to tell, and have not been checked
+    "Check a message, and tell whether it is a status that says *idle*. Raises what `deserialize` does."
+    if not self._orjson: return None
+    if self._inner is not None: self.check(msg_list)
+    unpack = jc.orjson_unpacker
+    return unpack(msg_list[1])['msg_type']=='status' and unpack(msg_list[4])['execution_state']=='idle'
 
 # %% ../nbs/00_session.ipynb #d085188a
 def own_session(

@@ -1,5 +1,6 @@
 """Floods, bursts, abandoned requests: none lost, none crossed, memory bounded, the loop never blocked by a send."""
 import asyncio, gc, logging, random, re, time, tracemalloc, warnings, weakref
+from collections import Counter
 
 import pytest
 from conkernelclient import ConKernelClient, ConKernelManager, NoReplyError, run_kernel
@@ -390,6 +391,29 @@ async def test_memory_of_a_burst_is_bounded_and_given_back(n, tmp_path):
         tracemalloc.stop()
         kc.stop_channels()
         await km.shutdown_kernel(now=True)
+
+
+@pytest.mark.parametrize('how', ['reply', 'wait', 'run'])
+async def test_what_is_over_is_freed_without_the_garbage_collector(how):
+    "No cycles: else every request would lie there until a collection that stops the loop"
+    with FakeKernel() as fk:
+        kc = await ready(fk)
+        call = dict(reply=lambda: kc.execute('x', reply=True), wait=lambda: ask(kc, 'x').wait(), run=lambda: kc.run('x'))[how]
+        await within(SOON, call())
+        gc.collect()
+        gc.disable()
+        try:
+            await outcomes([call() for _ in range(20)])
+            await at_rest(kc)
+            gc.set_debug(gc.DEBUG_SAVEALL)
+            gc.collect()
+            left = Counter(type(o).__name__ for o in gc.garbage)
+        finally:
+            gc.set_debug(0)
+            gc.garbage.clear()
+            gc.enable()
+        assert not {'Request','_End','Run','Result'} & set(left), left
+        kc.stop_channels()
 
 
 # --- soak ----------------------------------------------------------------------------------------------------------

@@ -4,6 +4,8 @@ from queue import Empty
 
 import pytest
 from conkernelclient import ConKernelClient, NoReplyError, run_kernel
+from conkernelclient.router import Request, Router
+from conkernelclient.session import ConSession
 from fake_kernel import FakeKernel, Wire
 from fault_tools import *
 from fault_tools import nothing_unheard, pytestmark
@@ -43,6 +45,26 @@ async def test_reply_and_idle(words, replied, complete):
         assert [o async for o in req]==req.iopub
         assert complete or took<.2+SLACK
         assert (await within(SOON, after.wait()))[0].complete and text(after)=='after'
+        await at_rest(kc)
+        kc.stop_channels()
+
+
+@pytest.mark.parametrize('words,idle', [('busy stream reply idle', True), ('busy stream=idle reply idle', True), ('idle stream reply', True),
+                                        ('busy stream reply', False), ('busy stream=idle reply', False), ('busy stream reply idle:bad_signature', False)],
+                         ids=lambda o: o.replace(' ', '_') if isinstance(o, str) else None)
+@pytest.mark.parametrize('packer', ['orjson','json'])
+async def test_idle_of_a_request_that_keeps_nothing(words, idle, packer):
+    "It counts once it has been checked, and is there for who reads iopub, parsed as any other"
+    with FakeKernel() as fk:
+        session = ConSession(key=fk.connection_info['key'].encode(), packer=packer, unpacker=packer)
+        kc = await ready(fk, grace=.2, session=session)
+        req = kc.request('execute_request', dict(code=f'fake: {words}'), iopub=False)
+        done,_ = await within(SOON, req.wait())
+        assert done.complete is idle and done.reply and done.idle is idle and not done.iopub
+        seen = [o for o in await kc.get_pubs() if o['parent_header'].get('msg_id')==req.msg_id]
+        assert [o['msg_type'] for o in seen]==['status' if o in ('busy','idle') else 'stream' for o in words.split() if o!='reply' and ':' not in o]
+        assert {'header','msg_id','msg_type','parent_header','metadata','content','buffers'}==set(seen[0])
+        assert kc.router.stats['malformed']==words.count(':')
         await at_rest(kc)
         kc.stop_channels()
 
@@ -103,6 +125,81 @@ async def test_idle_that_lags_behind_outputs_of_others():
         res, _ = await outcomes([req.wait(), other.wait()])
         assert [o.complete for o in res]==[True, True]
         kc.stop_channels()
+
+
+async def test_idle_that_lags_far_behind():
+    "However long the stream before it is, as long as nothing of a later request has come"
+    with FakeKernel() as fk:
+        kc = await ready(fk, grace=.05)
+        talks = ask(kc, 'fake: busy '+'sleep=.02 stream '*100+'reply idle', channel='control')
+        done,_ = await within(SOON, ask(kc, 'fake: busy reply sleep=1.5 idle').wait())
+        assert done.complete and (await within(SOON, talks.wait()))[0].complete
+        await at_rest(kc)
+        kc.stop_channels()
+
+
+async def test_idle_that_is_lost_while_the_kernel_talks_on():
+    "Nothing is asked of it any more, so the client asks something: then nothing older can be behind"
+    with FakeKernel() as fk:
+        kc = await ready(fk, grace=.1)
+        before,talks = fk.counts['kernel_info_request'],ask(kc, 'fake: busy '+'sleep=.03 stream '*1000+'reply idle', channel='control')
+        done,_ = await within(SOON, ask(kc, 'fake: busy reply').wait())
+        assert done.replied and not done.complete and not talks.replied
+        assert fk.counts['kernel_info_request']==before+1
+        talks.cancel()
+        kc.stop_channels()
+
+
+class Talk:
+    "A router without sockets, on a clock of its own: reply and *idle* of some requests, and what else iopub says"
+    def __init__(self):
+        self.asked,self.session,self.now = [],ConSession(key=b'secret'),time.monotonic()
+        self.router = Router(lambda channel,frames: None, grace=1.)
+        self.router.on_suspects = lambda *args: self.asked.append(args)
+
+    def replied(self):
+        msg = self.session.msg('execute_request', {})
+        req = Request(msg, loop=asyncio.get_running_loop())
+        self.router.submit(req, self.session.frames(msg))
+        self.router.dispatch('shell', dict(header=dict(msg_type='execute_reply'), parent_header=req.header, content=dict(status='ok')))
+        return req
+
+    def graces(self, n, msg_id=None, silent=False):
+        for _ in range(n):
+            if msg_id is not None: self.router.claim(msg_id, [b'']*4+[b'{}'])
+            self.now += 1.01
+            self.router.expire(self.now, silent)
+
+
+async def test_how_long_an_idle_is_waited_for():
+    talk = Talk()
+    a = talk.replied()
+    talk.graces(2)
+    assert a.ended and not a.complete            # nothing was heard
+    b = talk.replied()
+    talk.graces(10, 'somebody')
+    assert not b.ended and not talk.asked
+    talk.graces(10, 'somebody')
+    assert not b.ended and talk.asked==[('shell', None, [])]
+    c = talk.replied()
+    talk.graces(1, c.msg_id)                     # it cannot be behind any more
+    assert b.ended and not c.ended
+    talk.graces(500, silent=True)
+    assert not c.ended                           # the kernel is stopped
+    talk.graces(98, 'somebody')
+    assert not c.ended
+    talk.graces(5, 'somebody')
+    assert c.ended and not c.complete            # not for ever
+
+
+async def test_an_idle_of_requests_handled_at_once_is_waited_for():
+    "A kernel that works on several requests of one shell at a time may be out of order, for a while"
+    talk = Talk()
+    a,b = talk.replied(),talk.replied()
+    talk.graces(10, b.msg_id)
+    assert not a.ended
+    talk.graces(2, b.msg_id)
+    assert a.ended
 
 
 @pytest.mark.parametrize('how', [dict(protocol='5.0', subshells=False, welcome=False), dict(welcome=False), dict(welcome=.3), dict(welcome='first'),
