@@ -1,8 +1,8 @@
 """The floors: what pyzmq itself costs, with nothing of a client around it.
 
 They send and receive frame by frame through the C socket, which is several times cheaper than `send_multipart` and
-`recv_multipart` (those ask `RCVMORE` after each frame), and check neither signatures nor replays. (`BareChecked` does,
-to show what these checks cost in themselves.)
+`recv_multipart` (those ask `RCVMORE` after each frame), and check neither signatures nor replays. (`BareMultipart` and
+`BareChecked` show what these calls, and these checks, cost in themselves.)
 """
 import asyncio, hashlib, os
 from datetime import datetime, timezone
@@ -60,6 +60,7 @@ def recv_frames(sock:zmq.Socket, n:int, flags:int=0) -> list[bytes]:
 class Bare:
     "A DEALER that blocks: N sent, then N read and matched by id."
     sync,reads_iopub,parse = True,False,staticmethod(parse)
+    send,recv = staticmethod(send_frames),staticmethod(recv_frames)
 
     def __init__(self, info:dict):
         self.info,self.wire,self.ctx = info,Wire(info['key']),zmq.Context()
@@ -87,18 +88,18 @@ class Bare:
         for _ in range(n):
             msg_id,frames = self.wire.execute(code)
             self.pending[msg_id] = []
-            send_frames(self.shell, frames)
+            self.send(self.shell, frames)
         return n
 
     async def finish(self, n:int) -> int:
-        for _ in range(n): self.pending[self.parse(recv_frames(self.shell, 6))['parent_header']['msg_id']]
+        for _ in range(n): self.pending[self.parse(self.recv(self.shell, 6))['parent_header']['msg_id']]
         if self.reads_iopub: self.read_iopub(n)
         done,self.pending = len(self.pending),{}
         return done
 
     def read_iopub(self, idles:int):
         while idles:
-            msg = self.parse(recv_frames(self.iopub, 7))
+            msg = self.parse(self.recv(self.iopub, 7))
             mine = self.pending.get(msg['parent_header'].get('msg_id')) # None: a kernel's own, as `starting`
             if mine is None: continue
             mine.append(msg)
@@ -110,6 +111,12 @@ class Bare:
 class BareIopub(Bare):
     "The same, with iopub read, parsed and kept by request."
     reads_iopub = True
+
+
+class BareMultipart(BareIopub):
+    "The same, written with the calls that pyzmq documents."
+    def send(self, sock:zmq.Socket, frames:list[bytes]): sock.send_multipart(frames)
+    def recv(self, sock:zmq.Socket, n:int) -> list[bytes]: return sock.recv_multipart()
 
 
 class BareChecked(BareIopub):
