@@ -7,8 +7,9 @@ __all__ = ['log', 'weakly', 'ConChannel', 'Monitor', 'Heartbeat']
 
 # %% ../nbs/02_channels.ipynb #01b72ced
 import asyncio,logging,time
+from collections.abc import Callable
 from queue import Empty
-from typing import Any,Callable
+from typing import Any
 from weakref import ref as weakref
 
 import zmq,zmq.asyncio

@@ -8,10 +8,11 @@ __all__ = ['log', 'ConKernelClient', 'Starting', 'UnknownKernel', 'ConKernelMana
 # %% ../nbs/03_core.ipynb #db7c7fd3
 import asyncio,logging,os,sys,threading,time
 from collections import Counter
+from collections.abc import AsyncIterator,Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from queue import Empty
-from typing import Any,AsyncIterator,Callable
+from typing import Any
 from weakref import WeakSet,finalize
 
 import zmq

@@ -8,8 +8,9 @@ __all__ = ['StreamText', 'as_output', 'Displays', 'Event', 'Outputs', 'ErrorInfo
 
 # %% ../nbs/04_outputs.ipynb #b3663648
 import ast, base64, json, re, sys, weakref
+from collections.abc import Iterable
 from datetime import datetime, timezone
-from typing import Any, Iterable, NamedTuple
+from typing import Any, NamedTuple
 from fastcore.basics import patch
 
 # %% ../nbs/04_outputs.ipynb #7f25b3c9

@@ -9,11 +9,12 @@ __all__ = ['log', 'prompt', 'DeadKernelError', 'KernelRestartedError', 'ClientCl
 # %% ../nbs/01_router.ipynb #2b5b0d2a
 import asyncio,inspect,logging,time
 from collections import Counter,deque
+from collections.abc import Callable
 from contextvars import ContextVar
 from copy import copy
 from datetime import datetime,timezone
 from queue import Empty
-from typing import Any,Callable
+from typing import Any
 
 from fastcore.basics import patch
 from jupyter_client.session import new_id

@@ -8,9 +8,10 @@ __all__ = ['log', 'UnsupportedFeature', 'Run', 'RunLane', 'Reader', 'Subshell']
 # %% ../nbs/05_run.ipynb #2bd1582b
 import asyncio,inspect,keyword,logging,sys,threading
 from collections import OrderedDict,deque
+from collections.abc import Awaitable,Callable,Iterable
 from contextlib import AsyncExitStack
 from copy import copy
-from typing import Any,Awaitable,Callable,Iterable
+from typing import Any
 
 from fastcore.basics import patch
 from jupyter_client import KernelManager
