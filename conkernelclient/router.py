@@ -103,7 +103,7 @@ def _fail(fut, exc):
 def wait(self:Request)->_End:
     "Awaits the end: reply and *idle* (or the grace time after one of them), and the hooks. Gives the request, or raises why it failed."
     end = self._end
-    if end is None:
+    if end is None or end.cancelled() and not self.cancelled():     # who gave up waiting for the end may wait again
         end = self._end = _End(loop=self.get_loop())
         end.req = self
         if self.ended: self._resolve()

@@ -221,7 +221,7 @@ def says_idle(self:ConSession,
     if not self._orjson: return None
     if self._inner is not None: self.check(msg_list)
     unpack = jc.orjson_unpacker
-    return unpack(msg_list[1])['msg_type']=='status' and unpack(msg_list[4])['execution_state']=='idle'
+    return unpack(msg_list[1])['msg_type']=='status' and unpack(msg_list[4]).get('execution_state')=='idle'
 
 # %% ../nbs/00_session.ipynb #d085188a
 def own_session(

@@ -127,6 +127,21 @@ async def test_idle_that_lags_behind_outputs_of_others():
         kc.stop_channels()
 
 
+async def test_waiting_for_the_end_can_be_given_up_and_begun_again():
+    "Once the reply is here, there is nothing to cancel but the waiting"
+    with FakeKernel() as fk:
+        kc = await ready(fk)
+        req = ask(kc, 'fake: busy reply hold idle')
+        await within(SOON, req)
+        with pytest.raises(TimeoutError): await asyncio.wait_for(req.wait(), .01)
+        again = req.wait()
+        await fk.until_held(1)
+        fk.release()
+        assert (await within(SOON, again))[0] is req and req.complete and (await req.wait()) is req
+        await at_rest(kc)
+        kc.stop_channels()
+
+
 async def test_idle_that_lags_far_behind():
     "However long the stream before it is, as long as nothing of a later request has come"
     with FakeKernel() as fk:
