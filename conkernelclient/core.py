@@ -62,7 +62,7 @@ class ConKernelClient(AsyncKernelClient):
     control_channel_class = Type(ConChannel)
     hb_channel_class = Type(Heartbeat, klass=HBChannelABC)
 
-    window = Integer(256, min=1, max=1000, config=True, help='Requests on the wire of one shell at most; the rest wait in the client')
+    window = Integer(256, min=1, max=1000, config=True, help='Requests on the wire of one shell at most; the rest wait in the client. Less where this process has more than three clients for a kernel')
     grace = Float(3., config=True, help='Seconds to wait for *idle* after a reply, or for the reply after *idle*')
     unclaimed = Integer(50_000, min=1, config=True, help='Messages to keep for get_iopub_msg and the like, for each channel')
     lost_after = Float(.6, config=True, help='Seconds without a connection after which a kernel that is not ours counts as dead')
@@ -80,7 +80,7 @@ class ConKernelClient(AsyncKernelClient):
         self._connected,self._trouble,self._welcome,self._exit_code = set(),{},None,None
         self._broke,self._connections = Counter(),0     # how often each connection broke; how often we made new ones
         self._tasks,self._ready_task,self._grace_timer,self._info = set(),None,None,None
-        self._silent,self._kernel_session,self._watchers,self._told,self._ready_waiters = False,None,[],'closed',0
+        self._silent,self._kernel_session,self._watchers,self._told,self._ready_waiters,self._shares = False,None,[],'closed',0,None
         self._open = _Open()
         finalize(self, self._open.close)
         self.router = Router(weakly(self._put), parse=self.session.deserialize, unpack=self.session.parse, says_idle=self.session.says_idle,
@@ -154,6 +154,7 @@ def start_channels(self:ConKernelClient,
     except RuntimeError:
         if self._loop is not None: raise
     self._note()
+    self._share(self._make_url('shell'))
     return Starting(self)
 
 @patch
@@ -178,6 +179,23 @@ def _begin(self:ConKernelClient, loop):
 def _watch(self:ConKernelClient):
     for name,on_event in ('shell',self._shell_event),('iopub',self._iopub_event):
         if name in self._chs: self._monitors[name] = Monitor(self._chs[name].socket, on_event)
+
+# %% ../nbs/03_core.ipynb #7d3e5b92
+_TAKES = 1000     # requests of one shell that no kernel we know is stopped by
+_shared,_share_lock = {},threading.Lock()     # by the address of its shell: the clients that this process has for a kernel
+
+@patch
+def _share(self:ConKernelClient, url):
+    "Count as a client of the kernel at `url` (`None`: of none any more)"
+    if url==self._shares: return
+    with _share_lock:
+        left,self._shares = self._shares,url
+        if url is not None: _shared.setdefault(url, WeakSet()).add(self)
+        if left in _shared: _shared[left].discard(self)
+        for o in (url,left):
+            clients = list(_shared.get(o, ()))
+            if not clients: _shared.pop(o, None)
+            for kc in clients: kc.router.window = max(1, min(kc.window, _TAKES//len(clients)))
 
 # %% ../nbs/03_core.ipynb #ecd9f768
 @patch
@@ -730,6 +748,7 @@ def _reconnect(self:ConKernelClient):
     self._connected.clear()
     self._watch()
     self._note()
+    self._share(self._make_url('shell'))
 
 @patch
 def _back(self:ConKernelClient):
@@ -755,6 +774,7 @@ def stop_channels(self:ConKernelClient):
     if self._state=='closed': return
     self._set('closed')
     if os.getpid()!=self._open.pid: return     # a forked child: the rest is its parent's
+    self._share(None)
     e = ClientClosedError('The channels were stopped before the reply came')
     self.router.fail_all(e)
     for o in self.router.unclaimed.values(): o.fail(e)

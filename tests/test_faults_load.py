@@ -3,7 +3,7 @@ import asyncio, gc, logging, random, re, time, tracemalloc, warnings, weakref
 from collections import Counter
 
 import pytest
-from conkernelclient import ConKernelClient, ConKernelManager, NoReplyError, run_kernel
+from conkernelclient import ClientClosedError, ConKernelClient, ConKernelManager, NoReplyError, run_kernel
 from fake_kernel import FakeKernel, kernel_specs
 from fault_tools import *
 from fault_tools import nothing_unheard, pytestmark
@@ -31,7 +31,7 @@ async def test_clients_of_one_manager(clients, n, caplog):
             for o in kcs[1:]: await o.wait_for_ready(timeout=SOON)
             reqs = {(c,i): ask(o, f"print('{c}.{i}')", content=dict(store_history=False, user_expressions=dict(x=f"'{c}.{i}'")))
                     for i in range(n) for c,o in enumerate(kcs)}
-            await outcomes([o.wait() for o in reqs.values()], 110)
+            await outcomes([o.wait() for o in reqs.values()], 600)
             for (c,i),o in reqs.items():
                 assert o.complete and text(o)==f'{c}.{i}\n'
                 assert o.reply['content']['user_expressions']['x']['data']['text/plain']==f"'{c}.{i}'"
@@ -105,6 +105,28 @@ async def test_burst_on_a_real_kernel(n):
         await outcomes([o.wait() for o in reqs])
         assert all(o.complete for o in reqs)
         await at_rest(kc)
+
+
+async def test_clients_of_one_kernel_share_what_it_takes():
+    "More than some two thousand requests on the wire stop ipykernel for good, whoever sent them"
+    with FakeKernel(on={'execute_request': 'busy hold reply idle'}, sequential=False) as fk, FakeKernel() as another:
+        alone,kcs = await ready(another),[await ready(fk) for _ in range(10)]
+        assert [o.router.window for o in (alone,*kcs)]==[256]+[100]*10
+        reqs = [ask(o, 'x') for o in kcs for _ in range(300)]
+        await fk.until_held(1000)
+        for o in kcs[5:]: o.stop_channels()
+        assert [o.router.window for o in kcs[:5]]==[200]*5
+        res = asyncio.ensure_future(outcomes([o.wait() for o in reqs], 60))
+        while not res.done():
+            assert sum(len(lane.wire) for o in kcs for lane in o.router.lanes.values())<=1000
+            fk.release()
+            await asyncio.sleep(.01)
+        assert kinds(res.result()[0])=={type(reqs[0]), ClientClosedError} and sum(o.complete for o in reqs)==1500
+        del kcs[1:5], o, reqs, res
+        gc.collect()
+        kcs.append(await ready(fk))            # those that were dropped do not count
+        assert [o.router.window for o in kcs if o.status!='closed']==[256]*2
+        for o in (alone,*kcs): o.stop_channels()
 
 
 @pytest.mark.parametrize('rounds', [2, pytest.param(10, marks=slow)])
