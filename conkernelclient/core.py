@@ -182,7 +182,7 @@ def _watch(self:ConKernelClient):
 
 # %% ../nbs/03_core.ipynb #7d3e5b92
 _TAKES = 1000     # requests of one shell that no kernel we know is stopped by
-_shared,_share_lock = {},threading.Lock()     # by the address of its shell: the clients that this process has for a kernel
+_shared,_share_lock = {},threading.RLock()    # by the address of its shell: the clients that this process has for a kernel
 
 @patch
 def _share(self:ConKernelClient, url):
