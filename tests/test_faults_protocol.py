@@ -145,9 +145,9 @@ async def test_waiting_for_the_end_can_be_given_up_and_begun_again():
 async def test_idle_that_lags_far_behind():
     "However long the stream before it is, as long as nothing of a later request has come"
     with FakeKernel() as fk:
-        kc = await ready(fk, grace=.05)
-        talks = ask(kc, 'fake: busy '+'sleep=.02 stream '*100+'reply idle', channel='control')
-        done,_ = await within(SOON, ask(kc, 'fake: busy reply sleep=1.5 idle').wait())
+        kc = await ready(fk, grace=.3)
+        talks = ask(kc, 'fake: busy '+'sleep=.02 stream '*250+'reply idle', channel='control')
+        done,_ = await within(SOON, ask(kc, 'fake: busy reply sleep=4 idle').wait())
         assert done.complete and (await within(SOON, talks.wait()))[0].complete
         await at_rest(kc)
         kc.stop_channels()
@@ -156,7 +156,7 @@ async def test_idle_that_lags_far_behind():
 async def test_idle_that_is_lost_while_the_kernel_talks_on():
     "Nothing is asked of it any more, so the client asks something: then nothing older can be behind"
     with FakeKernel() as fk:
-        kc = await ready(fk, grace=.1)
+        kc = await ready(fk, grace=.3)
         before,talks = fk.counts['kernel_info_request'],ask(kc, 'fake: busy '+'sleep=.03 stream '*1000+'reply idle', channel='control')
         done,_ = await within(SOON, ask(kc, 'fake: busy reply').wait())
         assert done.replied and not done.complete and not talks.replied
