@@ -90,7 +90,7 @@ class ConKernelClient(AsyncKernelClient):
     def _put(self, channel, frames):
         try: self._chs[channel].put(frames)
         except zmq.Again:   # after a protocol error ZMQ does not connect again, but we may find a better peer
-            self._trouble['handshake'] = True
+            self._trouble['handshake'] = channel
             self._loop.call_soon(weakly(self._reconnect))
             raise RuntimeError(f'Not connected to {self._make_url(channel)}: the handshake with whoever listens there failed') from None
 
@@ -525,7 +525,7 @@ async def _probe(self:ConKernelClient):
 def _not_ready(self:ConKernelClient, timeout):
     shell,bad = self._make_url('shell'),getattr(self.router, 'last_malformed', None)
     if bad is not None and 'Signature' in str(bad): why = 'its messages have a signature that does not fit: is the key (and signature scheme) the kernel\'s?'
-    elif 'handshake' in self._trouble: why = f'the CurveZMQ handshake with {shell} failed: are the Curve keys the kernel\'s?'
+    elif 'handshake' in self._trouble: why = f'the handshake with {self._make_url(self._trouble["handshake"])} failed: what listens there is no kernel, or the CurveZMQ keys are not the kernel\'s'
     elif 'shell' not in self._connected: why = f'nothing listens on {shell}: is the kernel running, and is this its connection file?'
     elif 'iopub' in self._chs and 'iopub' not in self._connected: why = f'nothing listens on {self._make_url("iopub")}, where its outputs should come from'
     elif self._hb_channel is not None and self._hb_channel.is_beating(): why = f'its heartbeat beats, but it does not answer on {shell}: it is busy, or the key is not the kernel\'s'
@@ -554,7 +554,7 @@ def _event(self:ConKernelClient, name, event):
         elif name=='iopub' and self._state=='ready' and self.router.deaf: self._spawn(self._heard_again())
     elif event==zmq.EVENT_DISCONNECTED:
         if name in self._connected: log.info('The %s connection broke', name)
-        elif self.curve_publickey is not None: self._trouble['handshake'] = event
+        elif self.curve_publickey is not None: self._trouble['handshake'] = name
         self._connected.discard(name)
         self._broke[name] += 1
         if name=='iopub' and self._state=='ready': self._deaf()
@@ -563,7 +563,7 @@ def _event(self:ConKernelClient, name, event):
             self.router.fail_all(KernelRestartedError('The kernel was restarted'), before_hold=True)
         if name=='shell' and self._in_doubt(): self._spawn(self._look_closer())
     elif event in (zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL, zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL, zmq.EVENT_HANDSHAKE_FAILED_AUTH):
-        self._trouble['handshake'] = event
+        self._trouble['handshake'] = name
 
 @patch
 def _deaf(self:ConKernelClient):

@@ -207,12 +207,26 @@ async def test_request_sent_long_after_iopub_went():
         kc.stop_channels()
 
 
-async def test_no_iopub_at_the_start():
+@pytest.mark.parametrize('instead', ['nobody', 'somebody_else'])
+async def test_no_iopub_at_the_start(instead):
+    "It is said where nothing, or what is no kernel, listens; and where the kernel comes, all is well"
     with FakeKernel() as fk:
         Iopub(fk).close()
+        port = fk._truth['iopub_port']
+        if instead=='somebody_else':
+            def bound():
+                try: other.bind(f'tcp://127.0.0.1:{port}')
+                except zmq.ZMQError: return False      # the kernel's own socket is not gone yet
+                return True
+            context = zmq.Context()
+            other = context.socket(zmq.REP)
+            await until(bound)
         kc = fk.client(ConKernelClient)
         kc.start_channels()
-        with pytest.raises(RuntimeError, match='iopub|outputs|'+str(fk._truth['iopub_port'])): await asyncio.wait_for(kc.wait_for_ready(timeout=1), SOON)
+        with pytest.raises(RuntimeError, match=str(port)): await asyncio.wait_for(kc.wait_for_ready(timeout=1), SOON)
+        if instead=='somebody_else':
+            kc.stop_channels()
+            return context.destroy(linger=0)
         Iopub(fk).open()
         await kc.wait_for_ready(timeout=SOON)
         req = ask(kc, 'x')
