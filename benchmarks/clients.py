@@ -35,6 +35,12 @@ class OursReply(Client):
 class OursIdle(Client):
     def call(self, code): return self.kc.request('execute_request', dict(CONTENT, code=code)).wait()
 
+class OursRead(OursIdle):
+    async def finish(self, pending):
+        done = await pending
+        for req in done: req.iopub # parsed when somebody looks
+        return len(done)
+
 class OursRun(Client):
     def call(self, code): return self.kc.run(code)
 

@@ -12,6 +12,7 @@ CONTENDERS = dict(
     zmq_asyncio=('floors:BareAsync', 'base', 'bare zmq.asyncio, reply only'),
     ours_reply=('clients:OursReply', 'ours', 'this library: execute(reply=True)'),
     ours_idle=('clients:OursIdle', 'ours', 'this library: request().wait()'),
+    ours_read=('clients:OursRead', 'ours', 'this library: request().wait(), then its iopub'),
     ours_run=('clients:OursRun', 'ours', 'this library: run'),
     jupyter_async=('clients:JupyterAsync', 'base', 'jupyter_client async, iopub unread'),
     jupyter_async_idle=('clients:JupyterAsyncIdle', 'base', 'jupyter_client async, iopub read'),

@@ -66,6 +66,8 @@ def targets(results:dict, real:dict) -> list[dict]:
                 ratio(f'throughput, {n} in flight: wait over PyPI 0.0.23 reply', f'ours_idle/{rate}', f'pypi23_reply/{rate}', '≥', 8),
                 ratio(f'throughput, {n} in flight: wait over floor', f'ours_idle/{rate}', f'floor_iopub/{rate}', '≥', .6),
                 ratio(f'CPU, {n} in flight: wait over floor', f'ours_idle/{cpu}', f'floor_iopub/{cpu}', '≤', 1.6),
+                ratio(f'throughput, {n} in flight: wait and iopub looked at, over floor', f'ours_read/{rate}', f'floor_iopub/{rate}', '≥', .6),
+                ratio(f'CPU, {n} in flight: wait and iopub looked at, over floor', f'ours_read/{cpu}', f'floor_iopub/{cpu}', '≤', 1.6),
                 ratio(f'throughput, {n} in flight: wait over a floor with send_multipart', f'ours_idle/{rate}', f'floor_multipart/{rate}', '≥', .6),
                 ratio(f'CPU, {n} in flight: wait over a floor with send_multipart', f'ours_idle/{cpu}', f'floor_multipart/{cpu}', '≤', 1.6),
                 ratio(f'CPU, {n} in flight: wait over a floor that checks signatures', f'ours_idle/{cpu}', f'floor_checked/{cpu}', '≤', 1.6)]

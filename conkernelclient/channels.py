@@ -118,19 +118,19 @@ def backlog(self:ConChannel)->bool:
 # %% ../nbs/02_channels.ipynb #7d1e4e01
 @patch
 def _read(self:ConChannel):
-    "The next message's frames. Raises `zmq.Again` when there is none."
+    "The next message's frames, from the signature on. Raises `zmq.Again` when there is none."
     if not self._fast: return self._read_slowly([])
     recv = self._recv
-    frames = [recv(1)]   # zmq.NOBLOCK; an enum's member costs more than the call
+    first = recv(1)   # zmq.NOBLOCK; an enum's member costs more than the call
     try:
-        if frames[0]!=DELIM and self._lead: frames.append(recv(1))
-        frames += recv(1),recv(1),recv(1),recv(1)
+        if first!=DELIM and self._lead: first = recv(1)
+        frames = [recv(1),recv(1),recv(1),recv(1)]
         last = recv(1, copy=False)
-    except zmq.Again: return frames          # too short, and nothing behind it
+    except zmq.Again: return []          # too short, and nothing behind it
     frames.append(last.bytes)
-    lead = len(frames)-6
-    if frames[lead]!=DELIM or frames.count(DELIM)!=1: return self._realign(frames, last.more)
-    return self._read_slowly(frames) if last.more else frames
+    return frames if first==DELIM and not last.more else self._sort_out([first,*frames], last.more)
+
+def _body(frames): return frames[frames.index(DELIM)+1:] if DELIM in frames else []
 
 @patch
 def _read_slowly(self:ConChannel, frames):
@@ -139,30 +139,30 @@ def _read_slowly(self:ConChannel, frames):
         frame = self._recv(zmq.NOBLOCK, copy=False)
         frames.append(frame.bytes)
         more = frame.more
-    return frames
+    return _body(frames)
 
 @patch
-def _realign(self:ConChannel, frames, more):
+def _sort_out(self:ConChannel, frames, more):
+    if frames[0]==DELIM and frames.count(DELIM)==1: return self._read_slowly(frames)   # it has buffers
     self._fast = False
     last = len(frames)-1-frames[::-1].index(DELIM) if DELIM in frames else len(frames)
     begin = max(last-self._lead, 0)
-    if begin: self._handle(frames[:begin])   # one or more that were too short
+    if begin: self._handle(_body(frames[:begin]))   # one or more that were too short
     rest = frames[begin:]
-    return self._read_slowly(rest) if more else rest
+    return self._read_slowly(rest) if more else _body(rest)
 
 # %% ../nbs/02_channels.ipynb #7326a86d
 @patch
 def _handle(self:ConChannel, frames):
-    router = self.router
+    router,session = self.router,self.session
     try:
-        del frames[:frames.index(DELIM)+1]
-        session = self.session
         if self.name=='iopub':
             parent = session.parent_of(frames[2])
             if not router.claim(parent.get('msg_id') if type(parent) is dict else None, frames): return
         msg = session.deserialize(frames)
         if type(msg['content']) is not dict: raise TypeError('the content is not a dict')
     except Exception as e:
+        if len(frames)<5: e = TypeError('it has too few frames')
         if not router.stats['malformed']: log.warning('Dropped a malformed message on the %s channel: %s', self.name, e)
         router.stats['malformed'] += 1
         router.last_malformed = e

@@ -300,23 +300,24 @@ def request(self:ConKernelClient,
     if self._state=='new' and msg_type!='execute_request': self.start_channels()
     loop = self._on_loop()
     if loop is None: raise RuntimeError('A reply can only be awaited in an event loop: call this inside a coroutine')
-    msg = self._message(msg_type, content, channel, metadata, subshell_id, msg_id)
+    msg,frames = self._message(msg_type, content, channel, metadata, subshell_id, msg_id, buffers)
     req = Request(msg, channel, iopub, on_iopub, on_stdin, loop)
     req.owner = self      # a client is not dropped while somebody waits
-    self.router.submit(req, self.session.frames(msg, buffers), subshell_id, timeout)
+    self.router.submit(req, frames, subshell_id, timeout)
     return req
 
 @patch
-def _message(self:ConKernelClient, msg_type, content, channel, metadata, subshell_id, msg_id):
+def _message(self:ConKernelClient, msg_type, content, channel, metadata, subshell_id, msg_id, buffers=None):
     if self._state=='dead': raise self._dead()
     if channel not in ('shell','control'): raise ValueError(f"Requests go to 'shell' or 'control', not {channel!r}")
     if channel not in self._chs: raise ClientClosedError(f'The {channel} channel was not started')
-    msg = self.session.msg(msg_type, content, metadata=metadata)
+    session = self.session
+    msg = session.msg(msg_type, content, metadata=metadata)
     header = msg['header']
     if msg_id is not None: header['msg_id'] = msg['msg_id'] = msg_id
     if subshell_id is not None: header['subshell_id'] = subshell_id
     if log.isEnabledFor(logging.DEBUG): log.debug('%s: %s %s', channel, msg_type, header['msg_id'])
-    return msg
+    return msg,session.frames(msg, buffers)
 
 @patch
 def _ask(self:ConKernelClient, msg_type, content, reply=False, timeout=None, channel='shell', msg_id=None, metadata=None, subshell_id=None, buffers=None):
@@ -324,8 +325,8 @@ def _ask(self:ConKernelClient, msg_type, content, reply=False, timeout=None, cha
     if reply: return self.request(msg_type, content, channel, timeout=timeout, metadata=metadata, subshell_id=subshell_id, buffers=buffers, msg_id=msg_id, iopub=False)
     if self._state=='new' and msg_type!='execute_request': self.start_channels()
     self._on_loop()
-    msg = self._message(msg_type, content, channel, metadata, subshell_id, msg_id)
-    self.router.submit(Sent(msg, channel), self.session.frames(msg, buffers), subshell_id)
+    msg,frames = self._message(msg_type, content, channel, metadata, subshell_id, msg_id, buffers)
+    self.router.submit(Sent(msg, channel), frames, subshell_id)
     return msg['header']['msg_id']
 
 @patch
@@ -688,9 +689,9 @@ def _deleted(self:ConKernelClient, subshell_id):
 
 @patch
 def _fenced(self:ConKernelClient, channel, subshell_id, timeout=None):
-    msg = self._message('kernel_info_request', {}, channel, None, subshell_id, None)
+    msg,frames = self._message('kernel_info_request', {}, channel, None, subshell_id, None)
     fence = Request(msg, channel, loop=self._loop)
-    self.router.submit(fence, self.session.frames(msg), subshell_id, timeout, first=True)
+    self.router.submit(fence, frames, subshell_id, timeout, first=True)
     return fence
 
 @patch

@@ -50,8 +50,8 @@ class _CoFuture(asyncio.Future):
 # %% ../nbs/01_router.ipynb #9b8ba6cc
 class Request(_CoFuture):
     "One message sent to the kernel, and all that came back for it. `await` gives the reply message."
-    __slots__ = ('header','content','metadata','msg_id','channel','lane','turn','keep','frames','reply','iopub','replied','idle','ended','complete',
-                 'on_iopub','on_stdin','on_reply','router','owner','gap','_timer','_end','_listeners','_tail')
+    __slots__ = ('header','content','metadata','msg_id','channel','lane','turn','keep','frames','reply','replied','idle','ended','complete',
+                 'on_iopub','on_stdin','on_reply','router','owner','gap','unread','unpack','_iopub','_timer','_end','_listeners','_tail')
     def __init__(self,
         msg:dict, # The message, as `Session.msg` builds it
         channel:str='shell', # `shell` or `control`
@@ -63,11 +63,12 @@ class Request(_CoFuture):
         super().__init__(loop=loop)
         self.header,self.content,self.metadata = msg['header'],msg['content'],msg['metadata']
         self.msg_id,self.channel,self.keep = msg['msg_id'],channel,keep
-        self.reply,self.iopub,self.on_iopub,self.on_stdin = None,[] if keep else (),on_iopub,on_stdin
-        self.on_reply = None     # called with the reply, in the turn of the loop in which it comes
+        self.on_iopub,self.on_stdin = on_iopub,on_stdin
+        self.reply = self.on_reply = None     # `on_reply` is called with the reply, in the turn of the loop in which it comes
+        self.unread,self._iopub = ([],None) if keep else (None,())     # `unread` are frames
         self.replied = self.idle = self.ended = self.complete = self.gap = False
         self.turn = 0            # its place in the order in which its lane's requests went on the wire
-        self.lane = self.frames = self.router = self.owner = self._timer = self._end = self._listeners = self._tail = None
+        self.lane = self.frames = self.router = self.unpack = self.owner = self._timer = self._end = self._listeners = self._tail = None
 
     def __repr__(self):
         state = ('complete' if self.complete else 'incomplete') if self.ended else 'replied' if self.replied else 'in flight'
@@ -77,6 +78,14 @@ class Request(_CoFuture):
     def msg(self)->dict:
         "The message that was sent"
         return dict(header=self.header, msg_id=self.msg_id, msg_type=self.header['msg_type'], parent_header={}, content=self.content, metadata=self.metadata)
+
+    @property
+    def iopub(self)->list[dict]:
+        "Its iopub messages so far, in the order they came"
+        if self._iopub is None:
+            self._iopub = [msg for o in self.unread if (msg:=self.unpack(o)) is not None]
+            self.unread = None
+        return self._iopub
 
     def cancel(self, msg=None):
         "Give up waiting. A request that is still in the client's window is then never sent. Harmless when it has ended."
@@ -306,6 +315,17 @@ class Sent:
         self.lane,self.turn,self.frames,self.replied,self.idle,self.gap = None,0,None,False,False,False
 
 # %% ../nbs/01_router.ipynb #0bf445dd
+def _counting(unpack, stats): # (holds on to no router: requests outlive it)
+    def call(frames):
+        try:
+            msg = unpack(frames)
+            if type(msg['content']) is not dict: raise TypeError('the content is not a dict')
+            return msg
+        except Exception as e:
+            if not stats['malformed']: log.warning('Dropped a malformed message on the iopub channel: %s', e)
+            stats['malformed'] += 1
+    return call
+
 class Router:
     "Finds, for each message that comes, the request that it belongs to"
     @property
@@ -334,6 +354,7 @@ class Router:
         self.send,self.window,self.grace,self.says_idle,self.on_settling,self.on_orphan = send,window,grace,says_idle,on_settling,on_orphan
         self.held,self.doomed = False,()
         self.table,self.lanes,self.settling,self.forgotten,self.stats = {},{},{},{},Counter()
+        self.read_later = _counting(unpack, self.stats)
         self.unclaimed = {o:Unclaimed(o, parse, unpack, maxlen) for o in ('shell','iopub','stdin','control')}
 
     def __repr__(self): return f'<Router: {len(self.table)} in flight, {self.lanes}>'
@@ -351,7 +372,7 @@ class Router:
         if lane is None: lane = self.lanes[(req.channel,subshell_id)] = Lane()
         req.lane = lane
         if type(req) is Request:
-            req.router = self
+            req.router,req.unpack = self,self.read_later
             if timeout is not None: req._timer = req.get_loop().call_later(timeout, self._timed_out, req, timeout)
         if req.msg_id is not None: self.table[req.msg_id] = req
         if not first and (self.held or lane.waiting or len(lane.wire)>=self.window):
@@ -482,8 +503,8 @@ def claim(self:Router,
     req = self.table.get(msg_id)
     if req is not None:
         if req.lane.heard<req.turn: req.lane.heard = req.turn
-        if req.keep: return True
-        if b'idle' in frames[4]: return self._unkept(req, frames)
+        if req.keep: return req._iopub is not None or req.on_iopub is not None or self._later(req, frames)
+        if b'idle' in frames[4]: return self._later(req, frames)
     elif msg_id is None: return True
     elif msg_id in self.forgotten:
         lane,turn = self.forgotten[msg_id]
@@ -495,10 +516,11 @@ def claim(self:Router,
     return False
 
 @patch
-def _unkept(self:Router, req, frames):
+def _later(self:Router, req, frames):
     idle = self.says_idle(frames)
     if idle is None: return True
-    self.unclaimed['iopub'].push(frames, checked=True)
+    if req.keep: req.unread.append(tuple(frames))
+    else: self.unclaimed['iopub'].push(frames, checked=True)
     if idle:
         req.idle = True
         self._settle(req)

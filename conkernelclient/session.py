@@ -7,7 +7,7 @@ __all__ = ['readers', 'apply_session_patch', 'ConSession', 'own_session']
 
 # %% ../nbs/00_session.ipynb #5a65996a
 import os
-from collections import deque
+from collections import OrderedDict,deque
 from weakref import WeakValueDictionary
 from datetime import datetime,timezone
 from hmac import compare_digest
@@ -76,7 +76,7 @@ class ConSession(Session):
         self._adapts,self._copy_threshold = self.adapt_version,self.copy_threshold
         self._seen,self._window = self.digest_history,self.digest_history_size
         self._order = deque(self._seen)
-        self._parents = {}
+        self._parents = OrderedDict()     # (a plain dict finds its oldest entry slowly)
 
     @observe('auth')
     def _rekey(self, _=None):
@@ -96,7 +96,7 @@ def sign(self:ConSession,
 )->bytes: # The HMAC in hex, or `b''` where the session has no key
     if self._inner is None: return b''
     inner,outer = self._inner.copy(),self._outer.copy()
-    for part in msg_list: inner.update(part)
+    inner.update(b''.join(msg_list))
     outer.update(inner.digest())
     return outer.hexdigest().encode()
 
@@ -162,7 +162,7 @@ def parent_of(self:ConSession,
         res = jc.orjson_unpacker(frame)
         if type(res) is not dict: return extract_dates(res)
         res = _with_dates(res, frame)
-        if len(self._parents)>=1024: del self._parents[next(iter(self._parents))]
+        if len(self._parents)>=1024: self._parents.popitem(last=False)
         if len(frame)<4096: self._parents[frame] = res
     return res
 
@@ -220,6 +220,7 @@ def says_idle(self:ConSession,
     "Check a message, and tell whether it is a status that says *idle*. Raises what `deserialize` does."
     if not self._orjson: return None
     if self._inner is not None: self.check(msg_list)
+    if b'idle' not in msg_list[4]: return False
     unpack = jc.orjson_unpacker
     return unpack(msg_list[1])['msg_type']=='status' and unpack(msg_list[4]).get('execution_state')=='idle'
 

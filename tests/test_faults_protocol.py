@@ -69,6 +69,30 @@ async def test_idle_of_a_request_that_keeps_nothing(words, idle, packer):
         kc.stop_channels()
 
 
+@pytest.mark.parametrize('packer', ['orjson','json'])
+async def test_outputs_that_are_looked_at_late(packer):
+    "A request keeps frames until somebody looks: what it then gives, and counts, is what it gives to who looked from the start"
+    with FakeKernel() as fk:
+        session = ConSession(key=fk.connection_info['key'].encode(), packer=packer, unpacker=packer)
+        kc = await ready(fk, session=session)
+        words = 'busy stream=a stream:bad_signature stream=idle display display:broken_json display:null_content hold stream=b reply idle'
+        heard = []
+        late,early,half,hooked = [ask(kc, f'fake: {words}', on_iopub=o) for o in (None,None,None,heard.append)]
+        assert early.iopub==[]
+        for req in late,early,half,hooked:
+            await fk.until_held(1)
+            if req is half: await until(lambda: len(req.iopub)>3, what='the outputs before the pause')
+            fk.release()
+            assert (await within(SOON, req.wait()))[0].complete
+        assert (late.unread is None)==(packer=='json') and early.unread is None
+        assert kc.router.stats['malformed']==(12 if packer=='json' else 10)
+        def kinds(req): return [(sorted(o), o['msg_type'], o['content']) for o in req.iopub]
+        assert kinds(late)==kinds(early)==kinds(half)==kinds(hooked) and heard==hooked.iopub
+        assert text(late)=='aidleb' and kc.router.stats['malformed']==12 and late.iopub is late.iopub and [o async for o in late]==late.iopub
+        await at_rest(kc)
+        kc.stop_channels()
+
+
 async def test_neither_reply_nor_idle_is_bounded_by_its_timeout_only():
     with FakeKernel() as fk:
         kc = await ready(fk, grace=.1)
