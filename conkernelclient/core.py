@@ -176,9 +176,9 @@ def _begin(self:ConKernelClient, loop):
     self._note()
 
 @patch
-def _watch(self:ConKernelClient):
+def _watch(self:ConKernelClient, *names):
     for name,on_event in ('shell',self._shell_event),('iopub',self._iopub_event):
-        if name in self._chs: self._monitors[name] = Monitor(self._chs[name].socket, on_event)
+        if name in self._chs and (name in names or not names): self._monitors[name] = Monitor(self._chs[name].socket, on_event)
 
 # %% ../nbs/03_core.ipynb #7d3e5b92
 _TAKES = 1000     # requests of one shell that no kernel we know is stopped by
@@ -485,6 +485,7 @@ async def _become_ready(self:ConKernelClient):
             if self._welcome is not None or probe.iopub or 'iopub' not in self._chs: break
             patience = min(patience*2, .5)
             self.router.forget(probe)
+            if patience==.5: self._try_iopub_again()
     self.router.forget(probe)
     if 'iopub' in self._chs and self._broke['iopub']==broke.get('iopub', 0): self._connected.add('iopub')
     if self._state=='starting': self._flush()
@@ -555,7 +556,9 @@ def _event(self:ConKernelClient, name, event):
         elif name=='iopub' and self._state=='ready' and self.router.deaf: self._spawn(self._heard_again())
     elif event==zmq.EVENT_DISCONNECTED:
         if name in self._connected: log.info('The %s connection broke', name)
-        elif self.curve_publickey is not None: self._trouble['handshake'] = name
+        else:
+            if self.curve_publickey is not None: self._trouble['handshake'] = name
+            if name=='iopub': self._loop.call_later(.2, weakly(self._try_iopub_again))
         self._connected.discard(name)
         self._broke[name] += 1
         if name=='iopub' and self._state=='ready': self._deaf()
@@ -565,6 +568,15 @@ def _event(self:ConKernelClient, name, event):
         if name=='shell' and self._in_doubt(): self._spawn(self._look_closer())
     elif event in (zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL, zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL, zmq.EVENT_HANDSHAKE_FAILED_AUTH):
         self._trouble['handshake'] = name
+
+@patch
+def _try_iopub_again(self:ConKernelClient):
+    "ZMQ gives up whoever does not speak as a kernel's iopub does, perhaps before the monitor listens; but the kernel may still come"
+    if self._state=='closed' or 'iopub' in self._connected: return
+    self._monitors['iopub'].close()
+    self._chs['iopub'].reopen(self.connect_iopub())
+    self._watch('iopub')
+    self._note()
 
 @patch
 def _deaf(self:ConKernelClient):
