@@ -501,22 +501,13 @@ def claim(self:Router,
     "Decide on an iopub message that is not yet parsed, and keep or drop it if it need not be"
     self.heard += 1
     req = self.table.get(msg_id)
-    if req is not None:
-        if req.lane.heard<req.turn: req.lane.heard = req.turn
-        if req.keep: return req._iopub is not None or req.on_iopub is not None or self._later(req, frames)
-        if b'idle' in frames[4]: return self._later(req, frames)
-    elif msg_id is None: return True
-    elif msg_id in self.forgotten:
-        lane,turn = self.forgotten[msg_id]
-        lane.heard = max(lane.heard, turn)
-        self.stats['late messages'] += 1
+    if req is None: return self._nobodys(msg_id, frames)
+    if req.lane.heard<req.turn: req.lane.heard = req.turn
+    if req.keep:
+        if req._iopub is not None or req.on_iopub is not None: return True
+    elif b'idle' not in frames[4]:
+        self.unclaimed['iopub'].push(frames)
         return False
-    elif len(frames[4])<64: self._other(msg_id, frames[4])
-    self.unclaimed['iopub'].push(frames)
-    return False
-
-@patch
-def _later(self:Router, req, frames):
     idle = self.says_idle(frames)
     if idle is None: return True
     if req.keep: req.unread.append(tuple(frames))
@@ -524,6 +515,18 @@ def _later(self:Router, req, frames):
     if idle:
         req.idle = True
         self._settle(req)
+    return False
+
+@patch
+def _nobodys(self:Router, msg_id, frames):
+    if msg_id is None: return True
+    if msg_id in self.forgotten:
+        lane,turn = self.forgotten[msg_id]
+        lane.heard = max(lane.heard, turn)
+        self.stats['late messages'] += 1
+    else:
+        if len(frames[4])<64: self._other(msg_id, frames[4])
+        self.unclaimed['iopub'].push(frames)
     return False
 
 @patch
