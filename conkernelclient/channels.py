@@ -158,7 +158,9 @@ def _handle(self:ConChannel, frames):
     try:
         if self.name=='iopub':
             parent = session.parent_of(frames[2])
-            if not router.claim(parent.get('msg_id') if type(parent) is dict else None, frames): return
+            if not router.claim(parent.get('msg_id') if type(parent) is dict else None, frames):
+                if self._debug: log.debug('iopub: got a message for %s, not parsed yet', parent['msg_id'])
+                return
         msg = session.deserialize(frames)
         if type(msg['content']) is not dict: raise TypeError('the content is not a dict')
     except Exception as e:

@@ -65,7 +65,7 @@ class Request(_CoFuture):
         self.msg_id,self.channel,self.keep = msg['msg_id'],channel,keep
         self.on_iopub,self.on_stdin = on_iopub,on_stdin
         self.reply = self.on_reply = None     # `on_reply` is called with the reply, in the turn of the loop in which it comes
-        self.unread,self._iopub = ([],None) if keep else (None,())     # `unread` are frames
+        self.unread,self._iopub = (),None if keep else ()     # `unread` are frames: those before, and the last message's
         self.replied = self.idle = self.ended = self.complete = self.gap = False
         self.turn = 0            # its place in the order in which its lane's requests went on the wire
         self.lane = self.frames = self.router = self.unpack = self.owner = self._timer = self._end = self._listeners = self._tail = None
@@ -83,8 +83,11 @@ class Request(_CoFuture):
     def iopub(self)->list[dict]:
         "Its iopub messages so far, in the order they came"
         if self._iopub is None:
-            self._iopub = [msg for o in self.unread if (msg:=self.unpack(o)) is not None]
-            self.unread = None
+            last,kept = self.unread,[]
+            while last:
+                last,*frames = last
+                kept.append(frames)
+            self.unread,self._iopub = (),[msg for o in reversed(kept) if (msg:=self.unpack(o)) is not None]
         return self._iopub
 
     def cancel(self, msg=None):
@@ -510,7 +513,7 @@ def claim(self:Router,
         return False
     idle = self.says_idle(frames)
     if idle is None: return True
-    if req.keep: req.unread.append(tuple(frames))
+    if req.keep: req.unread = req.unread,*frames     # tuples of bytes: nothing for the garbage collector to do
     else: self.unclaimed['iopub'].push(frames, checked=True)
     if idle:
         req.idle = True

@@ -7,7 +7,7 @@ __all__ = ['readers', 'apply_session_patch', 'ConSession', 'own_session']
 
 # %% ../nbs/00_session.ipynb #5a65996a
 import os
-from collections import OrderedDict,deque
+from collections import OrderedDict
 from weakref import WeakValueDictionary
 from datetime import datetime,timezone
 from hmac import compare_digest
@@ -75,7 +75,7 @@ class ConSession(Session):
         self._orjson = self.pack is jc.orjson_packer and self.unpack is jc.orjson_unpacker and not self.debug
         self._adapts,self._copy_threshold = self.adapt_version,self.copy_threshold
         self._seen,self._window = self.digest_history,self.digest_history_size
-        self._order = deque(self._seen)
+        self._order,self._number = dict(enumerate(self._seen)),len(self._seen)   # by number, in the order they came
         self._parents = OrderedDict()     # (a plain dict finds its oldest entry slowly)
 
     @observe('auth')
@@ -179,8 +179,9 @@ def check(self:ConSession,
     if not compare_digest(signature, self.sign(msg_list[1:5])): raise ValueError(f'Invalid Signature: {signature!r}')
     if remember and self._window:
         seen.add(signature)
-        self._order.append(signature)
-        if len(seen)>self._window: seen.discard(self._order.popleft())
+        order,number = self._order,self._number
+        order[number],self._number = signature,number+1
+        if len(seen)>self._window: seen.discard(order.pop(self._number-len(order)))
 
 # %% ../nbs/00_session.ipynb #5d0c92e4
 @patch

@@ -84,7 +84,7 @@ async def test_outputs_that_are_looked_at_late(packer):
             if req is half: await until(lambda: len(req.iopub)>3, what='the outputs before the pause')
             fk.release()
             assert (await within(SOON, req.wait()))[0].complete
-        assert (late.unread is None)==(packer=='json') and early.unread is None
+        assert (late.unread==())==(packer=='json') and early.unread==()
         assert kc.router.stats['malformed']==(12 if packer=='json' else 10)
         def kinds(req): return [(sorted(o), o['msg_type'], o['content']) for o in req.iopub]
         assert kinds(late)==kinds(early)==kinds(half)==kinds(hooked) and heard==hooked.iopub
