@@ -1,7 +1,7 @@
 "From the rounds' results to what a person reads: tables with medians (min–max), the targets as ratios, and a picture."
 import json
 from pathlib import Path
-from statistics import median
+from statistics import median,quantiles
 from contenders import CONTENDERS
 from plot import svg
 
@@ -23,8 +23,10 @@ def number(v:float) -> str: return f'{v:,.0f}' if v >= 100 else f'{v:.1f}' if v 
 
 
 def spread(vals:list[float]) -> str:
-    "`median (min–max)`, or a dash."
-    return f'{number(median(vals))} ({number(min(vals))}–{number(max(vals))})' if vals else '–'
+    "`median (min–max)`, of ten and more the quartiles, or a dash."
+    if not vals: return '–'
+    low,_,high = quantiles(vals) if len(vals) >= 10 else (min(vals), 0, max(vals))
+    return f'{number(median(vals))} ({number(low)}–{number(high)})'
 
 
 def table(results:dict, columns:dict[str, str]) -> list[str]:
@@ -55,9 +57,9 @@ def target(text:str, vals:list[float], op:str, limit:float) -> dict:
     return dict(text=text, values=vals, wanted=f'{op} {limit}', met=met)
 
 
-def targets(results:dict, real:dict) -> list[dict]:
-    "What this library wants to reach, from this one run: ratios, so that the machine's speed cancels out."
-    def ratio(text, a, b, op, limit): return target(text, ratios(results, a, b), op, limit)
+def targets(results:dict, real:dict, side:dict) -> list[dict]:
+    "What this library wants to reach, from this one run: ratios, so that the machine's speed cancels out; turn by turn where `side` has them."
+    def ratio(text, a, b, op, limit): return target(text, ratios(side, a, b) or ratios(results, a, b), op, limit)
     out = []
     for n in ('100', '1000'):
         rate,cpu = f'cells/{n}/rate',f'cells/{n}/cpu_us'
@@ -126,14 +128,14 @@ def markdown(data:dict) -> str:
              ('One request, connecting, memory', table(res, one)), ('Longest pause of the event loop (ms): on the clock, in CPU time, and the longest garbage collection in it', table(res, pauses)),
              ('100 in flight: cells that print; awaited in order, not gathered', table(res, more))]
     if real: parts.append(('A real ipykernel', real_table(real)))
-    parts.append(('Targets', target_table(targets(res, real))))
+    parts.append(('Targets', target_table(targets(res, real, data.get('side_results', {})))))
     if lost := failures(data): parts.append(('Not measured', lost))
-    head = f"{data['date']}, {data['machine']}, stub kernel in {data['stub']}, {data['rounds']} rounds: median (min–max)."
+    head = f"{data['date']}, {data['machine']}, stub kernel in {data['stub']}, {data['rounds']} rounds: median (min–max; of ten and more the quartiles)."
     return '\n\n'.join([head, *[f'## {title}\n\n' + '\n'.join(lines) for title, lines in parts]]) + '\n'
 
 
 def write(data:dict, out:Path):
-    data['targets'] = targets(data['stub_results'], data.get('real_results', {}))
+    data['targets'] = targets(data['stub_results'], data.get('real_results', {}), data.get('side_results', {}))
     (out/'results.json').write_text(json.dumps(data, indent=1))
     (out/'results.md').write_text(markdown(data))
     res = data['stub_results']

@@ -3,8 +3,10 @@
     python benchmarks/run.py            # some ten minutes
     python benchmarks/run.py --quick    # a few minutes, fewer rounds
 """
-import argparse, json, os, platform, subprocess, sys, time
+import argparse, json, os, platform, subprocess, sys, threading, time
+from contextlib import ExitStack
 from pathlib import Path
+from subprocess import PIPE
 import envs, kernels, report
 from contenders import CONTENDERS
 
@@ -14,6 +16,8 @@ FULL = dict(latency=300, connects=5, cells=[(1, 300), (10, 1000), (100, 2000), (
 QUICK = dict(latency=200, connects=3, cells=[(1, 200), (10, 500), (100, 1000), (1000, 2000)], extras=True, pauses=[100, 1000])
 REAL = dict(latency=0, connects=1, cells=[(1, 60), (10, 150), (100, 200)], extras=False, pauses=[])
 QUICK_REAL = dict(REAL, cells=[(10, 100)])
+COMPARED = ('floor_iopub', 'floor_multipart', 'floor_checked', 'ours_reply', 'ours_idle', 'ours_read', 'pypi18', 'pypi23_request',
+            'pypi23_reply') # of which the targets tell ratios
 
 
 def options():
@@ -27,11 +31,16 @@ def options():
     return p.parse_args()
 
 
-def measure(name:str, python:str, info:dict, plan:dict, timeout:float=180) -> dict:
-    "One contender once, in a process of its own; a failure is a result too."
+def worker(name:str, python:str, info:dict, plan:dict) -> tuple[list[str], dict[str, str]]:
+    "A command that measures, and its environment."
     env = {k: v for k, v in os.environ.items() if k != 'PYTHONPATH'}
     if CONTENDERS[name][1] == 'ours': env['PYTHONPATH'] = str(envs.REPO)
-    command = [python, str(HERE/'worker.py'), name, json.dumps(info), json.dumps(plan)]
+    return [python, str(HERE/'worker.py'), name, json.dumps(info), json.dumps(plan)],env
+
+
+def measure(name:str, python:str, info:dict, plan:dict, timeout:float=180) -> dict:
+    "One contender once, in a process of its own; a failure is a result too."
+    command,env = worker(name, python, info, plan)
     try: out = subprocess.run(command, capture_output=True, text=True, env=env, timeout=timeout)
     except subprocess.TimeoutExpired: return dict(failed=f'nothing after {timeout} seconds')
     if out.returncode: return dict(failed=(out.stderr.strip().splitlines() or ['died'])[-1])
@@ -55,6 +64,43 @@ def rounds(n:int, names:list[str], pythons:dict, start, plan:dict) -> dict:
     return results
 
 
+class Served:
+    "A contender that stays, in a process of its own and with a kernel of its own, and measures when it is asked to."
+    def __init__(self, name:str, python:str, info:dict):
+        command,env = worker(name, python, info, {})
+        self.process = subprocess.Popen(command, env=env, text=True, stdin=PIPE, stdout=PIPE, stderr=subprocess.DEVNULL)
+
+    def __call__(self, *what) -> dict|None:
+        "What came of `[in flight, requests, code]`; None when it is dead, or took a minute."
+        watchdog = threading.Timer(60, self.process.kill)
+        watchdog.start()
+        try:
+            if what: self.process.stdin.write(json.dumps(what) + '\n')
+            if what: self.process.stdin.flush()
+            return json.loads(self.process.stdout.readline())
+        except (OSError, ValueError): return None
+        finally: watchdog.cancel()
+
+    def close(self):
+        self.process.kill()
+        self.process.communicate()
+
+
+def side_by_side(turns:int, names:list[str], pythons:dict, start) -> dict:
+    "All of `names` alive at once, taking turns of a fraction of a second: what slows the machine down slows all down."
+    with ExitStack() as stack:
+        served = {n: Served(n, pythons[CONTENDERS[n][1]], stack.enter_context(start())) for n in names}
+        for o in served.values(): stack.callback(o.close)
+        served = {n: o for n, o in served.items() if o() == {}}
+        results = {n: [] for n in served}
+        for k in range(turns):
+            for n in list(served)[::1 if k % 2 else -1]:
+                got = served[n](100, 800, '1'),served[n](1000, 2000, '1'),served[n](100, 400, 'print(1)')
+                results[n].append(dict(cells={'100': got[0], '1000': got[1]}, output=got[2]))
+            if k % 5 == 4: say(f'  {k + 1} turns')
+    return results
+
+
 def say(*args): print(*args, file=sys.stderr, flush=True)
 
 
@@ -72,6 +118,9 @@ def main():
     data = dict(date=time.strftime('%Y-%m-%d'), machine=f'{platform.machine()}, {os.cpu_count()} cores', stub=kind, rounds=n,
                 missing=missing)
     data['stub_results'] = rounds(n, names, pythons, lambda: kernels.stub_kernel(stub), QUICK if opts.quick else FULL)
+    say('side by side:')
+    data['side_results'] = side_by_side(10 if opts.quick else 20, [m for m in names if m in COMPARED], pythons,
+                                        lambda: kernels.stub_kernel(stub))
     report.write(data, opts.out) # kept, should the slow part be interrupted
     if not opts.no_real:
         say('ipykernel:')

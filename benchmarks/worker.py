@@ -1,4 +1,5 @@
-"""Measures one contender against one kernel and prints what it found as JSON: `worker.py NAME INFO PLAN`.
+"""Measures one contender against one kernel and prints what it found as JSON: `worker.py NAME INFO PLAN`. With an empty
+plan it measures, again and again, what it is asked for on its standard input.
 
 It runs in the contender's own environment, in a process of its own, and imports nothing else of the benchmark than the
 contender. CPU is the process's, libzmq's I/O thread included.
@@ -27,6 +28,17 @@ class Bench:
         if self.plan['extras']: out.update(await self.extras())
         self.client.close()
         return out
+
+    async def serve(self):
+        "What each line of input asks for, `[in flight, requests, code]`, as a line of JSON, until there is none."
+        await self.connect()
+        await self.waves(50, 200)
+        print('{}', flush=True)
+        for line in sys.stdin:
+            n,total,code = json.loads(line)
+            await self.waves(n, max(n, 300), code) # it has slept, and other processes have had the caches
+            print(json.dumps(await self.waves(n, total, code)), flush=True)
+        self.client.close()
 
     async def extras(self) -> dict:
         out = dict(output=await self.waves(100, 1000, 'print(1)'))
@@ -141,6 +153,7 @@ def versions() -> dict:
 def main(name:str, info:str, plan:str):
     try:
         bench = Bench(name, json.loads(info), json.loads(plan))
+        if not bench.plan: return drive(bench.serve()) if bench.cls.sync else asyncio.run(bench.serve())
         out = drive(bench.run()) if bench.cls.sync else asyncio.run(bench.run())
     except ImportError as e: out = dict(absent=f'{e}')
     print(json.dumps(dict(out, versions=versions())))

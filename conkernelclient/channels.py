@@ -63,6 +63,7 @@ class ConChannel(AsyncZMQSocketChannel):
     ):
         "Say what this channel is, and who its messages are for"
         self.name,self.router,self._on_loop = name,router,on_loop
+        if name=='iopub': router.read_with(self.session)
 
     def start(self):
         "Begin to read, if an event loop is running; else the first use inside one begins"
@@ -143,10 +144,11 @@ def _read_slowly(self:ConChannel, frames):
 
 @patch
 def _sort_out(self:ConChannel, frames, more):
-    if frames[0]==DELIM and frames.count(DELIM)==1: return self._read_slowly(frames)   # it has buffers
+    alone = frames[0]==DELIM and frames.count(DELIM)==1
+    if alone and (frames[5][:1]==b'{' or not self._lead): return self._read_slowly(frames)   # it has buffers
     self._fast = False
     last = len(frames)-1-frames[::-1].index(DELIM) if DELIM in frames else len(frames)
-    begin = max(last-self._lead, 0)
+    begin = 5 if alone else max(last-self._lead, 0)     # (alone: what is no content is the next one's topic)
     if begin: self._handle(_body(frames[:begin]))   # one or more that were too short
     rest = frames[begin:]
     return self._read_slowly(rest) if more else _body(rest)

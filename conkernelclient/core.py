@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from queue import Empty
 from typing import Any
-from weakref import WeakSet,finalize
+from weakref import WeakSet,finalize,ref
 
 import zmq
 from fastcore.basics import patch
@@ -79,7 +79,7 @@ class ConKernelClient(AsyncKernelClient):
         self._state,self._loop,self._thread,self._chs,self._monitors = 'new',None,None,{},{}
         self._connected,self._trouble,self._welcome,self._exit_code = set(),{},None,None
         self._broke,self._connections = Counter(),0     # how often each connection broke; how often we made new ones
-        self._tasks,self._ready_task,self._grace_timer,self._info = set(),None,None,None
+        self._tasks,self._ready_task,self._grace_timer,self._again,self._info,self._asked = set(),None,None,None,None,set()
         self._silent,self._kernel_session,self._watchers,self._told,self._ready_waiters,self._shares = False,None,[],'closed',0,None
         self._open = _Open()
         finalize(self, self._open.close)
@@ -190,10 +190,10 @@ def _share(self:ConKernelClient, url):
     if url==self._shares: return
     with _share_lock:
         left,self._shares = self._shares,url
-        if url is not None: _shared.setdefault(url, WeakSet()).add(self)
-        if left in _shared: _shared[left].discard(self)
+        if url is not None: _shared.setdefault(url, {})[id(self)] = ref(self)
+        if left in _shared: _shared[left].pop(id(self), None)
         for o in (url,left):
-            clients = list(_shared.get(o, ()))
+            clients = [kc for r in list(_shared.get(o, {}).values()) if (kc:=r()) is not None]
             if not clients: _shared.pop(o, None)
             for kc in clients: kc.router.window = max(1, min(kc.window, _TAKES//len(clients)))
 
@@ -558,7 +558,7 @@ def _event(self:ConKernelClient, name, event):
         if name in self._connected: log.info('The %s connection broke', name)
         else:
             if self.curve_publickey is not None: self._trouble['handshake'] = name
-            if name=='iopub': self._loop.call_later(.2, weakly(self._try_iopub_again))
+            if name=='iopub' and self._again is None: self._again = self._loop.call_later(.2, weakly(self._try_iopub_again))
         self._connected.discard(name)
         self._broke[name] += 1
         if name=='iopub' and self._state=='ready': self._deaf()
@@ -572,6 +572,7 @@ def _event(self:ConKernelClient, name, event):
 @patch
 def _try_iopub_again(self:ConKernelClient):
     "ZMQ gives up whoever does not speak as a kernel's iopub does, perhaps before the monitor listens; but the kernel may still come"
+    self._again = None
     if self._state=='closed' or 'iopub' in self._connected: return
     self._monitors['iopub'].close()
     self._chs['iopub'].reopen(self.connect_iopub())
@@ -683,9 +684,12 @@ def _fence(self:ConKernelClient):
 
 @patch
 def _ask_for(self:ConKernelClient, channel, subshell_id, ids):
-    if self._state!='ready': return     # those will be told with the others
+    shell = channel,subshell_id
+    if self._state!='ready' or not ids and shell in self._asked: return     # (those without a kernel will be told with the others)
     try: fence = self._fenced(channel, subshell_id, timeout=10*self.grace)
     except RuntimeError: return
+    self._asked.add(shell)
+    fence.add_done_callback(lambda _, asked=self._asked: asked.discard(shell))
     self._spawn(self._fence_late(fence, ids))
 
 @patch
@@ -791,7 +795,7 @@ def stop_channels(self:ConKernelClient):
     e = ClientClosedError('The channels were stopped before the reply came')
     self.router.fail_all(e)
     for o in self.router.unclaimed.values(): o.fail(e)
-    for o in (self._grace_timer, *self._tasks):
+    for o in (self._grace_timer, self._again, *self._tasks):
         if o is not None and not (self._loop is None or self._loop.is_closed()): o.cancel()
     for o in (*self._monitors.values(), *self._chs.values()): o.close()
     if self._hb_channel is not None: self._hb_channel.stop()

@@ -81,7 +81,7 @@ class Request(_CoFuture):
 
     @property
     def iopub(self)->list[dict]:
-        "Its iopub messages so far, in the order they came"
+        "Its iopub messages so far, in the order they came. (While it is in flight, for the event loop's thread only.)"
         if self._iopub is None:
             last,kept = self.unread,[]
             while last:
@@ -360,6 +360,13 @@ class Router:
         self.read_later = _counting(unpack, self.stats)
         self.unclaimed = {o:Unclaimed(o, parse, unpack, maxlen) for o in ('shell','iopub','stdin','control')}
 
+    def read_with(self,
+        session:Any # Its `parse`, `deserialize` and `says_idle` read the iopub messages
+    ):
+        "Say whose messages are on iopub"
+        q = self.unclaimed['iopub']
+        q.parse,q.unpack,self.says_idle,self.read_later = session.deserialize,session.parse,session.says_idle,_counting(session.parse, self.stats)
+
     def __repr__(self): return f'<Router: {len(self.table)} in flight, {self.lanes}>'
 
     def submit(self,
@@ -577,7 +584,7 @@ def expire(self:Router,
         shell = req.channel,req.header.get('subshell_id')
         if req.replied and (silent or self.heard!=heard) and (patience>90 or patience and req.lane.heard<=req.turn):
             self.settling[msg_id] = now+self.grace,patience-(not silent),self.heard
-            if patience%10==0 and patience<100: suspects.setdefault(shell, [])
+            if patience%10==0 and patience<100 and not silent: suspects.setdefault(shell, [])
         elif not req.replied and self.on_suspects is not None: suspects.setdefault(shell, []).append(msg_id)
         else: self.give_up(msg_id)
     for (channel,subshell_id),ids in suspects.items():

@@ -73,6 +73,7 @@ class ConSession(Session):
         self._prefix = f'{self.session}_{os.getpid()}_'
         self._debug,self._pid = self.debug,self.pid if self.check_pid else None
         self._orjson = self.pack is jc.orjson_packer and self.unpack is jc.orjson_unpacker and not self.debug
+        self._peeks = self._orjson and type(self).deserialize is ConSession.deserialize     # a subclass's own sees all messages
         self._adapts,self._copy_threshold = self.adapt_version,self.copy_threshold
         self._seen,self._window = self.digest_history,self.digest_history_size
         self._order,self._number = dict(enumerate(self._seen)),len(self._seen)   # by number, in the order they came
@@ -219,7 +220,7 @@ def says_idle(self:ConSession,
     msg_list:list, # Frames from the signature on
 )->bool|None: # `None`: these frames have to be deserialized to tell, and have not been checked
     "Check a message, and tell whether it is a status that says *idle*. Raises what `deserialize` does."
-    if not self._orjson: return None
+    if not self._peeks: return None
     if self._inner is not None: self.check(msg_list)
     if b'idle' not in msg_list[4]: return False
     unpack = jc.orjson_unpacker

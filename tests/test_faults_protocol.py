@@ -6,7 +6,7 @@ import pytest
 from conkernelclient import ConKernelClient, NoReplyError, run_kernel
 from conkernelclient.router import Request, Router
 from conkernelclient.session import ConSession
-from fake_kernel import FakeKernel, Wire
+from fake_kernel import SPOILERS, FakeKernel, Wire
 from fault_tools import *
 from fault_tools import nothing_unheard, pytestmark
 
@@ -90,6 +90,47 @@ async def test_outputs_that_are_looked_at_late(packer):
         assert kinds(late)==kinds(early)==kinds(half)==kinds(hooked) and heard==hooked.iopub
         assert text(late)=='aidleb' and kc.router.stats['malformed']==12 and late.iopub is late.iopub and [o async for o in late]==late.iopub
         await at_rest(kc)
+        kc.stop_channels()
+
+
+async def test_session_that_is_replaced_before_the_start():
+    "Outputs are checked and parsed with the session that the channels have"
+    with FakeKernel() as fk:
+        kc = ConKernelClient(grace=.2)
+        for k,v in fk.connection_info.items():
+            if k.endswith('_port') or k=='ip': setattr(kc, k, v)
+        kc.session = ConSession(key=fk.connection_info['key'].encode())
+        kc.start_channels()
+        await kc.wait_for_ready(timeout=SOON)
+        req,bare = ask(kc, 'x'),kc.request('execute_request', dict(code='fake: busy stream=y reply idle'), iopub=False)
+        assert (await within(SOON, req.wait()))[0].complete and text(req)=='x'
+        assert (await within(SOON, bare.wait()))[0].complete and not kc.router.stats['malformed']
+        assert [o['content'].get('text') for o in await kc.get_pubs() if o['msg_type']=='stream']==['y']
+        kc.stop_channels()
+
+
+async def test_session_with_a_deserialize_of_its_own():
+    class Marking(ConSession):
+        def deserialize(self, *args, **kwargs): return super().deserialize(*args, **kwargs)|dict(mark=True)
+    with FakeKernel() as fk:
+        kc = await ready(fk, session=Marking(key=fk.connection_info['key'].encode()))
+        for keep in (True,False):
+            req = kc.request('execute_request', dict(code='fake: busy stream reply idle'), iopub=keep)
+            await within(SOON, req.wait())
+            seen = req.iopub if keep else [o for o in await kc.get_pubs() if o['parent_header'].get('msg_id')==req.msg_id]
+            assert len(seen)==3 and all(o['mark'] for o in (*seen, req.reply))
+        kc.stop_channels()
+
+
+@pytest.mark.parametrize('words', ['busy stream:one_short stream=b reply idle', 'busy stream=b stream:one_short reply idle'])
+async def test_message_that_lacks_its_last_frame(words, monkeypatch):
+    "It does not take the one behind it along"
+    monkeypatch.setitem(SPOILERS, 'one_short', lambda wire, frames: frames[:-1])
+    with FakeKernel() as fk:
+        kc = await ready(fk)
+        req,after = ask(kc, f'fake: {words}'),ask(kc, 'after')
+        for o in req,after: assert (await within(SOON, o.wait()))[0].complete
+        assert (text(req), text(after))==('b', 'after') and kc.router.stats['malformed']==1
         kc.stop_channels()
 
 
@@ -208,6 +249,14 @@ class Talk:
             if msg_id is not None: self.router.claim(msg_id, [b'']*4+[b'{}'])
             self.now += 1.01
             self.router.expire(self.now, silent)
+
+
+async def test_a_silent_kernel_is_not_asked():
+    talk = Talk()
+    talk.replied()
+    talk.graces(10, 'somebody')
+    talk.graces(50, silent=True)
+    assert not talk.asked
 
 
 async def test_how_long_an_idle_is_waited_for():
