@@ -1,6 +1,6 @@
 """Measures this library, its rivals and the floor under them. See README.md.
 
-    python benchmarks/run.py            # some ten minutes
+    python benchmarks/run.py            # some twenty-five minutes
     python benchmarks/run.py --quick    # a few minutes, fewer rounds
 """
 import argparse, json, os, platform, subprocess, sys, threading, time

@@ -83,8 +83,7 @@ class ConKernelClient(AsyncKernelClient):
         self._silent,self._kernel_session,self._watchers,self._told,self._ready_waiters,self._shares = False,None,[],'closed',0,None
         self._open = _Open()
         finalize(self, self._open.close)
-        self.router = Router(weakly(self._put), parse=self.session.deserialize, unpack=self.session.parse, says_idle=self.session.says_idle,
-                             window=self.window, grace=self.grace, maxlen=self.unclaimed, on_settling=weakly(self._settling), on_orphan=weakly(self._orphan))
+        self.router = Router(weakly(self._put), window=self.window, grace=self.grace, maxlen=self.unclaimed, on_settling=weakly(self._settling), on_orphan=weakly(self._orphan))
         self.router.on_suspects,self.router.on_deleted = weakly(self._ask_for),weakly(self._deleted)
 
     def _put(self, channel, frames):
@@ -177,8 +176,8 @@ def _begin(self:ConKernelClient, loop):
 
 @patch
 def _watch(self:ConKernelClient, *names):
-    for name,on_event in ('shell',self._shell_event),('iopub',self._iopub_event):
-        if name in self._chs and (name in names or not names): self._monitors[name] = Monitor(self._chs[name].socket, on_event)
+    for name in names or ('shell','iopub'):
+        if name in self._chs: self._monitors[name] = Monitor(self._chs[name].socket, getattr(self, f'_{name}_event'))
 
 # %% ../nbs/03_core.ipynb #7d3e5b92
 _TAKES = 1000     # requests of one shell that no kernel we know is stopped by
@@ -306,6 +305,7 @@ def request(self:ConKernelClient,
     self.router.submit(req, frames, subshell_id, timeout)
     return req
 
+# %% ../nbs/03_core.ipynb #1d5fa2c6
 @patch
 def _message(self:ConKernelClient, msg_type, content, channel, metadata, subshell_id, msg_id, buffers=None):
     if self._state=='dead': raise self._dead()
@@ -362,6 +362,9 @@ def execute(self:ConKernelClient,
     return self._ask('execute_request', content, reply, timeout, 'shell', msg_id, metadata, subshell_id, buffers)
 
 # %% ../nbs/03_core.ipynb #643012b6
+#| export
+
+# %% ../nbs/03_core.ipynb #f2e9b471
 @patch
 def complete(self:ConKernelClient,
     code:str, # The code in which to complete
@@ -409,6 +412,9 @@ def is_complete(self:ConKernelClient,
     return self._ask('is_complete_request', dict(code=code), reply, timeout)
 
 # %% ../nbs/03_core.ipynb #2f04c1b6
+#| export
+
+# %% ../nbs/03_core.ipynb #c09a7e35
 @patch
 def kernel_info(self:ConKernelClient,
     *, reply:bool=False, # Return what awaits the reply, instead of the id?
@@ -569,6 +575,7 @@ def _event(self:ConKernelClient, name, event):
     elif event in (zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL, zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL, zmq.EVENT_HANDSHAKE_FAILED_AUTH):
         self._trouble['handshake'] = name
 
+# %% ../nbs/03_core.ipynb #60f4c1a9
 @patch
 def _try_iopub_again(self:ConKernelClient):
     "ZMQ gives up whoever does not speak as a kernel's iopub does, perhaps before the monitor listens; but the kernel may still come"

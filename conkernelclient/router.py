@@ -79,23 +79,24 @@ class Request(_CoFuture):
         "The message that was sent"
         return dict(header=self.header, msg_id=self.msg_id, msg_type=self.header['msg_type'], parent_header={}, content=self.content, metadata=self.metadata)
 
-    @property
-    def iopub(self)->list[dict]:
-        "Its iopub messages so far, in the order they came. (While it is in flight, for the event loop's thread only.)"
-        if self._iopub is None:
-            last,kept = self.unread,[]
-            while last:
-                last,*frames = last
-                kept.append(frames)
-            self.unread,self._iopub = (),[msg for o in reversed(kept) if (msg:=self.unpack(o)) is not None]
-        return self._iopub
-
     def cancel(self, msg=None):
         "Give up waiting. A request that is still in the client's window is then never sent. Harmless when it has ended."
         res = super().cancel(msg)
         if res and self.router is not None: self.router.forget(self)
         if res: self._finish(False)
         return res
+
+# %% ../nbs/01_router.ipynb #93b6d7e5
+@patch(as_prop=True)
+def iopub(self:Request)->list[dict]:
+    "Its iopub messages so far, in the order they came. (While it is in flight, for the event loop's thread only.)"
+    if self._iopub is None:
+        last,kept = self.unread,[]
+        while last:
+            last,*frames = last
+            kept.append(frames)
+        self.unread,self._iopub = (),[msg for o in reversed(kept) if (msg:=self.unpack(o)) is not None]
+    return self._iopub
 
 # %% ../nbs/01_router.ipynb #f6beeb2d
 class _End(asyncio.Future):
@@ -201,12 +202,11 @@ class Unclaimed:
     "The messages of one `channel` that belong to no `Request`, oldest first, for one reader at a time"
     def __init__(self,
         channel:str, # Its name
-        parse:Callable[[list],dict]|None=None, # Makes a message of frames
-        unpack:Callable[[list],dict]|None=None, # Makes a message of frames that have been checked
         maxlen:int=50_000, # Messages to keep at most
         maxbytes:int=128*2**20, # Bytes of frames to keep at most
     ):
-        self.channel,self.parse,self.unpack,self.maxlen,self.maxbytes = channel,parse,unpack,maxlen,maxbytes
+        self.channel,self.maxlen,self.maxbytes = channel,maxlen,maxbytes
+        self.parse = self.unpack = None     # make a message of frames, and of frames that have been checked
         self.items,self.nbytes,self.dropped,self.malformed,self.exc,self.waiter = deque(),0,0,0,None,None
 
     def __len__(self): return len(self.items)
@@ -308,6 +308,7 @@ class Lane:
         if self.withdrawn>1000 and self.withdrawn*2>len(self.waiting):
             self.waiting,self.withdrawn = deque(o for o in self.waiting if o.frames is not None),0
 
+# %% ../nbs/01_router.ipynb #2e84a90b
 class Sent:
     "Stands in the table for a message whose reply goes to the unclaimed queue, or that has none (`msg_id` is then `None`)"
     __slots__ = ('header','content','msg_id','channel','lane','turn','frames','replied','idle','gap')
@@ -338,9 +339,6 @@ class Router:
 
     def __init__(self,
         send:Callable[[str,list],None], # Puts frames on the channel of that name
-        parse:Callable[[list],dict]|None=None, # Makes a message of frames (for unclaimed ones)
-        unpack:Callable[[list],dict]|None=None, # The same, where they have been checked
-        says_idle:Callable[[list],bool|None]=lambda frames: None, # Checks frames, and tells whether they say *idle*; `None`: parse them
         window:int=256, # Requests on the wire of one shell at most
         grace:float=3., # Seconds to wait for *idle* after the reply, or for the reply after *idle*
         maxlen:int=50_000, # Unclaimed messages to keep for each channel
@@ -354,70 +352,75 @@ class Router:
         self.on_suspects = None   # called with channel, subshell id, and ids of requests that are idle but late with their reply
         self.heard = 0            # iopub messages so far
         self.others = set()       # requests of other clients that the kernel is busy with
-        self.send,self.window,self.grace,self.says_idle,self.on_settling,self.on_orphan = send,window,grace,says_idle,on_settling,on_orphan
+        self.send,self.window,self.grace,self.on_settling,self.on_orphan = send,window,grace,on_settling,on_orphan
+        self.says_idle,self.read_later = lambda frames: None,None      # until `read_with` says how
         self.held,self.doomed = False,()
         self.table,self.lanes,self.settling,self.forgotten,self.stats = {},{},{},{},Counter()
-        self.read_later = _counting(unpack, self.stats)
-        self.unclaimed = {o:Unclaimed(o, parse, unpack, maxlen) for o in ('shell','iopub','stdin','control')}
+        self.unclaimed = {o:Unclaimed(o, maxlen) for o in ('shell','iopub','stdin','control')}
 
     def read_with(self,
-        session:Any # Its `parse`, `deserialize` and `says_idle` read the iopub messages
+        session:Any # Its `deserialize`, `parse` and `says_idle` are for iopub messages that come as frames
     ):
-        "Say whose messages are on iopub"
+        "Say how frames are read. (Without, all messages have to be parsed before they are dispatched.)"
         q = self.unclaimed['iopub']
         q.parse,q.unpack,self.says_idle,self.read_later = session.deserialize,session.parse,session.says_idle,_counting(session.parse, self.stats)
 
     def __repr__(self): return f'<Router: {len(self.table)} in flight, {self.lanes}>'
 
-    def submit(self,
-        req:Request|Sent, # What is to be sent
-        frames:list, # As it goes on the wire
-        subshell_id:str|None=None, # The subshell that it is for
-        timeout:float|None=None, # Seconds until it fails with `TimeoutError`
-        first:bool=False, # Put it on the wire now, whatever waits? (How we ask whether a kernel is ready.)
-    ):
-        "Register `req`, then put it on the wire, or in line where the window is full. Raises `ValueError` for an id in flight."
-        if req.msg_id in self.table: raise ValueError(f'A request with the msg_id {req.msg_id!r} is already in flight')
-        lane = self.lanes.get((req.channel,subshell_id))
-        if lane is None: lane = self.lanes[(req.channel,subshell_id)] = Lane()
-        req.lane = lane
+# %% ../nbs/01_router.ipynb #6b19d2f4
+@patch
+def submit(self:Router,
+    req:Request|Sent, # What is to be sent
+    frames:list, # As it goes on the wire
+    subshell_id:str|None=None, # The subshell that it is for
+    timeout:float|None=None, # Seconds until it fails with `TimeoutError`
+    first:bool=False, # Put it on the wire now, whatever waits? (How we ask whether a kernel is ready.)
+):
+    "Register `req`, then put it on the wire, or in line where the window is full. Raises `ValueError` for an id in flight."
+    if req.msg_id in self.table: raise ValueError(f'A request with the msg_id {req.msg_id!r} is already in flight')
+    lane = self.lanes.get((req.channel,subshell_id))
+    if lane is None: lane = self.lanes[(req.channel,subshell_id)] = Lane()
+    req.lane = lane
+    if type(req) is Request:
+        req.router,req.unpack = self,self.read_later
+        if timeout is not None: req._timer = req.get_loop().call_later(timeout, self._timed_out, req, timeout)
+    if req.msg_id is not None: self.table[req.msg_id] = req
+    if not first and (self.held or lane.waiting or len(lane.wire)>=self.window):
+        req.frames = tuple([b'%b' % o if type(o) is bytes and len(o)<4096 else o for o in frames])
+        lane.waiting.append(req)
+        if lane.stuck and not self.held: self._ask(req)
+    elif (e:=self._put(lane, req, frames)) is not None: raise e
+
+@patch
+def _put(self:Router, lane, req, frames):
+    "Put `req` on the wire. If that fails, so does the request; the exception is returned."
+    if req.msg_id is not None: lane.wire[req.msg_id] = req
+    lane.turn += 1
+    req.turn,req.gap = lane.turn,self.deaf
+    try: self.send(req.channel, frames)
+    except Exception as e:
+        self.table.pop(req.msg_id, None)
+        lane.wire.pop(req.msg_id, None)
         if type(req) is Request:
-            req.router,req.unpack = self,self.read_later
-            if timeout is not None: req._timer = req.get_loop().call_later(timeout, self._timed_out, req, timeout)
-        if req.msg_id is not None: self.table[req.msg_id] = req
-        if not first and (self.held or lane.waiting or len(lane.wire)>=self.window):
-            req.frames = tuple([b'%b' % o if type(o) is bytes and len(o)<4096 else o for o in frames])
-            lane.waiting.append(req)
-            if lane.stuck and not self.held: self._ask(req)
-        elif (e:=self._put(lane, req, frames)) is not None: raise e
+            _fail(req, e)
+            req._finish(False)
+        return e
+    if self.on_activity is not None: self.on_activity()
 
-    def _put(self, lane, req, frames):
-        "Put `req` on the wire. If that fails, so does the request; the exception is returned."
-        if req.msg_id is not None: lane.wire[req.msg_id] = req
-        lane.turn += 1
-        req.turn,req.gap = lane.turn,self.deaf
-        try: self.send(req.channel, frames)
-        except Exception as e:
-            self.table.pop(req.msg_id, None)
-            lane.wire.pop(req.msg_id, None)
-            if type(req) is Request:
-                _fail(req, e)
-                req._finish(False)
-            return e
-        if self.on_activity is not None: self.on_activity()
+@patch
+def _pump(self:Router, lane):
+    waiting = lane.waiting
+    while waiting and not self.held and len(lane.wire)<self.window:
+        req = waiting.popleft()
+        frames,req.frames = req.frames,None
+        if frames is None: lane.withdrawn -= 1
+        else: self._put(lane, req, frames)
+    if waiting and lane.stuck and not self.held: self._ask(waiting[0])
 
-    def _pump(self, lane):
-        waiting = lane.waiting
-        while waiting and not self.held and len(lane.wire)<self.window:
-            req = waiting.popleft()
-            frames,req.frames = req.frames,None
-            if frames is None: lane.withdrawn -= 1
-            else: self._put(lane, req, frames)
-        if waiting and lane.stuck and not self.held: self._ask(waiting[0])
-
-    def _ask(self, req):
-        "All on the wire has been given up, and may never be answered: ask something, so that `req` comes to its turn"
-        if self.on_suspects is not None: self.on_suspects(req.channel, req.header.get('subshell_id'), [])
+@patch
+def _ask(self:Router, req):
+    "All on the wire has been given up, and may never be answered: ask something, so that `req` comes to its turn"
+    if self.on_suspects is not None: self.on_suspects(req.channel, req.header.get('subshell_id'), [])
 
 # %% ../nbs/01_router.ipynb #fbc92374
 @patch
@@ -539,6 +542,7 @@ def _nobodys(self:Router, msg_id, frames):
         self.unclaimed['iopub'].push(frames)
     return False
 
+# %% ../nbs/01_router.ipynb #f08c5e12
 @patch
 def _other(self:Router, msg_id, content):
     if b'busy' in content and len(self.others)<1000: self.others.add(msg_id)
