@@ -361,9 +361,6 @@ def execute(self:ConKernelClient,
                    allow_stdin=self.allow_stdin if allow_stdin is None else allow_stdin, stop_on_error=stop_on_error)
     return self._ask('execute_request', content, reply, timeout, 'shell', msg_id, metadata, subshell_id, buffers)
 
-# %% ../nbs/03_core.ipynb #643012b6
-#| export
-
 # %% ../nbs/03_core.ipynb #f2e9b471
 @patch
 def complete(self:ConKernelClient,
@@ -410,9 +407,6 @@ def is_complete(self:ConKernelClient,
 )->str|Request:
     "Ask whether `code` is complete, or wants another line"
     return self._ask('is_complete_request', dict(code=code), reply, timeout)
-
-# %% ../nbs/03_core.ipynb #2f04c1b6
-#| export
 
 # %% ../nbs/03_core.ipynb #c09a7e35
 @patch
