@@ -7,6 +7,7 @@ __all__ = ['log', 'weakly', 'ConChannel', 'Monitor', 'Heartbeat']
 
 # %% ../nbs/02_channels.ipynb #01b72ced
 import asyncio,logging,time
+from collections import deque
 from collections.abc import Callable
 from queue import Empty
 from typing import Any
@@ -37,7 +38,7 @@ def weakly(
 # %% ../nbs/02_channels.ipynb #bc73eeb8
 class ConChannel(AsyncZMQSocketChannel):
     "One socket of a kernel, read by the event loop, with jupyter_client's channel methods"
-    batch = 16 # Messages to read in one turn of the loop
+    batch = 64 # Messages to read in one turn of the loop
 
     def __init__(self,
         socket:zmq.asyncio.Socket, # Connected to the kernel
@@ -46,6 +47,7 @@ class ConChannel(AsyncZMQSocketChannel):
     ):
         super().__init__(socket, session, loop)
         self.name = self.router = self._loop = self._task = None
+        self._got,self._next = deque(),deque.popleft     # what has been read, and how the next to be parsed is taken from it
         self._fast,self._looking,self._debug,self._on_loop,self._look_soon = True,False,False,None,weakly(self._look)
         self._adopt(socket)
 
@@ -63,7 +65,9 @@ class ConChannel(AsyncZMQSocketChannel):
     ):
         "Say what this channel is, and who its messages are for"
         self.name,self.router,self._on_loop = name,router,on_loop
-        if name=='iopub': router.read_with(self.session)
+        if name=='iopub':
+            router.read_with(self.session)
+            self._next = router.claim
 
     def start(self):
         "Begin to read, if an event loop is running; else the first use inside one begins"
@@ -100,14 +104,16 @@ def _look(self:ConChannel):
 @patch
 def _drain(self:ConChannel):
     if self.socket is None: return
-    self._debug = log.isEnabledFor(logging.DEBUG)
+    got,read = self._got,self._read
     try:
-        for _ in range(self.batch): self._handle(self._read())
-    except zmq.Again: return
+        for _ in range(self.batch): got.append(read())
+    except zmq.Again: pass
     except zmq.ZMQError as e:
-        if self.socket is not None and not self.socket.closed: log.error('Reading the %s channel failed: %s', self.name, e)
-        return
-    self.look()
+        if not self.socket.closed: log.error('Reading the %s channel failed: %s', self.name, e)
+    else: self.look()
+    self._debug = log.isEnabledFor(logging.DEBUG)
+    while got:
+        if (frames:=self._next(got)) is not None: self._handle(frames)
 
 @patch
 def backlog(self:ConChannel)->bool:
@@ -119,19 +125,18 @@ def backlog(self:ConChannel)->bool:
 # %% ../nbs/02_channels.ipynb #7d1e4e01
 @patch
 def _read(self:ConChannel):
-    "The next message's frames, from the signature on. Raises `zmq.Again` when there is none."
+    "The next message's frames, from the signature on, as a tuple. Raises `zmq.Again` when there is none."
     if not self._fast: return self._read_slowly([])
     recv = self._recv
     first = recv(1)   # zmq.NOBLOCK; an enum's member costs more than the call
     try:
         if first!=DELIM and self._lead: first = recv(1)
-        frames = [recv(1),recv(1),recv(1),recv(1)]
-        last = recv(1, copy=False)
-    except zmq.Again: return []          # too short, and nothing behind it
-    frames.append(last.bytes)
+        a,b,c,d,last = recv(1),recv(1),recv(1),recv(1),recv(1, copy=False)
+    except zmq.Again: return ()          # too short, and nothing behind it
+    frames = a,b,c,d,last.bytes
     return frames if first==DELIM and not last.more else self._sort_out([first,*frames], last.more)
 
-def _body(frames): return frames[frames.index(DELIM)+1:] if DELIM in frames else []
+def _body(frames): return tuple(frames[frames.index(DELIM)+1:]) if DELIM in frames else ()
 
 @patch
 def _read_slowly(self:ConChannel, frames):
@@ -149,7 +154,7 @@ def _sort_out(self:ConChannel, frames, more):
     self._fast = False
     last = len(frames)-1-frames[::-1].index(DELIM) if DELIM in frames else len(frames)
     begin = 5 if alone else max(last-self._lead, 0)     # (alone: what is no content is the next one's topic)
-    if begin: self._handle(_body(frames[:begin]))   # one or more that were too short
+    if begin: self._got.append(_body(frames[:begin]))   # one or more that were too short
     rest = frames[begin:]
     return self._read_slowly(rest) if more else _body(rest)
 
@@ -158,12 +163,7 @@ def _sort_out(self:ConChannel, frames, more):
 def _handle(self:ConChannel, frames):
     router,session = self.router,self.session
     try:
-        if self.name=='iopub':
-            parent = session.parent_of(frames[2])
-            if not router.claim(parent.get('msg_id') if type(parent) is dict else None, frames):
-                if self._debug: log.debug('iopub: got a message for %s, not parsed yet', parent['msg_id'])
-                return
-        msg = session.deserialize(frames)
+        msg = session.deserialize(list(frames))
         if type(msg['content']) is not dict: raise TypeError('the content is not a dict')
     except Exception as e:
         if len(frames)<5: e = TypeError('it has too few frames')
@@ -233,6 +233,7 @@ def _let_go(self:ConChannel):
     if self._task is not None: self._task.cancel()
     elif loop is not None and not loop.is_closed(): loop.remove_reader(self._fd)
     self._task,self._looking = None,False
+    self._got.clear()
     if self.socket is not None:
         readers.pop(self.socket.underlying, None)
         self.socket.close(linger=0)

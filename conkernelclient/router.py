@@ -93,7 +93,7 @@ def iopub(self:Request)->list[dict]:
     if self._iopub is None:
         last,kept = self.unread,[]
         while last:
-            last,*frames = last
+            last,frames = last
             kept.append(frames)
         self.unread,self._iopub = (),[msg for o in reversed(kept) if (msg:=self.unpack(o)) is not None]
     return self._iopub
@@ -353,17 +353,17 @@ class Router:
         self.heard = 0            # iopub messages so far
         self.others = set()       # requests of other clients that the kernel is busy with
         self.send,self.window,self.grace,self.on_settling,self.on_orphan = send,window,grace,on_settling,on_orphan
-        self.says_idle,self.read_later = lambda frames: None,None      # until `read_with` says how
+        self.session = self.read_later = None      # until `read_with` says how
         self.held,self.doomed = False,()
         self.table,self.lanes,self.settling,self.forgotten,self.stats = {},{},{},{},Counter()
         self.unclaimed = {o:Unclaimed(o, maxlen) for o in ('shell','iopub','stdin','control')}
 
     def read_with(self,
-        session:Any # Its `deserialize`, `parse` and `says_idle` are for iopub messages that come as frames
+        session:Any # A `ConSession`, which reads iopub messages that come as frames
     ):
         "Say how frames are read. (Without, all messages have to be parsed before they are dispatched.)"
         q = self.unclaimed['iopub']
-        q.parse,q.unpack,self.says_idle,self.read_later = session.deserialize,session.parse,session.says_idle,_counting(session.parse, self.stats)
+        self.session,q.parse,q.unpack,self.read_later = session,session.deserialize,session.parse,_counting(session.parse, self.stats)
 
     def __repr__(self): return f'<Router: {len(self.table)} in flight, {self.lanes}>'
 
@@ -508,27 +508,31 @@ def _on_wire(self:Router, msg_id):
 # %% ../nbs/01_router.ipynb #40c25f1c
 @patch
 def claim(self:Router,
-    msg_id:str|None, # The id of the request that the message answers
-    frames:list # The message's frames, from the signature on
-)->bool: # Should the message be parsed now, and dispatched?
-    "Decide on an iopub message that is not yet parsed, and keep or drop it if it need not be"
-    self.heard += 1
-    req = self.table.get(msg_id)
-    if req is None: return self._nobodys(msg_id, frames)
-    if req.lane.heard<req.turn: req.lane.heard = req.turn
-    if req.keep:
-        if req._iopub is not None or req.on_iopub is not None: return True
-    elif b'idle' not in frames[4]:
-        self.unclaimed['iopub'].push(frames)
-        return False
-    idle = self.says_idle(frames)
-    if idle is None: return True
-    if req.keep: req.unread = req.unread,*frames     # tuples of bytes: nothing for the garbage collector to do
-    else: self.unclaimed['iopub'].push(frames, checked=True)
-    if idle:
-        req.idle = True
-        self._settle(req)
-    return False
+    got:deque # iopub messages, each as a tuple of frames, from the signature on
+)->tuple|None: # One that has to be parsed now, and dispatched; `None` when all have been taken
+    "Take messages out of `got`, and keep or drop them, up to one that has to be parsed"
+    session,unclaimed,debug = self.session,self.unclaimed['iopub'],log.isEnabledFor(logging.DEBUG)
+    while got:
+        frames = got.popleft()
+        try:
+            parent = session.parents.get(frames[2]) or session.parent_of(frames[2])
+            req = self.table.get(parent.get('msg_id'))
+            self.heard += 1
+            if req is None:
+                if self._nobodys(parent.get('msg_id'), frames): return frames
+                continue
+            if req.lane.heard<req.turn: req.lane.heard = req.turn
+            if req.keep and (req._iopub is not None or req.on_iopub is not None): return frames
+            told = req.keep or b'idle' in frames[4]     # (what is kept for nobody in particular is checked when it is read)
+            idle = session.says_idle(frames) if told else False
+        except Exception: return frames     # who parses it will say what is wrong with it
+        if idle is None: return frames
+        if debug: log.debug('iopub: got a message for %s, not parsed yet', req.msg_id)
+        if req.keep: req.unread = req.unread,frames     # tuples of bytes: nothing for the garbage collector to do
+        else: unclaimed.push(frames, checked=told)
+        if idle:
+            req.idle = True
+            self._settle(req)
 
 @patch
 def _nobodys(self:Router, msg_id, frames):

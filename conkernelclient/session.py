@@ -43,8 +43,7 @@ def _with_dates(
     frame:bytes # What it was unpacked from
 )->dict: # The header, with strings that are dates as `datetime`, as `extract_dates` gives
     d = header.get('date')
-    if frame.count(b'T')!=1 or type(d) is not str or len(d)!=27: return extract_dates(header)
-    if not (d[10]=='T' and d[19]=='.' and d[26]=='Z' and d[5]!='W'): return extract_dates(header)
+    if type(d) is not str or len(d)!=27 or d[4:20:3]!='--T::.' or d[26]!='Z' or frame.count(b'T')!=1: return extract_dates(header)
     try: header['date'] = datetime.fromisoformat(d)
     except ValueError: return extract_dates(header)
     return header
@@ -76,8 +75,8 @@ class ConSession(Session):
         self._peeks = self._orjson and type(self).deserialize is ConSession.deserialize     # a subclass's own sees all messages
         self._adapts,self._copy_threshold = self.adapt_version,self.copy_threshold
         self._seen,self._window = self.digest_history,self.digest_history_size
-        self._order,self._number = dict(enumerate(self._seen)),len(self._seen)   # by number, in the order they came
-        self._parents = OrderedDict()     # (a plain dict finds its oldest entry slowly)
+        self._ring,self._place = dict(enumerate(self._seen)),len(self._seen)     # by place; the next one's place
+        self.parents = OrderedDict()     # (a plain dict finds its oldest entry slowly)
 
     @observe('auth')
     def _rekey(self, _=None):
@@ -157,14 +156,14 @@ def frames(self:ConSession,
 def parent_of(self:ConSession,
     frame:bytes # The packed parent header
 )->dict: # The parent header; shared, so not to be changed
-    "The parent header in `frame`, parsed once for all messages that carry it"
-    res = self._parents.get(frame)
+    "The parent header in `frame`, parsed once for all messages that carry it (those are in `parents`)"
+    res = self.parents.get(frame)
     if res is None:
         res = jc.orjson_unpacker(frame)
         if type(res) is not dict: return extract_dates(res)
         res = _with_dates(res, frame)
-        if len(self._parents)>=1024: self._parents.popitem(last=False)
-        if len(frame)<4096: self._parents[frame] = res
+        if len(self.parents)>=1024: self.parents.popitem(last=False)
+        if len(frame)<4096: self.parents[frame] = res
     return res
 
 # %% ../nbs/00_session.ipynb #3b8a1c77
@@ -179,10 +178,10 @@ def check(self:ConSession,
     if signature in seen: raise ValueError(f'Duplicate Signature: {signature!r}')
     if not compare_digest(signature, self.sign(msg_list[1:5])): raise ValueError(f'Invalid Signature: {signature!r}')
     if remember and self._window:
+        place = self._place%self._window
+        if len(seen)>=self._window: seen.discard(self._ring.get(place))
         seen.add(signature)
-        order,number = self._order,self._number
-        order[number],self._number = signature,number+1
-        if len(seen)>self._window: seen.discard(order.pop(self._number-len(order)))
+        self._ring[place],self._place = signature,place+1
 
 # %% ../nbs/00_session.ipynb #5d0c92e4
 @patch
@@ -193,7 +192,7 @@ def parse(self:ConSession,
     unpack,packed = jc.orjson_unpacker,msg_list[1]
     header = unpack(packed)
     msg_id,msg_type,version = header['msg_id'],header['msg_type'],header.get('version')
-    parent = self._parents.get(msg_list[2])
+    parent = self.parents.get(msg_list[2])
     if parent is None: parent = self.parent_of(msg_list[2])
     msg = {'header':_with_dates(header, packed), 'msg_id':msg_id, 'msg_type':msg_type,
            'parent_header':parent.copy() if type(parent) is dict else parent, 'metadata':unpack(msg_list[3]),
@@ -219,12 +218,12 @@ def deserialize(self:ConSession,
 def says_idle(self:ConSession,
     msg_list:list, # Frames from the signature on
 )->bool|None: # `None`: these frames have to be deserialized to tell, and have not been checked
-    "Check a message, and tell whether it is a status that says *idle*. Raises what `deserialize` does."
+    "Check a message, and tell whether it is a status that says *idle*. Raises where `deserialize` would, and has then remembered nothing."
     if not self._peeks: return None
-    if self._inner is not None: self.check(msg_list)
-    if b'idle' not in msg_list[4]: return False
     unpack = jc.orjson_unpacker
-    return unpack(msg_list[1])['msg_type']=='status' and unpack(msg_list[4]).get('execution_state')=='idle'
+    idle = b'idle' in msg_list[4] and unpack(msg_list[1])['msg_type']=='status' and unpack(msg_list[4]).get('execution_state')=='idle'
+    if self._inner is not None: self.check(msg_list)
+    return idle
 
 # %% ../nbs/00_session.ipynb #d085188a
 def own_session(

@@ -1,5 +1,6 @@
 """Replies, idles and prompts that do not come as they should, hooks that fail, and clients without the key."""
 import asyncio, time
+from collections import deque
 from queue import Empty
 
 import pytest
@@ -236,6 +237,7 @@ class Talk:
         self.asked,self.session,self.now = [],ConSession(key=b'secret'),time.monotonic()
         self.router = Router(lambda channel,frames: None, grace=1.)
         self.router.on_suspects = lambda *args: self.asked.append(args)
+        self.router.read_with(self.session)
 
     def replied(self):
         msg = self.session.msg('execute_request', {})
@@ -246,7 +248,7 @@ class Talk:
 
     def graces(self, n, msg_id=None, silent=False):
         for _ in range(n):
-            if msg_id is not None: self.router.claim(msg_id, [b'']*4+[b'{}'])
+            if msg_id is not None: self.router.claim(deque([(b'', b'', b'{"msg_id":"%b"}' % msg_id.encode(), b'{}', b'{}')]))
             self.now += 1.01
             self.router.expire(self.now, silent)
 
