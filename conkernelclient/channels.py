@@ -38,7 +38,7 @@ def weakly(
 # %% ../nbs/02_channels.ipynb #bc73eeb8
 class ConChannel(AsyncZMQSocketChannel):
     "One socket of a kernel, read by the event loop, with jupyter_client's channel methods"
-    batch = 64 # Messages to read in one turn of the loop
+    batch,span = 64,.004 # Messages to read in one turn of the loop, and seconds to work on them
 
     def __init__(self,
         socket:zmq.asyncio.Socket, # Connected to the kernel
@@ -106,19 +106,20 @@ def _drain(self:ConChannel):
     if self.socket is None: return
     got,read = self._got,self._read
     try:
-        for _ in range(self.batch): got.append(read())
+        for _ in range(self.batch-len(got)): got.append(read())
     except zmq.Again: pass
     except zmq.ZMQError as e:
         if not self.socket.closed: log.error('Reading the %s channel failed: %s', self.name, e)
     else: self.look()
-    self._debug = log.isEnabledFor(logging.DEBUG)
+    self._debug,until = log.isEnabledFor(logging.DEBUG),time.monotonic()+self.span
     while got:
         if (frames:=self._next(got)) is not None: self._handle(frames)
+        if time.monotonic()>until: return self.look()
 
 @patch
 def backlog(self:ConChannel)->bool:
-    "Is there something to read? (Asking takes the signal away, so it will be read.)"
-    if self.socket is None or not self._shadow.get(zmq.EVENTS) & zmq.POLLIN: return False
+    "Is there something to read, or to look into? (Asking takes the signal away, so it will be read.)"
+    if self.socket is None or not self._got and not self._shadow.get(zmq.EVENTS) & zmq.POLLIN: return False
     self.look()
     return True
 

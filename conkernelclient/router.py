@@ -509,8 +509,8 @@ def _on_wire(self:Router, msg_id):
 @patch
 def claim(self:Router,
     got:deque # iopub messages, each as a tuple of frames, from the signature on
-)->tuple|None: # One that has to be parsed now, and dispatched; `None` when all have been taken
-    "Take messages out of `got`, and keep or drop them, up to one that has to be parsed"
+)->tuple|None: # One that has to be parsed now, and dispatched, or `None`
+    "Take messages out of `got`, and keep or drop them, up to one that has to be parsed, or one that is large"
     session,unclaimed,debug = self.session,self.unclaimed['iopub'],log.isEnabledFor(logging.DEBUG)
     while got:
         frames = got.popleft()
@@ -533,6 +533,7 @@ def claim(self:Router,
         if idle:
             req.idle = True
             self._settle(req)
+        elif len(frames[4])>100_000: return     # checking it took a while
 
 @patch
 def _nobodys(self:Router, msg_id, frames):

@@ -1,10 +1,11 @@
 """Replies, idles and prompts that do not come as they should, hooks that fail, and clients without the key."""
 import asyncio, time
-from collections import deque
+from collections import Counter, deque
 from queue import Empty
 
 import pytest
-from conkernelclient import ConKernelClient, NoReplyError, run_kernel
+from conkernelclient import ClientClosedError, ConKernelClient, NoReplyError, run_kernel
+from conkernelclient.channels import ConChannel
 from conkernelclient.router import Request, Router
 from conkernelclient.session import ConSession
 from fake_kernel import SPOILERS, FakeKernel, Wire
@@ -389,6 +390,68 @@ async def test_plain_hook_of_a_second_loses_nothing():
         res, _ = await outcomes([o.wait() for o in [slow, *others]])
         assert all(o.complete for o in res) and [text(o) for o in others]==[str(i) for i in range(300)]
         kc.stop_channels()
+
+
+def numbered(n): return f"fake: busy {' '.join(f'stream={i}' for i in range(n))} reply idle"
+
+
+async def test_slow_hooks_let_others_have_turns():
+    "A reader has a whole batch at hand, and still gives way when its time is up"
+    with FakeKernel() as fk:
+        kc = await ready(fk)
+        turns,at,n = 0,[],40
+        def turn():
+            nonlocal turns
+            turns += 1
+            if len(at)<n: asyncio.get_running_loop().call_soon(turn)
+        def hook(msg):
+            if msg['msg_type']!='stream': return
+            at.append(turns)
+            time.sleep(2*ConChannel.span)
+        req = ask(kc, numbered(n), on_iopub=hook)
+        turn()
+        await within(SOON, req.wait())
+        assert len(at)==n and max(Counter(at).values())<=2      # (the loop may call the reader twice in a turn)
+        assert text(req)==''.join(map(str, range(n)))
+        await at_rest(kc)
+        kc.stop_channels()
+
+
+@pytest.mark.parametrize('batched', [True, False])
+async def test_a_hook_in_which_the_channel_is_read(batched):
+    "As where a hook runs the loop (nest_asyncio): what its reader has at hand comes next, once, in order"
+    with FakeKernel() as fk:
+        kc = await ready(fk)
+        seen,deep = [],0
+        def hook(msg):
+            nonlocal deep
+            if msg['msg_type']!='stream': return
+            seen.append(msg['content']['text'])
+            if len(seen)<10:
+                deep += 1
+                kc._chs['iopub']._drain()
+        req = ask(kc, numbered(40), on_iopub=hook)
+        if batched: time.sleep(.2)       # all is there when the reader looks
+        await within(SOON, req.wait())
+        assert deep==9 and seen==[str(i) for i in range(40)]
+        await at_rest(kc)
+        kc.stop_channels()
+
+
+async def test_a_hook_that_stops_the_channels():
+    "What the reader has at hand goes to nobody"
+    with FakeKernel() as fk:
+        kc = await ready(fk)
+        seen = []
+        def hook(msg):
+            seen.append(msg['msg_type'])
+            if msg['msg_type']=='stream': kc.stop_channels()
+        req = ask(kc, numbered(40).replace('reply', ''), on_iopub=hook)
+        time.sleep(.2)                       # all is there when the reader looks
+        res, _ = await outcomes([req])
+        await asyncio.sleep(.05)
+        assert type(res[0]) is ClientClosedError and seen==['status','stream']
+        assert not len(kc.router.unclaimed['iopub'])
 
 
 async def test_hooks_that_use_the_client():
