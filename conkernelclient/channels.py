@@ -112,9 +112,12 @@ def _drain(self:ConChannel):
         if not self.socket.closed: log.error('Reading the %s channel failed: %s', self.name, e)
     else: self.look()
     self._debug,until = log.isEnabledFor(logging.DEBUG),time.monotonic()+self.span
-    while got:
-        if (frames:=self._next(got)) is not None: self._handle(frames)
-        if time.monotonic()>until: return self.look()
+    try:
+        while got:
+            if (frames:=self._next(got)) is not None: self._handle(frames)
+            if time.monotonic()>until: break
+    finally:
+        if got: self.look()
 
 @patch
 def backlog(self:ConChannel)->bool:

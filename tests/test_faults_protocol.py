@@ -454,6 +454,25 @@ async def test_a_hook_that_stops_the_channels():
         assert not len(kc.router.unclaimed['iopub'])
 
 
+async def test_a_hook_that_is_interrupted():
+    "Even what no hook should raise leaves nothing behind that the reader has at hand"
+    class Stop(BaseException): pass
+    with FakeKernel() as fk:
+        kc = await ready(fk)
+        def hook(msg):
+            if msg['msg_type']=='stream' and msg['content']['text']=='3': raise Stop
+        loop,heard = asyncio.get_running_loop(),[]
+        drain = kc._chs['iopub']._drain
+        req = ask(kc, numbered(40), on_iopub=hook)
+        loop.remove_reader(kc._chs['iopub']._fd)     # nothing but the reader itself will make it look again
+        await until(kc._chs['iopub']._shadow.poll)
+        with pytest.raises(Stop):
+            while not req.idle: drain()
+        await within(SOON, req.wait())
+        assert text(req)==''.join(map(str, range(40)))
+        kc.stop_channels()
+
+
 async def test_hooks_that_use_the_client():
     "A hook may send, cancel itself or others"
     with FakeKernel() as fk:
