@@ -101,7 +101,7 @@ def target_table(found:list[dict]) -> list[str]:
 def failures(data:dict) -> list[str]:
     "What could not be measured, and why."
     out = [f'environment {name}: {why}' for name, why in data['missing'].items()]
-    for part in ('stub_results', 'real_results'):
+    for part in ('stub_results', 'side_results', 'real_results'):
         for name, rounds in data.get(part, {}).items():
             out += [f'{LABEL[name]}: {r.get("absent") or r["failed"]}' for r in rounds if 'absent' in r or 'failed' in r]
     return [f'- {line}' for line in dict.fromkeys(out)]

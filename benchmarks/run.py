@@ -16,8 +16,8 @@ FULL = dict(latency=300, connects=5, cells=[(1, 300), (10, 1000), (100, 2000), (
 QUICK = dict(latency=200, connects=3, cells=[(1, 200), (10, 500), (100, 1000), (1000, 2000)], extras=True, pauses=[100, 1000])
 REAL = dict(latency=0, connects=1, cells=[(1, 60), (10, 150), (100, 200)], extras=False, pauses=[])
 QUICK_REAL = dict(REAL, cells=[(10, 100)])
-COMPARED = ('floor_iopub', 'floor_multipart', 'floor_checked', 'ours_reply', 'ours_idle', 'ours_read', 'pypi18', 'pypi23_request',
-            'pypi23_reply') # of which the targets tell ratios
+COMPARED = ('floor_iopub', 'floor_multipart', 'floor_checked', 'zmq_asyncio', 'ours_reply', 'ours_idle', 'ours_read', 'pypi18',
+            'pypi23_request', 'pypi23_reply') # of which the targets tell ratios
 
 
 def options():
@@ -71,7 +71,7 @@ class Served:
         self.process = subprocess.Popen(command, env=env, text=True, stdin=PIPE, stdout=PIPE, stderr=subprocess.DEVNULL)
 
     def __call__(self, *what) -> dict|None:
-        "What came of `[in flight, requests, code]`; None when it is dead, or took a minute."
+        "What came of a method of the worker, and what it takes; None when it is dead, or took a minute."
         watchdog = threading.Timer(60, self.process.kill)
         watchdog.start()
         try:
@@ -86,17 +86,20 @@ class Served:
         self.process.communicate()
 
 
+DEAD = dict(failed='it died, or took a minute, while all took turns')
+
+def one_turn(ask:Served) -> dict:
+    got = [ask('waves', 100, 800, '1'),ask('waves', 1000, 2000, '1'),ask('waves', 100, 400, 'print(1)'),ask('latency', 200)]
+    return DEAD if None in got else dict(cells={'100': got[0], '1000': got[1]}, output=got[2], latency_us=got[3])
+
 def side_by_side(turns:int, names:list[str], pythons:dict, start) -> dict:
     "All of `names` alive at once, taking turns of a fraction of a second: what slows the machine down slows all down."
     with ExitStack() as stack:
         served = {n: Served(n, pythons[CONTENDERS[n][1]], stack.enter_context(start())) for n in names}
         for o in served.values(): stack.callback(o.close)
-        served = {n: o for n, o in served.items() if o() == {}}
-        results = {n: [] for n in served}
+        results = {n: [] if o() == {} else [DEAD] for n, o in served.items()}
         for k in range(turns):
-            for n in list(served)[::1 if k % 2 else -1]:
-                got = served[n](100, 800, '1'),served[n](1000, 2000, '1'),served[n](100, 400, 'print(1)')
-                results[n].append(dict(cells={'100': got[0], '1000': got[1]}, output=got[2]))
+            for n in [n for n in names if DEAD not in results[n]][::1 if k % 2 else -1]: results[n].append(one_turn(served[n]))
             if k % 5 == 4: say(f'  {k + 1} turns')
     return results
 

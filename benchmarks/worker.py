@@ -30,15 +30,19 @@ class Bench:
         return out
 
     async def serve(self):
-        "What each line of input asks for, `[in flight, requests, code]`, as a line of JSON, until there is none."
+        "What each line of input asks for, a method and what it takes, as a line of JSON, until there is none."
         await self.connect()
         await self.waves(50, 200)
         print('{}', flush=True)
-        for line in sys.stdin:
-            n,total,code = json.loads(line)
-            await self.waves(n, max(n, 300), code) # it has slept, and other processes have had the caches
-            print(json.dumps(await self.waves(n, total, code)), flush=True)
+        while line := await self.asked():
+            what,n,*args = json.loads(line)
+            await self.waves(n if args else 1, max(n, 300), *args[1:]) # it has slept, and other processes have had the caches
+            print(json.dumps(await getattr(self, what)(n, *args)), flush=True)
         self.client.close()
+
+    async def asked(self) -> str:
+        "A line of input, and the loop goes on: zmq.asyncio may miss what comes while its loop is blocked."
+        return sys.stdin.readline() if self.cls.sync else await asyncio.to_thread(sys.stdin.readline)
 
     async def extras(self) -> dict:
         out = dict(output=await self.waves(100, 1000, 'print(1)'))

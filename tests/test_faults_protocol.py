@@ -398,7 +398,7 @@ def numbered(n): return f"fake: busy {' '.join(f'stream={i}' for i in range(n))}
 async def test_slow_hooks_let_others_have_turns():
     "A reader has a whole batch at hand, and still gives way when its time is up"
     with FakeKernel() as fk:
-        kc = await ready(fk)
+        kc = await ready(fk, grace=60.)     # (when a grace time is over, the reader looks as well)
         turns,at,n = 0,[],40
         def turn():
             nonlocal turns
@@ -415,6 +415,29 @@ async def test_slow_hooks_let_others_have_turns():
         assert text(req)==''.join(map(str, range(n)))
         await at_rest(kc)
         kc.stop_channels()
+
+
+async def test_large_outputs_let_others_have_turns():
+    "To check a signature takes as long as the output is large"
+    with FakeKernel(on={'execute_request': large_outputs}) as fk:
+        kc = await ready(fk, grace=60.)
+        kc._chs['iopub'].span = 0
+        def kept(unread): return 1+kept(unread[0]) if unread else 0
+        req,steps,before = ask(kc, ''),[],0
+        fk.wait_received(1)
+        time.sleep(.3)                       # all is there when the reader looks
+        while not req.ended:
+            await asyncio.sleep(0)
+            steps.append(kept(req.unread)-before)
+            before += steps[-1]
+        assert sum(steps)==42 and max(steps)<=3       # (the loop may call the reader twice in a turn; and there is *busy*)
+        kc.stop_channels()
+
+def large_outputs(k, msg):
+    k.busy(msg)
+    for _ in range(40): k.stream(msg, 'x'*200_000)
+    k.reply(msg)
+    k.idle(msg)
 
 
 @pytest.mark.parametrize('batched', [True, False])
@@ -458,16 +481,17 @@ async def test_a_hook_that_is_interrupted():
     "Even what no hook should raise leaves nothing behind that the reader has at hand"
     class Stop(BaseException): pass
     with FakeKernel() as fk:
-        kc = await ready(fk)
+        kc = await ready(fk, grace=60.)
+        ch = kc._chs['iopub']
         def hook(msg):
             if msg['msg_type']=='stream' and msg['content']['text']=='3': raise Stop
-        loop,heard = asyncio.get_running_loop(),[]
-        drain = kc._chs['iopub']._drain
         req = ask(kc, numbered(40), on_iopub=hook)
-        loop.remove_reader(kc._chs['iopub']._fd)     # nothing but the reader itself will make it look again
-        await until(kc._chs['iopub']._shadow.poll)
+        asyncio.get_running_loop().remove_reader(ch._fd)     # nothing but the reader itself will make it look again
+        time.sleep(.2)                       # all is there when the reader looks
         with pytest.raises(Stop):
-            while not req.idle: drain()
+            while not req.idle: ch._drain()
+        await until(lambda: not ch._got)
+        while not req.idle: ch._drain()      # (what came later)
         await within(SOON, req.wait())
         assert text(req)==''.join(map(str, range(40)))
         kc.stop_channels()
