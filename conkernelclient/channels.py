@@ -104,10 +104,18 @@ def _look(self:ConChannel):
 @patch
 def _drain(self:ConChannel):
     if self.socket is None: return
-    got,read = self._got,self._read
+    got,recv,lead,first = self._got,self._recv,self._lead,None
     try:
-        for _ in range(self.batch-len(got)): got.append(read())
-    except zmq.Again: pass
+        for _ in range(self.batch-len(got)):
+            if not self._fast: got.append(self._read_slowly([]))
+            else:
+                first = recv(1)   # zmq.NOBLOCK; an enum's member costs more than the call
+                if first!=DELIM and lead: first = recv(1)
+                a,b,c,d,last = recv(1),recv(1),recv(1),recv(1),recv(1, False)     # (False: with what tells whether there are more)
+                got.append((a,b,c,d,last.bytes) if first==DELIM and not last.more else self._sort_out([first,a,b,c,d,last.bytes], last.more))
+                first = None
+    except zmq.Again:
+        if first is not None: got.append(())     # too short, and nothing behind it
     except zmq.ZMQError as e:
         if not self.socket.closed: log.error('Reading the %s channel failed: %s', self.name, e)
     else: self.look()
@@ -127,19 +135,6 @@ def backlog(self:ConChannel)->bool:
     return True
 
 # %% ../nbs/02_channels.ipynb #7d1e4e01
-@patch
-def _read(self:ConChannel):
-    "The next message's frames, from the signature on, as a tuple. Raises `zmq.Again` when there is none."
-    if not self._fast: return self._read_slowly([])
-    recv = self._recv
-    first = recv(1)   # zmq.NOBLOCK; an enum's member costs more than the call
-    try:
-        if first!=DELIM and self._lead: first = recv(1)
-        a,b,c,d,last = recv(1),recv(1),recv(1),recv(1),recv(1, copy=False)
-    except zmq.Again: return ()          # too short, and nothing behind it
-    frames = a,b,c,d,last.bytes
-    return frames if first==DELIM and not last.more else self._sort_out([first,*frames], last.more)
-
 def _body(frames): return tuple(frames[frames.index(DELIM)+1:]) if DELIM in frames else ()
 
 @patch
@@ -167,7 +162,10 @@ def _sort_out(self:ConChannel, frames, more):
 def _handle(self:ConChannel, frames):
     router,session = self.router,self.session
     try:
-        msg = session.deserialize(list(frames))
+        if session.peeks and len(frames)>4:
+            session.check(frames)
+            msg = session.parse(frames)
+        else: msg = session.deserialize(list(frames))
         if type(msg['content']) is not dict: raise TypeError('the content is not a dict')
     except Exception as e:
         if len(frames)<5: e = TypeError('it has too few frames')
@@ -187,7 +185,7 @@ def put(self:ConChannel,
     "Put `frames` on the wire, now. Raises `zmq.Again` where ZMQ has given the connection up (after a failed handshake)."
     socket,send = self._shadow,self._send
     if self.socket is None: raise RuntimeError(f'The {self.name} channel is closed')
-    self.look()
+    if not self._looking: self.look()
     if len(frames)==6 and len(frames[5])<self.session._copy_threshold:
         a,b,c,d,e,f = frames
         send(socket, a, 3); send(socket, b, 3); send(socket, c, 3); send(socket, d, 3); send(socket, e, 3)   # NOBLOCK|SNDMORE

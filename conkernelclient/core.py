@@ -24,7 +24,7 @@ from jupyter_client.connect import port_names
 from jupyter_client.ioloop import AsyncIOLoopKernelManager
 from jupyter_client.kernelspec import KernelSpec,NoSuchKernel
 from jupyter_core.utils import ensure_async
-from traitlets import DottedObjectName,Float,Integer,Type,default
+from traitlets import DottedObjectName,Float,Integer,Type,default,observe
 
 from .channels import ConChannel,Heartbeat,Monitor,weakly
 from .router import ClientClosedError,DeadKernelError,KernelRestartedError,NoReplyError,Request,Router,Sent,prompt
@@ -53,6 +53,13 @@ class _Open:
 
 # %% ../nbs/03_core.ipynb #8356b7f0
 _CHANNELS = 'shell','iopub','stdin','control'
+
+def _sender(client):
+    ref_ = ref(client)     # the router, whose this is, does not keep the client alive
+    def send(channel, frames):
+        try: ref_()._chs[channel].put(frames)
+        except zmq.Again: raise ref_()._refused(channel) from None
+    return send
 
 class ConKernelClient(AsyncKernelClient):
     "An `AsyncKernelClient` that can have any number of requests in flight: each reply comes to its own caller"
@@ -83,20 +90,22 @@ class ConKernelClient(AsyncKernelClient):
         self._silent,self._kernel_session,self._watchers,self._told,self._ready_waiters,self._shares = False,None,[],'closed',0,None
         self._open = _Open()
         finalize(self, self._open.close)
-        self.router = Router(weakly(self._put), window=self.window, grace=self.grace, maxlen=self.unclaimed, on_settling=weakly(self._settling), on_orphan=weakly(self._orphan))
+        self.router = Router(_sender(self), window=self.window, grace=self.grace, maxlen=self.unclaimed, on_settling=weakly(self._settling), on_orphan=weakly(self._orphan))
         self.router.on_suspects,self.router.on_deleted = weakly(self._ask_for),weakly(self._deleted)
 
-    def _put(self, channel, frames):
-        try: self._chs[channel].put(frames)
-        except zmq.Again:   # after a protocol error ZMQ does not connect again, but we may find a better peer
-            self._trouble['handshake'] = channel
-            self._loop.call_soon(weakly(self._reconnect))
-            raise RuntimeError(f'Not connected to {self._make_url(channel)}: the handshake with whoever listens there failed') from None
+    @observe('session')
+    def _keep_session(self, change): self._session = change['new']     # (to read a trait is several calls)
+
+    def _refused(self, channel):   # after a protocol error ZMQ does not connect again, but we may find a better peer
+        self._trouble['handshake'] = channel
+        self._loop.call_soon(weakly(self._reconnect))
+        return RuntimeError(f'Not connected to {self._make_url(channel)}: the handshake with whoever listens there failed')
 
     def _on_loop(self):
         "The client's event loop, if this is it"
         try: loop = asyncio.get_running_loop()
         except RuntimeError: loop = None
+        if loop is self._loop is not None and self._state!='closed': return loop
         if self._state=='new': raise ClientClosedError('The channels are not open: call start_channels() first')
         if self._state=='closed': raise ClientClosedError('The channels have been stopped: a new client (km.client()) is needed')
         if loop is not None and self._loop is None: self._begin(loop)
@@ -311,13 +320,12 @@ def _message(self:ConKernelClient, msg_type, content, channel, metadata, subshel
     if self._state=='dead': raise self._dead()
     if channel not in ('shell','control'): raise ValueError(f"Requests go to 'shell' or 'control', not {channel!r}")
     if channel not in self._chs: raise ClientClosedError(f'The {channel} channel was not started')
-    session = self.session
-    msg = session.msg(msg_type, content, metadata=metadata)
-    header = msg['header']
-    if msg_id is not None: header['msg_id'] = msg['msg_id'] = msg_id
+    session = self._session
+    header = session.msg_header(msg_type)
+    if msg_id is not None: header['msg_id'] = msg_id
     if subshell_id is not None: header['subshell_id'] = subshell_id
     if log.isEnabledFor(logging.DEBUG): log.debug('%s: %s %s', channel, msg_type, header['msg_id'])
-    return msg,session.frames(msg, buffers)
+    return session.prepare(header, content, metadata, buffers)
 
 @patch
 def _ask(self:ConKernelClient, msg_type, content, reply=False, timeout=None, channel='shell', msg_id=None, metadata=None, subshell_id=None, buffers=None):

@@ -60,7 +60,7 @@ class Request(_CoFuture):
         on_stdin:Callable[[dict],Any]|None=None, # Called with its `input_request`s; may be async
         loop:asyncio.AbstractEventLoop|None=None, # The client's event loop
     ):
-        super().__init__(loop=loop)
+        asyncio.Future.__init__(self, loop=loop)
         self.header,self.content,self.metadata = msg['header'],msg['content'],msg['metadata']
         self.msg_id,self.channel,self.keep = msg['msg_id'],channel,keep
         self.on_iopub,self.on_stdin = on_iopub,on_stdin
@@ -128,7 +128,8 @@ def _resolve(self:Request):
     end.req = None         # its result is the request, so the request lets go of it, lest only the garbage collector could free the two
     if end.done(): return  # a hook has failed; who asks again is told again
     self._end = None
-    if self.cancelled(): asyncio.Future.cancel(end)
+    if self.reply is not None: end.set_result(self)
+    elif self.cancelled(): asyncio.Future.cancel(end)
     elif self.done() and (e:=self.exception()) and not isinstance(e, NoReplyError): _fail(end, copy(e))
     else: end.set_result(self)
 
@@ -140,7 +141,7 @@ def _finish(self:Request, complete, after_hooks=False):
         return
     self.ended,self.complete = True,complete and not self.gap
     if self._timer is not None: self._timer.cancel()
-    if not self.done(): _fail(self, NoReplyError(f"No reply to {self.header['msg_type']} {self.msg_id}, though the kernel is idle"))
+    if self.reply is None and not self.done(): _fail(self, NoReplyError(f"No reply to {self.header['msg_type']} {self.msg_id}, though the kernel is idle"))
     if self._end is not None: self._resolve()
     if self._listeners is not None: self._tell()
     self.router = self.owner = None
@@ -397,6 +398,7 @@ def _put(self:Router, lane, req, frames):
     if req.msg_id is not None: lane.wire[req.msg_id] = req
     lane.turn += 1
     req.turn,req.gap = lane.turn,self.deaf
+    if self.session is not None: self.session.expect(req.header, frames)
     try: self.send(req.channel, frames)
     except Exception as e:
         self.table.pop(req.msg_id, None)
@@ -435,14 +437,14 @@ def dispatch(self:Router,
     if req is None:
         if msg_id in self.forgotten or channel in ('shell','control') and self._on_wire(msg_id): self._late(channel, msg_id)
         elif msg_id is not None or not self.on_orphan(msg): self.unclaimed[channel].push(msg)
+    elif channel=='shell' or channel=='control': self._reply(req, msg)
     elif channel=='iopub': self._iopub(req, msg)
-    elif channel=='stdin':
+    else:
         if getattr(req, 'on_stdin', None):
             token = prompt.set(msg)
             try: req._call(req.on_stdin, msg)
             finally: prompt.reset(token)
         else: self.unclaimed[channel].push(msg)
-    else: self._reply(req, msg)
 
 @patch
 def _reply(self:Router, req, msg):
@@ -461,7 +463,8 @@ def _reply(self:Router, req, msg):
         req.reply = msg
         if not req.done(): req.set_result(msg)
         if req.on_reply is not None: req._call(req.on_reply, msg)
-    self._settle(req)
+    if req.idle: self._leave(req, True)
+    else: self._settle(req)
 
 def _of_restart(content): # A manager interrupts a kernel before it kills it, and it may get to say so
     return content.get('status')=='aborted' or content.get('ename')=='KeyboardInterrupt'
@@ -512,27 +515,28 @@ def claim(self:Router,
 )->tuple|None: # One that has to be parsed now, and dispatched, or `None`
     "Take messages out of `got`, and keep or drop them, up to one that has to be parsed, or one that is large"
     session,unclaimed,debug = self.session,self.unclaimed['iopub'],log.isEnabledFor(logging.DEBUG)
+    take,parent_in,request = got.popleft,session.parents.get,self.table.get
     while got:
-        frames = got.popleft()
+        frames = take()
         try:
-            parent = session.parents.get(frames[2]) or session.parent_of(frames[2])
-            req = self.table.get(parent.get('msg_id'))
+            parent = parent_in(frames[2]) or session.parent_of(frames[2])
+            req = request(parent.get('msg_id'))
             self.heard += 1
             if req is None:
                 if self._nobodys(parent.get('msg_id'), frames): return frames
                 continue
             if req.lane.heard<req.turn: req.lane.heard = req.turn
-            if req.keep and (req._iopub is not None or req.on_iopub is not None): return frames
-            told = req.keep or b'idle' in frames[4]     # (what is kept for nobody in particular is checked when it is read)
-            idle = session.says_idle(frames) if told else False
+            if not session.peeks or req.keep and (req._iopub is not None or req.on_iopub is not None): return frames
+            idle = b'idle' in frames[4] and session.says_idle(frames)
+            if req.keep or idle: session.check(frames)     # (what is kept for nobody in particular is checked when it is read)
         except Exception: return frames     # who parses it will say what is wrong with it
-        if idle is None: return frames
         if debug: log.debug('iopub: got a message for %s, not parsed yet', req.msg_id)
         if req.keep: req.unread = req.unread,frames     # tuples of bytes: nothing for the garbage collector to do
-        else: unclaimed.push(frames, checked=told)
+        else: unclaimed.push(frames, checked=idle)
         if idle:
             req.idle = True
-            self._settle(req)
+            if req.replied: self._leave(req, True)
+            else: self._settle(req)
         elif len(frames[4])>100_000: return     # checking it took a while
 
 @patch

@@ -12,7 +12,7 @@ from weakref import WeakValueDictionary
 from datetime import datetime,timezone
 from hmac import compare_digest
 
-import zmq.asyncio
+import orjson,zmq.asyncio
 from fastcore.basics import patch
 from jupyter_client import session as jc
 from jupyter_client.adapter import adapt
@@ -72,8 +72,9 @@ class ConSession(Session):
         self._prefix = f'{self.session}_{os.getpid()}_'
         self._debug,self._pid = self.debug,self.pid if self.check_pid else None
         self._orjson = self.pack is jc.orjson_packer and self.unpack is jc.orjson_unpacker and not self.debug
-        self._peeks = self._orjson and type(self).deserialize is ConSession.deserialize     # a subclass's own sees all messages
+        self.peeks = self._orjson and type(self).deserialize is ConSession.deserialize     # a subclass's own sees all messages
         self._adapts,self._copy_threshold = self.adapt_version,self.copy_threshold
+        self._plain = self._orjson and not self._adapts and all(getattr(type(self), o, 0) is getattr(ConSession, o, 0) for o in ('msg','serialize','frames'))
         self._seen,self._window = self.digest_history,self.digest_history_size
         self._ring,self._place = dict(enumerate(self._seen)),len(self._seen)     # by place; the next one's place
         self.parents = OrderedDict()     # (a plain dict finds its oldest entry slowly)
@@ -107,7 +108,9 @@ _now,_utc = datetime.now,timezone.utc
 def msg_header(self:ConSession,
     msg_type:str # The protocol's name for the message, such as `execute_request`
 )->dict: # A new header, with an id of its own
-    return {'msg_id':self.msg_id, 'msg_type':msg_type, 'username':self._user, 'session':self._sid,
+    n = self.message_count
+    self.message_count = n+1
+    return {'msg_id':f'{self._prefix}{n}', 'msg_type':msg_type, 'username':self._user, 'session':self._sid,
             'date':_now(_utc), 'version':jc.protocol_version}
 
 @patch
@@ -124,6 +127,8 @@ def msg(self:ConSession,
             'content':{} if content is None else content, 'metadata':{**self._metadata, **metadata} if metadata else self._metadata.copy()}
 
 # %% ../nbs/00_session.ipynb #cd08a94e
+_dumps,_loads,_option = orjson.dumps,orjson.loads,orjson.OPT_NAIVE_UTC|orjson.OPT_UTC_Z
+
 @patch
 def serialize(self:ConSession,
     msg:dict, # A message as `msg` builds it
@@ -131,8 +136,10 @@ def serialize(self:ConSession,
 )->list: # The frames: identities, delimiter, signature, four JSON frames
     content = msg.get('content', {})
     if not self._orjson or type(content) is not dict or ident is not None: return Session.serialize(self, msg, ident)
-    parent,metadata,pack = msg['parent_header'],msg['metadata'],jc.orjson_packer
-    parts = pack(msg['header']), pack(parent) if parent else b'{}', pack(metadata) if metadata else b'{}', pack(content)
+    header,parent,metadata,default = msg['header'],msg['parent_header'],msg['metadata'],jc.json_default
+    try: parts = (_dumps(header, default, _option), _dumps(parent, default, _option) if parent else b'{}',
+                  _dumps(metadata, default, _option) if metadata else b'{}', _dumps(content, default, _option))
+    except Exception: parts = [jc.orjson_packer(o) for o in (header,parent,metadata,content)]     # not for orjson
     return [DELIM, self.sign(parts), *parts]
 
 @patch
@@ -151,6 +158,25 @@ def frames(self:ConSession,
             res.append(b)
     return res
 
+# %% ../nbs/00_session.ipynb #d4f0b1e6
+@patch
+def prepare(self:ConSession,
+    header:dict, # The request's, as `msg_header` builds it
+    content:dict|None=None, # Its content
+    metadata:dict|None=None, # Added to the session's own metadata
+    buffers:list|None=None # Binary buffers
+)->tuple[dict,list]: # The message, as `msg` builds it, and what goes on the wire, as `frames` gives it
+    "Build and pack a request. Raises what `frames` raises."
+    if content is None: content = {}
+    if not self._plain or buffers or type(content) is not dict or self._pid is not None and os.getpid()!=self._pid:
+        msg = self.msg(header['msg_type'], content, header=header, metadata=metadata)
+        return msg,self.frames(msg, buffers)
+    metadata,default = {**self._metadata, **metadata} if metadata else self._metadata.copy(), jc.json_default
+    msg = {'header':header, 'msg_id':header['msg_id'], 'msg_type':header['msg_type'], 'parent_header':{}, 'content':content, 'metadata':metadata}
+    try: parts = _dumps(header, default, _option), b'{}', _dumps(metadata, default, _option) if metadata else b'{}', _dumps(content, default, _option)
+    except Exception: return msg,self.frames(msg)
+    return msg,[DELIM, self.sign(parts), *parts]
+
 # %% ../nbs/00_session.ipynb #17ba3829
 @patch
 def parent_of(self:ConSession,
@@ -166,13 +192,25 @@ def parent_of(self:ConSession,
         if len(frame)<4096: self.parents[frame] = res
     return res
 
+@patch
+def expect(self:ConSession,
+    header:dict, # Of a message that is sent
+    packed:list # As it goes on the wire
+):
+    "What answers a message carries its header, which need then not be parsed"
+    frame = packed[2]
+    if frame.count(b'T')!=1 or getattr(header['date'], 'tzinfo', None) is not _utc: return     # `extract_dates` might change it
+    if len(self.parents)>=1024: self.parents.popitem(last=False)
+    self.parents[frame] = header.copy()
+
 # %% ../nbs/00_session.ipynb #3b8a1c77
 @patch
 def check(self:ConSession,
     msg_list:list, # Frames from the signature on
     remember:bool=True # Is it an error to see the message again?
 ):
-    "Raises `ValueError` where the signature is missing, wrong, or has been seen before"
+    "Raises `ValueError` where the session has a key, and the signature is missing, wrong, or has been seen before"
+    if self._inner is None: return
     signature,seen = msg_list[0],self._seen
     if not signature: raise ValueError('Unsigned Message')
     if signature in seen: raise ValueError(f'Duplicate Signature: {signature!r}')
@@ -189,14 +227,16 @@ def parse(self:ConSession,
     msg_list:list, # Frames from the signature on, that have been checked
     content:bool=True # Unpack the content?
 )->dict: # The message
-    unpack,packed = jc.orjson_unpacker,msg_list[1]
-    header = unpack(packed)
+    packed,body = msg_list[1],msg_list[4]
+    try: header,metadata,body = _loads(packed), _loads(msg_list[3]), _loads(body) if content else body
+    except ValueError:     # not for orjson: a NaN, or bytes that are no UTF-8
+        unpack = jc.orjson_unpacker
+        header,metadata,body = unpack(packed), unpack(msg_list[3]), unpack(body) if content else body
     msg_id,msg_type,version = header['msg_id'],header['msg_type'],header.get('version')
     parent = self.parents.get(msg_list[2])
     if parent is None: parent = self.parent_of(msg_list[2])
     msg = {'header':_with_dates(header, packed), 'msg_id':msg_id, 'msg_type':msg_type,
-           'parent_header':parent.copy() if type(parent) is dict else parent, 'metadata':unpack(msg_list[3]),
-           'content':unpack(msg_list[4]) if content else msg_list[4],
+           'parent_header':parent.copy() if type(parent) is dict else parent, 'metadata':metadata, 'content':body,
            'buffers':[memoryview(b) for b in msg_list[5:]] if len(msg_list)>5 else []}
     return msg if type(version) is str and version[:2]=='5.' and 'date' in header else adapt(msg)
 
@@ -209,7 +249,7 @@ def deserialize(self:ConSession,
 )->dict: # The message, as `jupyter_client.session.Session.deserialize` gives it
     "Check and parse a message. Raises `ValueError` for its signature, `TypeError` for missing frames, as the stock method."
     if not (copy and self._orjson): return Session.deserialize(self, msg_list, content=content, copy=copy)
-    if self._inner is not None: self.check(msg_list, content)
+    self.check(msg_list, content)
     if len(msg_list)<5: raise TypeError('malformed message, must have at least 5 elements')
     return self.parse(msg_list, content)
 
@@ -217,13 +257,9 @@ def deserialize(self:ConSession,
 @patch
 def says_idle(self:ConSession,
     msg_list:list, # Frames from the signature on
-)->bool|None: # `None`: these frames have to be deserialized to tell, and have not been checked
-    "Check a message, and tell whether it is a status that says *idle*. Raises where `deserialize` would, and has then remembered nothing."
-    if not self._peeks: return None
-    unpack = jc.orjson_unpacker
-    idle = b'idle' in msg_list[4] and unpack(msg_list[1])['msg_type']=='status' and unpack(msg_list[4]).get('execution_state')=='idle'
-    if self._inner is not None: self.check(msg_list)
-    return idle
+)->bool: # Is it a status that says *idle*?
+    "Look into a message without checking it. Only where `peeks` is true; raises (anything) where it cannot tell."
+    return _loads(msg_list[4]).get('execution_state')=='idle' and _loads(msg_list[1])['msg_type']=='status'
 
 # %% ../nbs/00_session.ipynb #d085188a
 def own_session(

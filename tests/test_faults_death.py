@@ -186,13 +186,24 @@ async def test_restart_that_gives_the_kernel_time_to_answer_its_interrupt(now):
         await as_good_as_new(kc)
 
 
-async def test_restart_seen_by_a_client_without_manager():
+@pytest.mark.parametrize('interrupted', [False, True], ids=['killed','interrupted before'])
+async def test_restart_seen_by_a_client_without_manager(interrupted):
+    "Such a client is not told of the restart. What the kernel answers to the manager's interrupt, before it is killed, is an answer"
     async with run_kernel() as (km, mine), attached(km.connection_file) as kc:
-        reqs = [ask(kc, STAY if not i else '1') for i in range(300)]
-        await until_busy(reqs[0])
+        reqs = [ask(kc, "print('begun', flush=True); "+STAY if not i else '1') for i in range(300)]
+        while not text(reqs[0]): await within(SOON, anext(aiter(reqs[0]))); await asyncio.sleep(0)
+        interrupt = km._async_interrupt_kernel
+        async def first():
+            if interrupted:
+                await interrupt()
+                await outcomes(reqs[:1])
+        km._async_interrupt_kernel = first
         await within(SOON, km.restart_kernel(now=True))
         res, _ = await outcomes(reqs)
-        assert all(isinstance(o, DeadKernelError) for o in res), kinds(res)
+        told = [o['content'] for o in res if type(o) is dict]
+        assert all(isinstance(o, (dict,DeadKernelError)) for o in res), kinds(res)
+        assert bool(told)==interrupted and all(o['status']!='error' for o in told[1:])
+        if interrupted: assert told[0]['ename']=='KeyboardInterrupt'
         await kc.wait_for_status('ready', timeout=SOON)
         await as_good_as_new(kc)
 
