@@ -398,7 +398,6 @@ def _put(self:Router, lane, req, frames):
     if req.msg_id is not None: lane.wire[req.msg_id] = req
     lane.turn += 1
     req.turn,req.gap = lane.turn,self.deaf
-    if self.session is not None: self.session.expect(req.header, frames)
     try: self.send(req.channel, frames)
     except Exception as e:
         self.table.pop(req.msg_id, None)

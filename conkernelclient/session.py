@@ -192,17 +192,6 @@ def parent_of(self:ConSession,
         if len(frame)<4096: self.parents[frame] = res
     return res
 
-@patch
-def expect(self:ConSession,
-    header:dict, # Of a message that is sent
-    packed:list # As it goes on the wire
-):
-    "What answers a message carries its header, which need then not be parsed"
-    frame = packed[2]
-    if frame.count(b'T')!=1 or getattr(header['date'], 'tzinfo', None) is not _utc: return     # `extract_dates` might change it
-    if len(self.parents)>=1024: self.parents.popitem(last=False)
-    self.parents[frame] = header.copy()
-
 # %% ../nbs/00_session.ipynb #3b8a1c77
 @patch
 def check(self:ConSession,
