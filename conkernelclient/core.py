@@ -83,6 +83,7 @@ class ConKernelClient(AsyncKernelClient):
         super().__init__(**kwargs)
         shared = isinstance(self.parent, KernelManager) and self.session.session==self.parent.session.session
         if shared or not isinstance(self.session, ConSession): self.session = own_session(self.session, keep_id=not shared)
+        self._session = self.session
         self._state,self._loop,self._thread,self._chs,self._monitors = 'new',None,None,{},{}
         self._connected,self._trouble,self._welcome,self._exit_code = set(),{},None,None
         self._broke,self._connections = Counter(),0     # how often each connection broke; how often we made new ones

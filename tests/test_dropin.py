@@ -7,6 +7,7 @@ import nbformat,pytest,zmq
 from jupyter_client import AsyncKernelClient,AsyncKernelManager,AsyncMultiKernelManager,BlockingKernelClient,KernelManager
 from jupyter_client.kernelspec import KernelSpec,KernelSpecManager
 from jupyter_client.session import Session
+from traitlets import default
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError,CellTimeoutError,DeadKernelError as NbclientDeadKernelError
 
@@ -414,6 +415,25 @@ async def test_a_session_given_by_hand(kernel_file):
         assert isinstance(kc.session, ConSession) and kc.session.session=='my-own'
         r = await kc.execute('', reply=True, timeout=30)
         assert r['parent_header']['session']=='my-own' and r['parent_header']['username']=='me'
+    finally: kc.stop_channels()
+
+@pytest.mark.parametrize('how', ['by default', 'set before the start', 'set later'])
+async def test_a_session_that_is_none_of_our_making(kernel_file, how):
+    info = json.loads(Path(kernel_file).read_text())
+    made = ConSession(key=info['key'].encode(), username='else')
+    class Client(ConKernelClient):
+        @default('session')
+        def _session_default(self): return made if how=='by default' else ConSession(parent=self)
+    kc = Client()
+    kc.load_connection_info(info)
+    if how=='set before the start': kc.session = made
+    try:
+        await kc.start_channels()
+        if how=='set later':
+            made.session = kc.session.session     # else the kernel would answer somebody else
+            kc.session = made
+        r = await kc.execute('', reply=True, timeout=30)
+        assert r['parent_header']['username']=='else'
     finally: kc.stop_channels()
 
 @pytest.mark.parametrize('packer', ['json', 'orjson'])

@@ -243,11 +243,37 @@ def test_bad_buffers_raise_the_same():
         a,b = result(lambda: stock.send(Stream(), 't', buffers=bad)),result(lambda: ours.frames(ours.msg('t'), bad))
         assert a[0]==b[0]=='raised' and type(a[1]) is type(b[1])
 
+contents = [None, {}, dict(code='ünï'), b'{"packed":1}', 'text', [1], dict(a={1,2}), dict(a=float('nan')), dict(a='\udcff'), dict(a='\ud800'), dict(a=2**70),
+            {1:2}, dict(a=b'bytes'), dict(a=object()), dict(a=now)]
+@pytest.mark.parametrize('kw', [{}, dict(metadata=dict(a=1)), dict(packer='json'), dict(packer='pickle'), dict(key=b''), dict(adapt_version=4), dict(debug=True)], ids=str)
+@pytest.mark.parametrize('content', contents, ids=lambda o: repr(o).split(' at ')[0])
+def test_prepare_is_msg_and_frames(content, kw):
+    stock,ours = both(**kw)
+    for metadata in None, {}, dict(b=2), dict(a=object()):
+        for buffers in None, [], [b'abc', memoryview(b'x')], [3]:
+            def parts():
+                msg,stream = stock.msg('execute_request', deepcopy(content) if type(content) is dict and type(content.get('a')) is not object else content, header=dict(header), metadata=metadata),Stream()
+                stock.send(stream, dict(msg), buffers=buffers)
+                return msg,stream.sent[0][0]
+            def prepared(): return ours.prepare(dict(header), content, metadata, buffers)
+            same(result(parts), result(prepared), any_error=True)
+
+@pytest.mark.parametrize('name', ['msg', 'serialize', 'frames'])
+def test_prepare_uses_what_a_subclass_has_of_its_own(name):
+    called = []
+    def own(self, *args, **kw):
+        called.append(name)
+        return getattr(ConSession, name)(self, *args, **kw)
+    ses = type('Own', (ConSession,), {name: own})(key=b'key')
+    msg,frames = ses.prepare(ses.msg_header('execute_request'), dict(code='1'))
+    assert called==[name] and Session(key=b'key').deserialize(frames[1:])['content']==msg['content']==dict(code='1')
+
 def test_in_a_forked_process_nothing_is_sent():
     stock,ours = both()
     stock.pid = ours.pid = os.getpid()+1
     assert stock.send(Stream(), 't') is None and ours.send(Stream(), 't') is None
-    with pytest.raises(RuntimeError, match='needs a client of its own'): ours.frames(ours.msg('t'))
+    for send in (lambda: ours.frames(ours.msg('t'))), (lambda: ours.prepare(ours.msg_header('t'))):
+        with pytest.raises(RuntimeError, match='needs a client of its own'): send()
     ours.check_pid = False
     assert ours.frames(ours.msg('t'))
     assert ConSession(key=b'k', check_pid=False).frames(ours.msg('t'))
