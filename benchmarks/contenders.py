@@ -10,6 +10,7 @@ CONTENDERS = dict(
     floor_multipart=('floors:BareMultipart', 'base', 'floor: the same, with send_multipart and recv_multipart'),
     floor_checked=('floors:BareChecked', 'base', 'floor: bare DEALER, iopub parsed, signatures checked'),
     zmq_asyncio=('floors:BareAsync', 'base', 'bare zmq.asyncio, reply only'),
+    bare_client=('floors:BareClient', 'base', 'bare client: futures and checks, and nothing else'),
     ours_reply=('clients:OursReply', 'ours', 'this library: execute(reply=True)'),
     ours_idle=('clients:OursIdle', 'ours', 'this library: request().wait()'),
     ours_read=('clients:OursRead', 'ours', 'this library: request().wait(), then its iopub'),

@@ -184,3 +184,99 @@ class BareAsync(Bare):
     def close(self):
         self.reader.cancel()
         super().close()
+
+
+class Call(asyncio.Future):
+    "One request of `BareClient`: its reply, and the future of its end."
+    __slots__ = ('msg_id','replied','idle','unread','end')
+
+
+class BareClient(BareAsync):
+    """What any client does that lets many wait at once, gives jupyter_client's dicts, and checks what it takes: readers on
+    the event loop, two futures for a request, signatures, replays, dates. And nothing else: no request of it can be late,
+    lost, given up or in anybody's way, and it has no windows, hooks, time limits, status, debug log or subclasses."""
+    def __init__(self, info:dict):
+        Bare.__init__(self, info)
+        self.seen,self.ring,self.place,self.parents,self.looking = set(),{},0,{},False
+
+    async def connect(self):
+        self.shell,self.iopub = self.open(zmq.DEALER, 'shell_port'),self.open(zmq.SUB, 'iopub_port')
+        self.iopub.recv_multipart() # the welcome
+        self.loop = asyncio.get_running_loop()
+        self.loop.add_reader(self.shell.get(zmq.FD), self.read_shell)
+        self.loop.add_reader(self.iopub.get(zmq.FD), self.read_iopub)
+        self.loop.call_soon(self.read_iopub)
+        await self.call('kernel_info_request', {})
+
+    def call(self, *request) -> asyncio.Future:
+        msg_id,frames = self.wire.request(*request) if len(request) == 2 else self.wire.execute(*request)
+        call = self.pending[msg_id] = Call(loop=self.loop)
+        call.msg_id,call.replied,call.idle,call.unread,call.end = msg_id,False,False,(),self.loop.create_future()
+        send_frames(self.shell, frames)
+        if not self.looking:
+            self.looking = True # a send may have taken the signal of what has come
+            self.loop.call_soon(self.look)
+        return call.end
+
+    def look(self):
+        self.looking = False
+        self.read_shell()
+
+    def take(self, sock:zmq.Socket, lead:int) -> list[tuple]:
+        got = []
+        try:
+            for _ in range(64):
+                for _ in range(lead): crecv(sock, zmq.NOBLOCK)
+                got.append((crecv(sock, 1), crecv(sock, 1), crecv(sock, 1), crecv(sock, 1), crecv(sock, 1)))
+        except zmq.Again: pass
+        else: self.loop.call_soon(self.read_shell if sock is self.shell else self.read_iopub)
+        return got
+
+    def check(self, frames:tuple):
+        signature = frames[0]
+        if signature in self.seen or not compare_digest(signature, self.wire.sign(frames[1:])): raise ValueError('bad signature')
+        place = self.place % 65536
+        if len(self.seen) >= 65536: self.seen.discard(self.ring.get(place))
+        self.seen.add(signature)
+        self.ring[place],self.place = signature,place + 1
+
+    def header(self, frame:bytes) -> dict:
+        header = orjson.loads(frame)
+        header['date'] = datetime.fromisoformat(header['date'])
+        return header
+
+    def parent(self, frame:bytes) -> dict:
+        parent = self.parents.get(frame)
+        if parent is None:
+            if len(self.parents) > 10_000: self.parents.clear()
+            parent = self.parents[frame] = self.header(frame)
+        return parent
+
+    def read_shell(self):
+        for frames in self.take(self.shell, 1):
+            self.check(frames)
+            header,parent = self.header(frames[1]),self.parent(frames[2])
+            msg = dict(header=header, msg_id=header['msg_id'], msg_type=header['msg_type'], parent_header=parent.copy(),
+                       metadata=orjson.loads(frames[3]), content=orjson.loads(frames[4]), buffers=[])
+            call = self.pending[parent['msg_id']]
+            call.replied = True
+            call.set_result(msg)
+            if call.idle: self.over(call)
+
+    def read_iopub(self):
+        for frames in self.take(self.iopub, 2):
+            call = self.pending.get(self.parent(frames[2]).get('msg_id'))
+            if call is None: continue
+            self.check(frames)
+            call.unread = call.unread,frames # parsed when somebody looks, as this library does
+            if b'idle' in frames[4] and orjson.loads(frames[4]).get('execution_state') == 'idle':
+                call.idle = True
+                if call.replied: self.over(call)
+
+    def over(self, call:Call):
+        del self.pending[call.msg_id]
+        call.end.set_result(call)
+
+    def close(self):
+        for sock in self.shell,self.iopub: self.loop.remove_reader(sock.get(zmq.FD))
+        Bare.close(self)

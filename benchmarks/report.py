@@ -72,7 +72,8 @@ def targets(results:dict, real:dict, side:dict) -> list[dict]:
                 ratio(f'CPU, {n} in flight: wait and iopub looked at, over floor', f'ours_read/{cpu}', f'floor_iopub/{cpu}', '≤', 1.6),
                 ratio(f'throughput, {n} in flight: wait over a floor with send_multipart', f'ours_idle/{rate}', f'floor_multipart/{rate}', '≥', .6),
                 ratio(f'CPU, {n} in flight: wait over a floor with send_multipart', f'ours_idle/{cpu}', f'floor_multipart/{cpu}', '≤', 1.6),
-                ratio(f'CPU, {n} in flight: wait over a floor that checks signatures', f'ours_idle/{cpu}', f'floor_checked/{cpu}', '≤', 1.6)]
+                ratio(f'CPU, {n} in flight: wait over a floor that checks signatures', f'ours_idle/{cpu}', f'floor_checked/{cpu}', '≤', 1.6),
+                ratio(f'CPU, {n} in flight: a bare client over floor', f'bare_client/{cpu}', f'floor_iopub/{cpu}', '≤', 1.6)]
     out += [ratio('CPU, 100 in flight that print: wait over floor', 'ours_idle/output/cpu_us', 'floor_iopub/output/cpu_us', '≤', 1.6),
             ratio('latency of one: execute over bare zmq.asyncio', 'ours_reply/latency_us', 'zmq_asyncio/latency_us', '≤', 1)]
     for name in ('ours_reply', 'ours_idle'):

@@ -16,7 +16,7 @@ FULL = dict(latency=300, connects=5, cells=[(1, 300), (10, 1000), (100, 2000), (
 QUICK = dict(latency=200, connects=3, cells=[(1, 200), (10, 500), (100, 1000), (1000, 2000)], extras=True, pauses=[100, 1000])
 REAL = dict(latency=0, connects=1, cells=[(1, 60), (10, 150), (100, 200)], extras=False, pauses=[])
 QUICK_REAL = dict(REAL, cells=[(10, 100)])
-COMPARED = ('floor_iopub', 'floor_multipart', 'floor_checked', 'zmq_asyncio', 'ours_reply', 'ours_idle', 'ours_read', 'pypi18',
+COMPARED = ('floor_iopub', 'floor_multipart', 'floor_checked', 'zmq_asyncio', 'bare_client', 'ours_reply', 'ours_idle', 'ours_read', 'pypi18',
             'pypi23_request', 'pypi23_reply') # of which the targets tell ratios
 
 
