@@ -1,7 +1,7 @@
 __version__ = "0.1.0"
 
 from conkernelclient.core import ConIOLoopKernelManager, ConKernelClient, ConKernelManager, run_kernel
-from conkernelclient.outputs import ExecutionError, ExecutionTimeout, Result
+from conkernelclient.cells.outputs import ExecutionError, ExecutionTimeout, Result
 from conkernelclient.router import ClientClosedError, DeadKernelError, KernelRestartedError, NoReplyError, Request
 from conkernelclient.run import UnsupportedFeature   # (and the client gets `run`, `subshell`, …)
 

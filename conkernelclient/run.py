@@ -18,7 +18,7 @@ from jupyter_client import KernelManager
 from jupyter_core.utils import ensure_async
 
 from .core import ConKernelClient
-from .outputs import Displays,Event,ExecutionError,ExecutionTimeout,Result,parse_literal
+from .cells.outputs import Displays,Event,ExecutionError,ExecutionTimeout,Result,parse_literal
 from .router import ClientClosedError,DeadKernelError,KernelRestartedError,NoReplyError,Request,_CoFuture,_fail
 
 log = logging.getLogger('conkernelclient')
