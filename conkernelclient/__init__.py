@@ -1,10 +1,16 @@
 __version__ = "0.1.0"
 
+from conkernelclient.cells.outputs import ErrorInfo, Event, ExecutionError, ExecutionTimeout, Result, parse_literal
+from conkernelclient.cells.llm import LLMContent
+from conkernelclient.cells.run import Run
+from conkernelclient.cells.subshell import Subshell
 from conkernelclient.core import ConIOLoopKernelManager, ConKernelClient, ConKernelManager, run_kernel
-from conkernelclient.outputs import ExecutionError, ExecutionTimeout, Result
-from conkernelclient.router import ClientClosedError, DeadKernelError, KernelRestartedError, NoReplyError, Request
-from conkernelclient.run import UnsupportedFeature   # (and the client gets `run`, `subshell`, …)
+from conkernelclient.engine.errors import (ClientClosedError, ConKernelError, DeadKernelError, KernelRestartedError, NoReplyError,
+                                           NotConnected, ReplyTimeout, UnknownKernel, UnsupportedFeature)
+from conkernelclient.engine.request import Request
+from conkernelclient.engine.session import Message
 
-__all__ = ['ConKernelClient', 'ConKernelManager', 'ConIOLoopKernelManager', 'run_kernel', 'Request', 'Result',
-           'ExecutionError', 'ExecutionTimeout', 'UnsupportedFeature',
-           'DeadKernelError', 'KernelRestartedError', 'ClientClosedError', 'NoReplyError']
+__all__ = ['ConKernelClient', 'ConKernelManager', 'ConIOLoopKernelManager', 'run_kernel',
+           'Request', 'Run', 'Subshell', 'Result', 'Event', 'ErrorInfo', 'LLMContent', 'Message', 'parse_literal',
+           'ConKernelError', 'ExecutionError', 'ExecutionTimeout', 'UnsupportedFeature', 'UnknownKernel', 'DeadKernelError',
+           'KernelRestartedError', 'ClientClosedError', 'NoReplyError', 'NotConnected', 'ReplyTimeout']

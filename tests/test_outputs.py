@@ -1,4 +1,4 @@
-"""The long comparisons for `conkernelclient.outputs`: with nbclient on a real kernel, and with a simple reference."""
+"""The long comparisons for `conkernelclient.cells.outputs`: with nbclient on a real kernel, and with a simple reference."""
 import asyncio, base64, gc, pickle, random, re, time
 from copy import deepcopy
 from pathlib import Path
@@ -8,8 +8,8 @@ from nbclient import NotebookClient
 
 import conkernelclient
 from conkernelclient import run_kernel
-from conkernelclient.outputs import (Displays, ExecutionError, ExecutionTimeout, Outputs, Result, StreamText, as_output,
-                                     cut_middle, parse_literal, strip_ansi)
+from conkernelclient.cells.llm import StreamText, cut_middle, strip_ansi
+from conkernelclient.cells.outputs import Displays, ExecutionError, ExecutionTimeout, Outputs, Result, as_output, parse_literal
 
 PNG = ('iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==')
 
@@ -301,7 +301,7 @@ def test_execution_error_in_ipython():
     "In a notebook the exception prints as the kernel's traceback, in colours"
     root = str(Path(conkernelclient.__file__).parent.parent)
     code = f"""import sys; sys.path.insert(0, {root!r})
-from conkernelclient.outputs import *
+from conkernelclient.cells.outputs import *
 m = dict(msg_type='execute_reply', header={{}}, content=dict(status='error', ename='E', evalue='v', traceback=['\\x1b[31mred\\x1b[0m']))
 raise ExecutionError(Result.from_messages('m', m, []))"""
     (cell,), _ = run_nbclient([code])

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import conkernelclient
 from conkernelclient import ConKernelClient, run_kernel
-from conkernelclient.outputs import ExecutionError, ExecutionTimeout
+from conkernelclient.cells.outputs import ExecutionError, ExecutionTimeout
 from conkernelclient.router import ClientClosedError, DeadKernelError, KernelRestartedError, NoReplyError
 from conkernelclient.run import Run, UnsupportedFeature
 
@@ -1184,7 +1184,7 @@ async def test_each_shell_has_its_own_prompts_errors_and_right_to_ask():
             assert isinstance(await outcome(never), asyncio.CancelledError)
             assert (await soon(a.run('6*7'))).text == '42\n' and never.partial.error.ename == 'EOFError'
         results = await kc.map([f'def f{i}(): raise ValueError({i})\nf{i}()' for i in range(100)])
-        for i, o in enumerate(results): assert o.error.evalue == str(i) and f'f{i}()' in conkernelclient.outputs.strip_ansi(str(o.error.traceback))
+        for i, o in enumerate(results): assert o.error.evalue == str(i) and f'f{i}()' in conkernelclient.cells.outputs.strip_ansi(str(o.error.traceback))
 
 
 async def test_leaving_a_subshell_whose_cell_waits_for_an_answer():
