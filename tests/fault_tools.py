@@ -60,9 +60,9 @@ async def until(predicate, seconds=SOON, what='what was waited for'):
 async def at_rest(kc, seconds=SOON):
     "Soon nothing is in flight, and nothing is kept of what was"
     r = kc.router
-    def empty(): return not r.table and not r.settling and not any(o.wire or o.waiting for o in r.lanes.values())
+    def empty(): return not r.table and not r.graces and not any(o.under_way or o.waiting for o in r.shells.values())
     try: await until(empty, seconds)
-    except TimeoutError: raise AssertionError(f'not at rest: {r!r}, {list(r.table.values())[:5]}, {list(r.settling)[:5]}') from None
+    except TimeoutError: raise AssertionError(f'not at rest: {r!r}, {list(r.table.values())[:5]}, {list(r.graces)[:5]}') from None
 
 async def as_good_as_new(kc):
     "It executes, outputs included"

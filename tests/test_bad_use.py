@@ -7,6 +7,7 @@ from jupyter_client.kernelspec import KernelSpec,NoSuchKernel
 
 from conftest import attach
 from fault_tools import at_rest,nothing_unheard
+import inside
 from conkernelclient import ClientClosedError,ConKernelClient,ConKernelManager,DeadKernelError,run_kernel
 
 bound = 60
@@ -55,16 +56,16 @@ async def test_start_channels_after_stop_channels(kc):
     with pytest.raises(ClientClosedError, match='new client'): kc.start_channels()
 
 async def test_start_channels_twice(kc):
-    sockets = {o:ch.socket for o,ch in kc._chs.items()}
+    sockets = inside.sockets(kc)
     kc.start_channels()
     assert await kc.start_channels() is kc
-    assert {o:ch.socket for o,ch in kc._chs.items()}==sockets
+    assert inside.sockets(kc)==sockets
     await works(kc)
 
 async def test_stop_channels_twice(kc):
     await works(kc)
     for _ in range(3): kc.stop_channels()
-    assert not any(ch.is_alive() for ch in kc._chs.values())
+    assert not any(o for o in inside.sockets(kc).values()) and not kc.channels_running
 
 async def test_stop_channels_of_one_that_was_never_started():
     ConKernelClient().stop_channels()

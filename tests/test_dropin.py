@@ -13,7 +13,7 @@ from nbclient.exceptions import CellExecutionError,CellTimeoutError,DeadKernelEr
 
 from conftest import attach
 from conkernelclient import ConIOLoopKernelManager,ConKernelClient,ConKernelManager,KernelRestartedError,run_kernel
-from conkernelclient.session import ConSession
+from conkernelclient.engine.session import ConSession
 from fault_tools import at_rest,nothing_unheard,until
 
 bound = 90
@@ -237,7 +237,7 @@ async def test_the_pattern_of_get_shell_msg_and_recv_reply(kc):
     mid = kc.kernel_info()
     assert (await kc.shell_channel.get_msg(timeout=30))['parent_header']['msg_id']==mid
     mid = kc.kernel_info()
-    await until(lambda: len(kc.router.unclaimed['shell']))
+    await until(lambda: len(kc.router.mailboxes['shell']))
     assert await kc.shell_channel.msg_ready()
     assert [o['parent_header']['msg_id'] for o in await kc.shell_channel.get_msgs()]==[mid]
 

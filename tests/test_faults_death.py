@@ -7,6 +7,7 @@ from conkernelclient import (ClientClosedError, ConIOLoopKernelManager, ConKerne
                              KernelRestartedError, NoReplyError, run_kernel)
 from fake_kernel import FakeKernel, kernel_specs
 from fault_tools import *
+from inside import links
 from fault_tools import nothing_unheard, pytestmark
 
 STAY = 'import time; time.sleep(120)'
@@ -372,7 +373,7 @@ async def test_request_sent_while_iopub_is_down():
         kc = await fake_client(fk)
         def iopub(what): fk._order(what)
         iopub(lambda: fk._sockets.pop('iopub').close())
-        await until(lambda: 'iopub' not in kc._connected)
+        await until(lambda: 'iopub' not in links(kc))
         req = ask(kc, 'x')
         await asyncio.sleep(0)      # if it waits for iopub, it is not held yet
         before = fk.subscriptions

@@ -132,7 +132,7 @@ async def test_stopped_client_that_is_kept_holds_nothing():
             kc.stop_channels()
         try: await until(lambda: fds()<=before, 5)
         except TimeoutError: pass
-        assert fds()<=before+3 and not any(o._hb_channel.is_alive() for o in kept)
+        assert fds()<=before+3 and not any(o.hb_channel.is_alive() for o in kept)
 
 
 @pytest.mark.slow

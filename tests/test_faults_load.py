@@ -6,6 +6,7 @@ import pytest
 from conkernelclient import ClientClosedError, ConKernelClient, ConKernelManager, NoReplyError, run_kernel
 from fake_kernel import FakeKernel, kernel_specs
 from fault_tools import *
+from inside import sockets
 from fault_tools import nothing_unheard, pytestmark
 
 slow = pytest.mark.slow
@@ -118,7 +119,7 @@ async def test_clients_of_one_kernel_share_what_it_takes():
         assert [o.router.window for o in kcs[:5]]==[200]*5
         res = asyncio.ensure_future(outcomes([o.wait() for o in reqs], 60))
         while not res.done():
-            assert sum(len(lane.wire) for o in kcs for lane in o.router.lanes.values())<=1000
+            assert sum(lane.on_wire for o in kcs for lane in o.router.shells.values())<=1000
             fk.release()
             await asyncio.sleep(.01)
         assert kinds(res.result()[0])=={type(reqs[0]), ClientClosedError} and sum(o.complete for o in reqs)==1500
@@ -166,7 +167,7 @@ async def test_error_aborts_what_waits_in_the_window(real):
         await at_rest(kc)
     if real:
         async with run_kernel() as (km, kc):
-            kc.window = kc.router.window = 32
+            kc.window = 32
             await check(kc, 'import time; time.sleep(.3); 1/0', '1')
     else:
         with FakeKernel() as fk:
@@ -210,7 +211,7 @@ async def test_output_that_nobody_reads(n, caplog):
             kc.execute(f'fake: busy stream=text*{2000} reply idle')
             await within(SOON, kc.get_shell_msg())
         await at_rest(kc)
-        q = kc.router.unclaimed['iopub']
+        q = kc.router.mailboxes['iopub']
         kept = 2002*(n//2000)
         assert len(q)==5000 and q.dropped==kept-5000
         assert sum('Nobody reads' in o.getMessage() for o in caplog.records)==1
@@ -357,7 +358,7 @@ async def test_sockets_have_no_mark():
     with FakeKernel() as fk:
         kc = await ready(fk, lost_after=.1)
         for _ in range(2):
-            for o in kc._chs.values(): assert o.socket.rcvhwm==o.socket.sndhwm==0
+            for o in sockets(kc).values(): assert o.rcvhwm==o.sndhwm==0
             fk.crash()
             await kc.wait_for_status('dead', timeout=SOON)
             fk.start()
@@ -368,7 +369,7 @@ async def test_sockets_have_no_mark():
 async def test_unread_outputs_are_bounded_in_bytes():
     with FakeKernel(record=False) as fk:
         kc = await ready(fk)
-        q = kc.router.unclaimed['iopub']
+        q = kc.router.mailboxes['iopub']
         q.maxbytes = 10*2**20
         for _ in range(3):
             kc.execute('fake: busy huge=1*10 reply idle')

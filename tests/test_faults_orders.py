@@ -5,6 +5,7 @@ import pytest, zmq
 from conkernelclient import ClientClosedError, ConKernelClient, ConKernelManager, DeadKernelError, KernelRestartedError, NoReplyError, run_kernel
 from fake_kernel import FakeKernel, kernel_specs
 from fault_tools import *
+from inside import links
 from fault_tools import nothing_unheard, pytestmark
 
 bound = 90
@@ -110,7 +111,7 @@ async def test_given_up_requests_free_their_places_however_many_there_were_since
             for o in more[1:]: o.cancel()
             await within(SOON, more[0].wait())
             await within(SOON, kc.kernel_info(reply=True, channel='control'))
-        assert len(kc.router.forgotten)<=4096       # they are not remembered for ever
+        assert len(kc.router.abandoned)<=4096       # they are not remembered for ever
         last = ask(kc, 'y')
         fk.on.clear()
         fk.release()
@@ -165,10 +166,10 @@ async def test_what_waits_in_the_client_loses_nothing_when_iopub_flaps():
         await fk.until_received(2)
         before = fk.subscriptions
         Iopub(fk).close()
-        await until(lambda: 'iopub' not in kc._connected)
+        await until(lambda: 'iopub' not in links(kc))
         Iopub(fk).open()
         await fk.until(lambda: fk.subscriptions>before)
-        await until(lambda: not kc.router.held)
+        await until(lambda: not kc.connection.life.holds)
         fk.on['execute_request'] = 'busy stream reply idle'
         while fk.held: fk.release()
         await outcomes([o.wait() for o in reqs])
@@ -182,7 +183,7 @@ async def test_short_absence_of_iopub_loses_nothing():
     with FakeKernel() as fk:
         kc = await ready(fk)
         Iopub(fk).close()
-        await until(lambda: 'iopub' not in kc._connected)
+        await until(lambda: 'iopub' not in links(kc))
         reqs = [ask(kc, str(i)) for i in range(5)]
         Iopub(fk).open()
         await outcomes([o.wait() for o in reqs])
@@ -195,7 +196,7 @@ async def test_request_sent_long_after_iopub_went():
     with FakeKernel(on={'execute_request': 'busy stream=first hold stream=second reply idle'}) as fk:
         kc = await ready(fk)
         Iopub(fk).close()
-        await until(lambda: 'iopub' not in kc._connected)
+        await until(lambda: 'iopub' not in links(kc))
         req = ask(kc, 'x')
         await fk.until_held(1)       # it is sent when iopub does not come back for some time
         before = fk.subscriptions
@@ -261,16 +262,17 @@ async def test_back_while_its_death_is_certified():
     "A client without manager has waited long enough, and in that moment the connection is there again"
     with FakeKernel() as fk:
         kc = await ready(fk, lost_after=.05)
-        seen,code = [],kc._code
+        host = kc.connection.host
+        seen,code = [],host.exit_code
         kc.on_status(seen.append)
         async def late():
             fk._order(lambda: fk._sockets.update(shell=fk._open('shell', zmq.ROUTER)))
-            await until(lambda: 'shell' in kc._connected)
+            await until(lambda: 'shell' in links(kc))
             return await code()
-        kc._code = late
+        host.exit_code = late
         fk._order(lambda: fk._sockets.pop('shell').close())
-        await until(lambda: 'shell' not in kc._connected)
-        await until(lambda: 'shell' in kc._connected)
+        await until(lambda: 'shell' not in links(kc))
+        await until(lambda: 'shell' in links(kc))
         await asyncio.sleep(.5)      # the verdict waits a moment for last words
         assert (await within(SOON, ask(kc, 'x').wait()))[0].complete
         assert 'dead' not in seen
@@ -282,14 +284,15 @@ async def test_kernel_that_is_back_before_the_monitor_listens(handover):
     "The handshake with the new kernel is over before anybody could hear of it"
     with FakeKernel(handover=handover) as fk:
         kc = await ready(fk, lost_after=.2)
-        watch = kc._watch
+        transport = kc.connection.transport
+        watch = transport._watch
         def late(*args, **kwargs):
             fk.start()
             fk.wait(lambda: fk.subscriptions>before)
             time.sleep(.5)      # for the shell's handshake too
-            del kc._watch
+            del transport._watch
             watch(*args, **kwargs)
-        before,kc._watch = fk.subscriptions,late
+        before,transport._watch = fk.subscriptions,late
         fk.crash()
         await kc.wait_for_status('dead', timeout=SOON)
         await kc.wait_for_status('ready', timeout=5)
@@ -300,14 +303,15 @@ async def test_kernel_that_is_back_before_the_monitor_listens(handover):
 async def test_connections_are_known_of_however_early_they_were():
     with FakeKernel() as fk:
         kc = fk.client(ConKernelClient)
-        watch = kc._watch
+        transport = kc.connection.transport
+        watch = transport._watch
         def late(*args, **kwargs):
             fk.wait(lambda: fk.subscriptions)
             watch(*args, **kwargs)
-        kc._watch = late
+        transport._watch = late
         kc.start_channels()
         await kc.wait_for_ready(timeout=SOON)
-        assert kc._connected=={'shell','iopub'}
+        assert links(kc)=={'shell','iopub'}
         req = ask(kc, 'fake: busy stream=word*1000 stop')
         (e,), _ = await outcomes([req])
         assert type(e) is DeadKernelError and text(req)=='word'*1000
@@ -378,7 +382,7 @@ async def test_new_kernel_that_is_up_before_the_client_is_told(tmp_path, handove
         launch = km._async_launch_kernel
         async def slow(*args, **kwargs):
             await launch(*args, **kwargs)
-            await until(lambda: {'shell','iopub'}<=kc._connected)
+            await until(lambda: {'shell','iopub'}<=links(kc))
         km._async_launch_kernel = slow
         for _ in range(3):
             req = ask(kc, 'fake: busy')
@@ -454,7 +458,7 @@ async def test_subshell_deleted_with_requests_in_flight():
         res, _ = await outcomes(reqs, 5)
         assert all(isinstance(o, Exception) or o['content']['status']=='error' for o in res), res
         await at_rest(kc)
-        assert (None not in kc.router.lanes) and ('shell',sub) not in kc.router.lanes     # nor is anything kept of it
+        assert (None not in kc.router.shells) and ('shell',sub) not in kc.router.shells     # nor is anything kept of it
         kc.stop_channels()
 
 
@@ -489,7 +493,7 @@ def test_restart_with_a_client_in_another_thread(tmp_path):
             kc.start_channels()
             await kc.wait_for_ready(timeout=SOON)
             touched = []
-            for o in kc._chs.values():
+            for o in kc.connection.transport.channels.values():
                 reopen = o.reopen
                 o.reopen = lambda sock, reopen=reopen: (touched.append(threading.get_ident()), reopen(sock))
             req = ask(kc, 'fake: busy hold')
@@ -520,12 +524,13 @@ def test_what_a_dead_kernel_left_is_read_to_the_end():
     class Channel:
         def __init__(self, batches): self.batches = batches
         def backlog(self): return self.batches>0
-        def _drain(self): self.batches -= 1
+        def read(self): self.batches -= 1
         def close(self): pass
     kc = ConKernelClient()
-    kc._chs = dict(shell=Channel(2), iopub=Channel(5))
-    kc._drain()
-    assert [o.batches for o in kc._chs.values()]==[0, 0]
+    transport = kc.connection.transport
+    transport.channels = dict(shell=Channel(2), iopub=Channel(5))
+    transport.drain()
+    assert [o.batches for o in transport.channels.values()]==[0, 0]
 
 
 def test_restart_with_a_client_whose_loop_is_closed(tmp_path):

@@ -5,11 +5,14 @@ from queue import Empty
 
 import pytest
 from conkernelclient import ClientClosedError, ConKernelClient, NoReplyError, run_kernel
-from conkernelclient.channels import ConChannel
-from conkernelclient.router import Request, Router
-from conkernelclient.session import ConSession
+from types import SimpleNamespace
+from conkernelclient.transports.zmq import Channel
+from conkernelclient.engine.request import Request
+from conkernelclient.engine.router import Router
+from conkernelclient.engine.session import ConSession
 from fake_kernel import SPOILERS, FakeKernel, Wire
 from fault_tools import *
+from inside import reader
 from fault_tools import nothing_unheard, pytestmark
 
 
@@ -236,14 +239,14 @@ class Talk:
     "A router without sockets, on a clock of its own: reply and *idle* of some requests, and what else iopub says"
     def __init__(self):
         self.asked,self.session,self.now = [],ConSession(key=b'secret'),time.monotonic()
-        self.router = Router(lambda channel,frames: None, grace=1.)
-        self.router.on_suspects = lambda *args: self.asked.append(args)
+        self.router = Router(lambda channel,frames: None, SimpleNamespace(generation=0, session=None, holds=set()), grace=1.)
+        self.router.on_doubt = lambda *args: self.asked.append(args)
         self.router.read_with(self.session)
 
     def replied(self):
         msg = self.session.msg('execute_request', {})
         req = Request(msg, loop=asyncio.get_running_loop())
-        self.router.submit(req, self.session.frames(msg))
+        self.router.submit(req, self.session.pack_message(msg))
         self.router.dispatch('shell', dict(header=dict(msg_type='execute_reply'), parent_header=req.header, content=dict(status='ok')))
         return req
 
@@ -302,7 +305,7 @@ async def test_kernels_of_all_ages(how):
             req = ask(kc, 'x')
             assert (await within(SOON, req.wait()))[0].complete
             assert [o.get('msg_type') for o in req.iopub]==['status','execute_input','stream','status']
-            assert not len(kc.router.unclaimed['shell'])
+            assert not len(kc.router.mailboxes['shell'])
             await at_rest(kc)
             kc.stop_channels()
 
@@ -407,7 +410,7 @@ async def test_slow_hooks_let_others_have_turns():
         def hook(msg):
             if msg['msg_type']!='stream': return
             at.append(turns)
-            time.sleep(2*ConChannel.span)
+            time.sleep(2*Channel.span)
         req = ask(kc, numbered(n), on_iopub=hook)
         turn()
         await within(SOON, req.wait())
@@ -421,7 +424,7 @@ async def test_large_outputs_let_others_have_turns():
     "To check a signature takes as long as the output is large"
     with FakeKernel(on={'execute_request': large_outputs}) as fk:
         kc = await ready(fk, grace=60.)
-        kc._chs['iopub'].span = 0
+        reader(kc, 'iopub').span = 0
         def kept(unread): return 1+kept(unread[0]) if unread else 0
         req,steps,before = ask(kc, ''),[],0
         fk.wait_received(1)
@@ -452,7 +455,7 @@ async def test_a_hook_in_which_the_channel_is_read(batched):
             seen.append(msg['content']['text'])
             if len(seen)<10:
                 deep += 1
-                kc._chs['iopub']._drain()
+                reader(kc, 'iopub').read()
         req = ask(kc, numbered(40), on_iopub=hook)
         if batched: time.sleep(.2)       # all is there when the reader looks
         await within(SOON, req.wait())
@@ -474,7 +477,7 @@ async def test_a_hook_that_stops_the_channels():
         res, _ = await outcomes([req])
         await asyncio.sleep(.05)
         assert type(res[0]) is ClientClosedError and seen==['status','stream']
-        assert not len(kc.router.unclaimed['iopub'])
+        assert not len(kc.router.mailboxes['iopub'])
 
 
 async def test_a_hook_that_is_interrupted():
@@ -482,16 +485,16 @@ async def test_a_hook_that_is_interrupted():
     class Stop(BaseException): pass
     with FakeKernel() as fk:
         kc = await ready(fk, grace=60.)
-        ch = kc._chs['iopub']
+        ch = reader(kc, 'iopub')
         def hook(msg):
             if msg['msg_type']=='stream' and msg['content']['text']=='3': raise Stop
         req = ask(kc, numbered(40), on_iopub=hook)
-        asyncio.get_running_loop().remove_reader(ch._fd)     # nothing but the reader itself will make it look again
+        asyncio.get_running_loop().remove_reader(ch._watch.fd)     # nothing but the reader itself will make it look again
         time.sleep(.2)                       # all is there when the reader looks
         with pytest.raises(Stop):
-            while not req.idle: ch._drain()
-        await until(lambda: not ch._got)
-        while not req.idle: ch._drain()      # (what came later)
+            while not req.idle: ch.read()
+        await until(lambda: not ch.taken)
+        while not req.idle: ch.read()      # (what came later)
         await within(SOON, req.wait())
         assert text(req)==''.join(map(str, range(40)))
         kc.stop_channels()
@@ -592,14 +595,13 @@ async def test_client_without_the_key_gets_nothing():
         bad.start_channels()
         await asyncio.wait_for(_refused(bad), SOON)
         assert ask(good, 'x') and (await within(SOON, ask(good, 'y').wait()))[0].complete
-        bad.router.open()
-        bad._state = 'ready'              # as if it had got in: it still can do nothing
+        bad.connection.happened('answered')              # as if it had got in: it still can do nothing
         req = ask(bad, 'evil', timeout=.5)
         (e,), _ = await outcomes([req])
         assert type(e) is TimeoutError
         secret = ask(good, 'secret')
         await within(SOON, secret.wait())
-        iopub = bad.router.unclaimed['iopub']
+        iopub = bad.router.mailboxes['iopub']
         await until(lambda: len(iopub)>=4)     # the outputs of others came; what nobody reads is not verified yet
         with pytest.raises(Empty): await bad.get_iopub_msg(timeout=.1)
         assert iopub.malformed>=4 and await bad.get_pubs(timeout=.1)==[]
@@ -617,8 +619,7 @@ async def test_real_kernel_executes_nothing_for_a_client_without_the_key(tmp_pat
         bad.load_connection_file(km.connection_file)
         bad.session.key = b'not the key'
         bad.start_channels()
-        bad.router.open()
-        bad._state = 'ready'
+        bad.connection.happened('answered')
         mark = tmp_path/'mark'
         (e,), _ = await outcomes([ask(bad, f"open({str(mark)!r}, 'w')", timeout=.5)])
         assert type(e) is TimeoutError and not mark.exists()

@@ -11,8 +11,8 @@ import pytest
 import conkernelclient
 from conkernelclient import ConKernelClient, run_kernel
 from conkernelclient.cells.outputs import ExecutionError, ExecutionTimeout
-from conkernelclient.router import ClientClosedError, DeadKernelError, KernelRestartedError, NoReplyError
-from conkernelclient.run import Run, UnsupportedFeature
+from conkernelclient import ClientClosedError, DeadKernelError, KernelRestartedError, NoReplyError
+from conkernelclient import Run, UnsupportedFeature
 
 sys.path.insert(0, str(Path(__file__).parent))
 from fake_kernel import FakeKernel
@@ -125,7 +125,7 @@ async def test_ten_thousand_that_cannot_be_sent(monkeypatch):
         runs = [kc.run(str(i)) for i in range(10_000)]
         await fk.until_held(1)
         def fail(*args, **kwargs): raise RuntimeError('not connected')
-        monkeypatch.setattr(kc, 'request', fail)
+        monkeypatch.setattr(kc.connection, 'request', fail)
         fk.release()
         await soon(runs[0])
         assert {str(await outcome(o)) for o in runs[1:]} == {'not connected'} and kc.queue == []
@@ -498,7 +498,7 @@ async def test_a_kernel_that_never_answers_interrupts_is_not_waited_for():
 
 async def test_the_stop_button_spares_the_next(monkeypatch):
     "What it was pressed for ends by itself before the interrupt is sent."
-    monkeypatch.setattr('conkernelclient.run._SETTLED', SOON)
+    monkeypatch.setattr('conkernelclient.cells.stop.INSIDE', SOON)
     async with fake() as (fk, kc):
         run, following = kc.run(HOLD), kc.run('next')
         await until_state(run, 'running')
@@ -514,10 +514,10 @@ async def test_a_lane_says_what_it_waits_for():
     async with fake() as (fk, kc):
         run, following = kc.run(HOLD), kc.run('next')
         await fk.until_held(1)
-        assert 'waits for <Run' in repr(run.lane) and 'begun' in repr(run.lane) and '1 queued' in repr(run.lane)
+        assert 'waits for <Run' in repr(run.shell) and 'begun' in repr(run.shell) and '1 queued' in repr(run.shell)
         fk.release()
         await soon(following)
-        assert 'free; 0 queued' in repr(run.lane)
+        assert 'free; 0 queued' in repr(run.shell)
 
 
 async def test_a_cancel_overrides_a_timeout_under_way():
@@ -1046,11 +1046,11 @@ async def test_a_restart_in_the_middle_of_making_a_subshell_leaves_nothing():
             async with kc.subshell() as sh: return await sh.run('1')
         await kc.run('1')
         opened = asyncio.create_task(enter())
-        await until(lambda: any(o[1] for o in kc.router.lanes))       # it exists, and is being prepared
+        await until(lambda: any(o[1] for o in kc.router.shells))       # it exists, and is being prepared
         await km.restart_kernel(now=True)
         assert isinstance(await outcome(opened), (KernelRestartedError, conkernelclient.Result))
         await kc.wait_for_ready(timeout=SOON)
-        await until(lambda: list(kc._run_lanes) == [None] and not [o for o in kc.router.lanes if o[1]])
+        await until(lambda: list(kc.runs.shells) == [None] and not [o for o in kc.router.shells if o[1]])
         assert (await soon(kc.run('6*7'))).text == '42\n'
 
 
@@ -1098,7 +1098,7 @@ async def test_what_cannot_be_interrupted_is_told_and_restarted(code, by_message
         e = await outcome(run)
         begun = run.state == 'running'     # C code may keep the kernel from saying so
         assert isinstance(e, ExecutionTimeout) and ('ignored the interrupt' if begun else 'does not say') in str(e) and 'restart' in str(e)
-        assert kc.queue == [run, queued] and (not begun or 'ignored' in repr(run.lane))
+        assert kc.queue == [run, queued] and (not begun or 'ignored' in repr(run.shell))
         cancelled = kc.cancel_all()
         assert [type(o) for o in await soon(cancelled)] == [asyncio.CancelledError]
         if by_message: return
@@ -1112,7 +1112,7 @@ async def test_a_time_limit_holds_where_the_kernel_does_not_say_that_it_began():
         run, queued = kc.run('a', timeout=.1), kc.run('b')
         e = await outcome(run)
         assert isinstance(e, ExecutionTimeout) and 'does not say' in str(e) and e.result.stdout == ''
-        assert kc.queue == [run, queued] and run.state == 'sent' and not kc.router.table[run.req.msg_id].replied
+        assert kc.queue == [run, queued] and run.state == 'sent' and not kc.router.table[run.request.msg_id].replied
         fk.on['execute_request'] = 'busy echo stream=done reply idle'
         fk.release()                # it says so after all: nobody waits, and the next one goes
         assert (await soon(queued)).text == 'done' and kc.queue == []
@@ -1126,8 +1126,8 @@ async def test_a_time_limit_does_not_start_behind_the_cell_of_somebody_else(whos
             before = (kc if whose == 'own' else other).execute('a', reply=True)
             await soon(fk.until_held(1))
             run = kc.run('b', timeout=.01)
-            ticks, doubt = [], run.req.router.begun
-            kc.router.begun = lambda req: ticks.append(doubt(req)) or ticks[-1]
+            ticks, doubt = [], run.request.router.stands_first
+            kc.router.stands_first = lambda req: ticks.append(doubt(req)) or ticks[-1]
             await until(lambda: len(ticks) > 5)
             assert not any(ticks) and run.state == 'sent' and not run.done()
             run.timeout = 20

@@ -415,7 +415,7 @@ class Run(_Stopped):
         if queue_timeout is not None:
             self._timer = self.get_loop().call_later(queue_timeout, self.overdue, f'It did not begin within {queue_timeout} s')
 
-# %% ../../nbs/cells/03_run.ipynb #81b7b416
+# %% ../../nbs/cells/03_run.ipynb #ce8ac527
 class ShellRuns:
     "The runs of one shell: those sent that are not done, and those that wait in its lane"
     def __init__(self,
@@ -427,7 +427,9 @@ class ShellRuns:
         self.sent: dict[Run, None] = {}
         self.lane = runs.connection.lane(1, self._send, self._dropped)
 
-    def __repr__(self) -> str: return f'<ShellRuns {self.lane}>'
+    def __repr__(self) -> str:
+        state = f'waits for {self.running}' if self.running else 'waits until an interrupt has passed' if self.lane.holds else 'free'
+        return f'<ShellRuns: {state}; {len(self.lane.waiting)} queued>'
 
     def _send(self, run: Run) -> None:
         self.sent[run] = None

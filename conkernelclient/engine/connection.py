@@ -26,7 +26,7 @@ from .transport import Host, NoHost, Transport, weakly
 log = logging.getLogger('conkernelclient')
 T = TypeVar('T')
 
-# %% ../../nbs/engine/07_connection.ipynb #2c521a43
+# %% ../../nbs/engine/07_connection.ipynb #f5f58e06
 class _Joined:
     def __init__(self,
         transport: Transport, # Carries the messages
@@ -59,11 +59,19 @@ class _Joined:
         self.pid = os.getpid()
         self._window = window
         self._shared = window
+        self._breathed = 0.
         self._tasks: set[asyncio.Task[Any]] = set()
         kwargs = {} if clock is None else dict(clock=clock)
         self.router = Router(weakly(self._transmit), self.life, window=window, grace=grace, maxlen=unclaimed, **kwargs)
         self.router.read_with(session)
         self._listen()
+
+    def use_session(self,
+        session: ConSession, # Packs, signs and parses from now on
+    ) -> None:
+        "Use another session"
+        self.session = session
+        self.router.read_with(session)
 
     def _transmit(self, channel: str, packed: Packed) -> None: self.transport.send(channel, packed)
 
@@ -83,7 +91,7 @@ class _Joined:
         expected = isinstance(error, (RuntimeError, TimeoutError))   # the kernel is gone, or does not answer
         log.log(logging.DEBUG if expected else logging.ERROR, 'A task ended with %r', error, exc_info=error)
 
-# %% ../../nbs/engine/07_connection.ipynb #0ffc9128
+# %% ../../nbs/engine/07_connection.ipynb #61722e95
 class _InLoop(_Joined):
     def in_loop(self) -> asyncio.AbstractEventLoop|None: # `None`: no loop runs, and none is needed to send
         "The event loop of the connection. Raises `ClientClosedError`, and `RuntimeError` in another loop or thread."
@@ -109,6 +117,13 @@ class _InLoop(_Joined):
         loop = self.in_loop()
         if loop is None: raise RuntimeError('A reply can only be awaited in an event loop: call this inside a coroutine')
         return loop
+
+    async def breathe(self) -> None:
+        "Let other tasks work, every 20 ms: for calls that may return without having waited, in a loop"
+        now = asyncio.get_running_loop().time()
+        if now-self._breathed < .02: return
+        self._breathed = now
+        await asyncio.sleep(0)
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
         "From here on the connection belongs to `loop`"
@@ -351,7 +366,7 @@ class _Sink(_Carried):
         if msg['msg_type'] == 'iopub_welcome': self.happened('welcome')
         return msg['msg_type'] == 'iopub_welcome' or msg['msg_type'] == 'status' and msg['content'].get('execution_state') == 'starting'
 
-# %% ../../nbs/engine/07_connection.ipynb #f0b2e449
+# %% ../../nbs/engine/07_connection.ipynb #d12051a2
 class _Requests(_Sink):
     def _message(self, msg_type: str, content: dict[str, Any]|None, channel: str, metadata: dict[str, Any]|None = None,
                  subshell_id: str|None = None, msg_id: str|None = None, buffers: Any = None) -> tuple[Message, Packed]:
@@ -410,7 +425,8 @@ class _Requests(_Sink):
         packed: Packed, # The same, packed
         channel: str, # Where to send it
     ) -> None:
-        "Send a message; what it leads to goes to the mailboxes"
+        "Send a message; what it leads to goes to the mailboxes. Raises `DeadKernelError`."
+        if self.life.state is State.DEAD: raise self.dead()
         has_reply = msg['header']['msg_type'].endswith('_request')
         req = Request(msg, channel, self.loop, generation=self.life.generation, claims_reply=False, claims_iopub=False, has_reply=has_reply)
         self.router.submit(req, packed)

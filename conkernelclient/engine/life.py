@@ -254,7 +254,7 @@ class _Known:
         self.breaks[channel] += 1
         if channel == 'iopub': self.welcomed = False
 
-# %% ../../nbs/engine/04_life.ipynb #8c5fa7fd
+# %% ../../nbs/engine/04_life.ipynb #9d3a8843
 class Life(_Known):
     "The state of a connection, the generation of its kernel, the links of its channels, and the holds"
     def on(self,
@@ -270,7 +270,7 @@ class Life(_Known):
         to, steps = TABLE[self.state, event]
         if to is not None: steps = (*self._enter(to, facts), *steps)
         actions = [step(self, facts) if callable(step) else step for step in steps]
-        if to is State.READY: actions += [free(o)(self, facts) for o in list(self.holds)]
+        if to in (State.READY, State.DEAD): actions += [free(o)(self, facts) for o in list(self.holds)]   # the dead get nothing: calls raise
         return [o for o in actions if o is not None]
 
     def _enter(self, to: State, facts: Facts) -> tuple[Step, ...]:
