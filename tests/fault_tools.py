@@ -3,11 +3,14 @@
 Figures (how long, how much) are printed, not asserted, but for the bounds that are promises; those are given `SLACK`,
 as a loaded machine may take its time. `pytest -m "" -s tests/test_faults_*.py | grep figure` lists them.
 """
-import asyncio, gc, logging, os, select, time
+import asyncio, gc, logging, os, select, signal, time
 from contextlib import asynccontextmanager, contextmanager
 
-import pytest
-from conkernelclient import ConKernelClient
+import pytest, zmq
+from jupyter_client.kernelspec import KernelSpec
+from jupyter_client.provisioning import KernelProvisionerBase
+from conkernelclient import ConKernelClient, ConKernelManager
+from fake_kernel import FakeKernel
 
 SOON = 30    # seconds: far more than anything here takes that has no bound of its own
 SLACK = 5    # how much slower than promised a loaded machine may be
@@ -82,6 +85,99 @@ async def attached(connection_file, **kwargs):
         await kc.wait_for_ready(timeout=SOON)
         yield kc
     finally: kc.stop_channels()
+
+
+# --- the inside of a client, where nothing public says it: to be changed here when the library changes ------------
+
+def links(kc):
+    "The channels, of shell and iopub, whose connection is up"
+    return set(kc._connected)
+
+def duplicate_replies(kc):
+    "How many replies came to requests that had one already"
+    return kc.router.stats['duplicate replies']
+
+
+# --- a fake kernel whose iopub comes and goes, or that has a manager ------------------------------------------------
+
+class Iopub:
+    "The kernel's socket for outputs alone"
+    def __init__(self, fk): self.fk = fk
+    def close(self): self.fk._order(lambda: self.fk._sockets.pop('iopub').close())
+    def open(self): self.fk._order(lambda: self.fk._sockets.update(iopub=self.fk._open('iopub', zmq.XPUB)))
+
+    async def lose(self, kc, seconds=SOON):
+        "Close it, and wait until `kc` has noticed"
+        self.close()
+        await until(lambda: 'iopub' not in links(kc), seconds, 'the client to notice that iopub is down')
+
+    async def find(self, kc, seconds=SOON):
+        "Open it, and wait until `kc` has subscribed again"
+        before = self.fk.subscriptions
+        self.open()
+        await self.fk.until(lambda: self.fk.subscriptions>before, seconds)
+        await until(lambda: 'iopub' in links(kc), seconds, 'the client to notice that iopub is up')
+
+
+class InThisProcess(KernelProvisionerBase):
+    """Launches each kernel of a manager as a `FakeKernel` in a thread of this process, on the same ports.
+
+    So a test can hold, flap and crash kernels that have a manager, and look into each: `kernels` are all so far.
+    """
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.kernels = []
+        self.options = {}      # for the next `FakeKernel`
+        self.reaped = False
+
+    @property
+    def has_process(self): return bool(self.kernels) and not self.reaped
+
+    async def pre_launch(self, **kwargs):
+        self.parent.write_connection_file()
+        self.connection_info = self.parent.get_connection_info()
+        return dict(kwargs, cmd=['fake'])
+
+    async def launch_kernel(self, cmd, **kwargs):
+        self.kernels.append(FakeKernel(connection_file=self.parent.connection_file, **self.options))
+        await asyncio.to_thread(self.kernels[-1].start)
+        self.reaped = False
+        return self.connection_info
+
+    async def poll(self): return None if self.kernels[-1].alive else self.kernels[-1].exit_code
+
+    async def wait(self):
+        while await self.poll() is None: await asyncio.sleep(.01)
+        self.reaped = True
+        return await self.poll()
+
+    async def send_signal(self, signum):
+        if signum==signal.SIGINT: self.kernels[-1].interrupt()
+
+    async def kill(self, restart=False): await asyncio.to_thread(self.kernels[-1].crash, -signal.SIGKILL)
+    async def terminate(self, restart=False): await asyncio.to_thread(self.kernels[-1].crash, -signal.SIGTERM)
+    async def cleanup(self, restart=False): pass
+
+
+@asynccontextmanager
+async def managed(interrupt_mode='signal', client=None, **options):
+    "A manager, a ready client made with the options `client`, and the list of its kernels, one more after each restart"
+    km = ConKernelManager(kernel_spec=KernelSpec(argv=['fake'], display_name='fake', interrupt_mode=interrupt_mode))
+    km.provisioner = InThisProcess(parent=km, kernel_spec=km.kernel_spec)
+    km.provisioner.options = options
+    kernels = km.provisioner.kernels
+    kc = None
+    try:
+        await km.start_kernel()
+        kc = km.client(**(client or {}))
+        kc.start_channels()
+        await kc.wait_for_ready(timeout=SOON)
+        yield km, kc, kernels
+    finally:
+        if kc is not None: kc.stop_channels()
+        await km.shutdown_kernel(now=True)
+        for fk in kernels: fk.close()
+    assert not any(fk.errors for fk in kernels), [fk.errors for fk in kernels]
 
 
 class ProcessEnd:

@@ -153,12 +153,6 @@ async def test_replies_that_came_while_the_loop_was_blocked(then):
 
 # --- iopub comes and goes ------------------------------------------------------------------------------------------
 
-class Iopub:
-    "The kernel's socket for outputs alone"
-    def __init__(self, fk): self.fk = fk
-    def close(self): self.fk._order(lambda: self.fk._sockets.pop('iopub').close())
-    def open(self): self.fk._order(lambda: self.fk._sockets.update(iopub=self.fk._open('iopub', zmq.XPUB)))
-
 async def test_what_waits_in_the_client_loses_nothing_when_iopub_flaps():
     with FakeKernel(on={'execute_request': 'hold busy stream reply idle'}) as fk:
         kc = await ready(fk, window=2)
