@@ -10,6 +10,7 @@ import pytest, zmq
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.provisioning import KernelProvisionerBase
 from conkernelclient import ConKernelClient, ConKernelManager
+import inside
 from fake_kernel import FakeKernel
 
 SOON = 30    # seconds: far more than anything here takes that has no bound of its own
@@ -91,7 +92,7 @@ async def attached(connection_file, **kwargs):
 
 def links(kc):
     "The channels, of shell and iopub, whose connection is up"
-    return set(kc._connected)
+    return inside.links(kc)
 
 def duplicate_replies(kc):
     "How many replies came to requests that had one already"

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['readers', 'Packed', 'Reader', 'apply_session_patch', 'Header', 'Message', 'ConSession', 'own_session']
 
-# %% ../../nbs/engine/00_session.ipynb #2e57e30b
+# %% ../../nbs/engine/00_session.ipynb #4205e84e
 import functools
 import os
 from collections import OrderedDict
@@ -18,15 +18,15 @@ from weakref import WeakValueDictionary
 import orjson
 import zmq
 import zmq.asyncio
-# Besides `Session`, jupyter_client does not document what we use of it: these names, and the traits and attributes
-# of a `Session` below. None has an underscore. `tests/test_engine_session.py` fails when one of them changes.
+# Besides `Session`, jupyter_client documents none of these names, nor the traits and attributes of a `Session` that
+# this module reads. None has an underscore. `tests/test_session.py` fails when one of them changes.
 from jupyter_client import protocol_version     # type: ignore[attr-defined]
 from jupyter_client.adapter import adapt
 from jupyter_client.jsonutil import extract_dates, json_default
 from jupyter_client.session import DELIM, Session, extract_header, orjson_packer, orjson_unpacker
 from traitlets import observe, validate
 
-# %% ../../nbs/engine/00_session.ipynb #3ee16c5e
+# %% ../../nbs/engine/00_session.ipynb #405b3315
 class Reader(Protocol):
     "Reads one of our sockets"
     def look(self) -> None: "Look for messages soon, because an operation may have reset the socket's descriptor"
@@ -45,7 +45,7 @@ def apply_session_patch() -> None:
             if reader is None: stream.get(zmq.EVENTS)
             else: reader.look()
         return msg
-    setattr(send, 'readers', readers)     # marks what is patched
+    setattr(send, 'readers', readers)     # marks the patched method
     Session.send = send     # type: ignore[method-assign]
 
 # %% ../../nbs/engine/00_session.ipynb #e3da4a80
@@ -248,9 +248,9 @@ class _Preparing(_Packing):
         except Exception: return msg, self.pack_message(msg)     # orjson cannot pack it: a NaN, a set, …
         return msg, (self.sign((packed, b'{}', more, body)), packed, b'{}', more, body)
 
-# %% ../../nbs/engine/00_session.ipynb #3f4c0034
+# %% ../../nbs/engine/00_session.ipynb #d1bb725b
 class _Checking(_Preparing):
-    "Signatures of what arrives; each is accepted once"
+    "Signatures of received messages; each is accepted once"
     _ring: dict[int, bytes]     # By place, the oldest first
 
     def __init__(self, **kwargs: Any) -> None:
@@ -299,11 +299,11 @@ def _with_dates(
         else: return header
     return extract_dates(header)
 
-# %% ../../nbs/engine/00_session.ipynb #c56cfaf3
+# %% ../../nbs/engine/00_session.ipynb #e1eb381e
 _loads = orjson.loads
 
 class _Looking(_Checking):
-    "What a client must know of a message before it parses it"
+    "The facts of a message that a client needs before it parses the message"
     parents: OrderedDict[bytes, Header|dict[str, Never]]     # Parsed parent headers by their frames; at most 1,024
 
     def __init__(self, **kwargs: Any) -> None:
@@ -327,8 +327,8 @@ class _Looking(_Checking):
         msg_list: Sequence[bytes], # Frames from the signature on
     ) -> bool: # Is the message a status that says *idle*?
         "Look for *idle* in a message. Needs `parses_late`. Raises (any exception) for a malformed message."
-        content: dict[str, Any] = _loads(msg_list[4])
-        return content.get('execution_state')=='idle' and _loads(msg_list[1])['msg_type']=='status'
+        return (_loads(msg_list[4]).get('execution_state')=='idle' and # type: ignore[no-any-return]
+                _loads(msg_list[1])['msg_type']=='status')
 
 # %% ../../nbs/engine/00_session.ipynb #6650ad42
 class _Parsing(_Looking):
