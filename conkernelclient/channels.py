@@ -50,7 +50,7 @@ class _Attached(AsyncZMQSocketChannel):
         "The messages of this channel that no request has claimed"
         return self._joined().router.mailboxes[self.name]
 
-# %% ../nbs/00_channels.ipynb #373196d9
+# %% ../nbs/00_channels.ipynb #8bfe288b
 class ConChannel(_Attached):
     "One channel of a kernel, with jupyter_client's methods"
     def send(self,
@@ -72,7 +72,7 @@ class ConChannel(_Attached):
         if self.socket is None and not mailbox: raise mailbox.error or RuntimeError(f'The {self.name} channel is closed')
         if not mailbox: conn.transport.drain()
         try: msg = await mailbox.get(timeout)
-        except Empty:
+        except Exception:
             await asyncio.sleep(0)   # so that a loop of calls that do not wait lets others work
             raise
         await conn.breathe()

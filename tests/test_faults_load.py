@@ -3,7 +3,7 @@ import asyncio, gc, logging, random, re, time, tracemalloc, warnings, weakref
 from collections import Counter
 
 import pytest
-from conkernelclient import ClientClosedError, ConKernelClient, ConKernelManager, NoReplyError, run_kernel
+from conkernelclient import ReplyTimeout, ClientClosedError, ConKernelClient, ConKernelManager, NoReplyError, run_kernel
 from fake_kernel import FakeKernel, kernel_specs
 from fault_tools import *
 from inside import sockets
@@ -320,7 +320,7 @@ async def test_window_filled_with_given_up_requests_opens_again():
         kc = await ready(fk, window=16)
         gone = [ask(kc, 'x', timeout=.05) for _ in range(16)]
         res, _ = await outcomes(gone)
-        assert kinds(res)=={TimeoutError}
+        assert kinds(res)=={ReplyTimeout}
         last = ask(kc, 'y')
         await fk.until_held(16)
         fk.on.clear()
@@ -346,7 +346,7 @@ async def test_given_up_requests_leave_the_table_at_once(how):
             for o in tasks: o.cancel()
             await outcomes(tasks)
         res, _ = await outcomes(reqs)
-        assert kinds(res)=={TimeoutError if how=='timeout' else asyncio.CancelledError}
+        assert kinds(res)=={ReplyTimeout if how=='timeout' else asyncio.CancelledError}
         assert not any(o.msg_id in kc.router.table for o in reqs)
         kc.stop_channels()
 

@@ -2,10 +2,9 @@
 import asyncio, gc, os, threading, time
 
 import pytest, zmq
-from conkernelclient import ClientClosedError, ConKernelClient, ConKernelManager, DeadKernelError, KernelRestartedError, NoReplyError, run_kernel
+from conkernelclient import ReplyTimeout, ClientClosedError, ConKernelClient, ConKernelManager, DeadKernelError, KernelRestartedError, NoReplyError, run_kernel
 from fake_kernel import FakeKernel, kernel_specs
 from fault_tools import *
-from inside import links
 from fault_tools import nothing_unheard, pytestmark
 
 bound = 90
@@ -62,7 +61,7 @@ async def test_failure_does_not_wait_for_a_hook(how):
         if how=='stop': kc.stop_channels()
         if how=='cancel': req.cancel(), interactive.cancel()
         res, took = await outcomes([req, end, interactive], 5)
-        assert kinds(res)=={dict(crash=DeadKernelError, stop=ClientClosedError, timeout=TimeoutError, cancel=asyncio.CancelledError)[how]}
+        assert kinds(res)=={dict(crash=DeadKernelError, stop=ClientClosedError, timeout=ReplyTimeout, cancel=asyncio.CancelledError)[how]}
         kc.stop_channels()
 
 
@@ -92,7 +91,7 @@ async def test_window_full_of_given_up_requests_that_are_never_answered():
         kc = await ready(fk, window=4)
         lost = [ask(kc, 'fake: busy', timeout=.1) for _ in range(4)]
         res, _ = await outcomes(lost)
-        assert kinds(res)=={TimeoutError}
+        assert kinds(res)=={ReplyTimeout}
         (done,_) = await within(5, ask(kc, 'x').wait())
         assert done.complete
         await at_rest(kc)

@@ -4,7 +4,7 @@ from collections import Counter, deque
 from queue import Empty
 
 import pytest
-from conkernelclient import ClientClosedError, ConKernelClient, NoReplyError, run_kernel
+from conkernelclient import ReplyTimeout, ClientClosedError, ConKernelClient, NoReplyError, run_kernel
 from types import SimpleNamespace
 from conkernelclient.transports.zmq import Channel
 from conkernelclient.engine.request import Request
@@ -145,7 +145,7 @@ async def test_neither_reply_nor_idle_is_bounded_by_its_timeout_only():
         req,quiet = ask(kc, 'fake: busy stream', timeout=.5),ask(kc, 'fake: busy')
         after = ask(kc, 'after')
         res, _ = await outcomes([req, req.wait(), after.wait()])
-        assert [type(o) for o in res[:2]]==[TimeoutError]*2 and res[2].complete
+        assert [type(o) for o in res[:2]]==[ReplyTimeout]*2 and res[2].complete
         assert not quiet.done()      # for all we know, the kernel is at work on it
         quiet.cancel()
         await within(SOON, kc.kernel_info(reply=True))     # when a later one is answered, theirs will not come: their places are free
@@ -598,7 +598,7 @@ async def test_client_without_the_key_gets_nothing():
         bad.connection.happened('answered')              # as if it had got in: it still can do nothing
         req = ask(bad, 'evil', timeout=.5)
         (e,), _ = await outcomes([req])
-        assert type(e) is TimeoutError
+        assert type(e) is ReplyTimeout
         secret = ask(good, 'secret')
         await within(SOON, secret.wait())
         iopub = bad.router.mailboxes['iopub']
@@ -622,7 +622,7 @@ async def test_real_kernel_executes_nothing_for_a_client_without_the_key(tmp_pat
         bad.connection.happened('answered')
         mark = tmp_path/'mark'
         (e,), _ = await outcomes([ask(bad, f"open({str(mark)!r}, 'w')", timeout=.5)])
-        assert type(e) is TimeoutError and not mark.exists()
+        assert type(e) is ReplyTimeout and not mark.exists()
         await as_good_as_new(good)
         assert not mark.exists()
         bad.stop_channels()

@@ -280,7 +280,7 @@ def test_in_a_forked_process_nothing_is_sent():
     stock.pid = ours.pid = os.getpid()+1
     assert stock.send(Stream(), 't') is None and ours.send(Stream(), 't') is None
     for send in (lambda: ours.pack_message(ours.msg('t'))), (lambda: ours.prepare(ours.msg_header('t'))):
-        with pytest.raises(RuntimeError, match='needs its own client'): send()
+        with pytest.raises(RuntimeError, match='needs a client of its own'): send()
     ours.check_pid = False
     assert ours.pack_message(ours.msg('t'))
     assert ConSession(key=b'k', check_pid=False).pack_message(ours.msg('t'))

@@ -484,7 +484,7 @@ class Runs:
         if run is None or run.state != 'running': await self.interrupts.interrupt_anything()
         else: await self.interrupts.interrupt(run)   # if it has just ended by itself, there is nothing to stop: the next is none of ours
 
-# %% ../../nbs/cells/03_run.ipynb #9f964a6d
+# %% ../../nbs/cells/03_run.ipynb #61f4c53d
 class RunsCells:
     "Runs cells: a part of `ConKernelClient`"
     connection: Connection
@@ -524,9 +524,9 @@ class RunsCells:
         self.connection.in_loop()
         runs = [o for o in self.queue if not o.done()]
         for o in reversed(runs): o.cancel()
-        return asyncio.gather(*runs, return_exceptions=True)
+        return asyncio.gather(*runs, return_exceptions=True) if runs else asyncio.ensure_future(asyncio.sleep(0, []))
 
-# %% ../../nbs/cells/03_run.ipynb #73814394
+# %% ../../nbs/cells/03_run.ipynb #2fb7ddfb
 class ControlsKernel(RunsCells):
     "Interrupts and restarts: a part of `ConKernelClient`"
     @property
@@ -548,6 +548,7 @@ class ControlsKernel(RunsCells):
     async def interrupt(self) -> None:
         "Interrupt whatever the kernel is running, also a cell of another client. A kernel that is being restarted is left alone."
         self.connection.in_loop()
+        await asyncio.sleep(0)   # so that a loop around this lets others work
         await self.runs.interrupt()
 
     async def restart(self,

@@ -103,7 +103,7 @@ class _Fenced(_Held):
         if not (passed.replied and request.idle): await first_of(request.wait(), timeout=self.connection.grace)
         self.connection.router.fail_lost([request.msg_id], NoReplyError('The kernel was interrupted before it replied'))
 
-# %% ../../nbs/cells/02_stop.ipynb #5ca3d902
+# %% ../../nbs/cells/02_stop.ipynb #1dcef444
 class Interrupts(_Fenced):
     "The interrupts of a kernel's main shell"
     async def interrupt(self, run: Stoppable) -> bool: # Was there anything to interrupt?
@@ -125,7 +125,8 @@ class Interrupts(_Fenced):
         finally: self.unblock()
 
     async def interrupt_anything(self) -> None:
-        "Interrupt whatever the kernel is running, also a cell of another client"
+        "Interrupt whatever the kernel is running, also a cell of another client. A kernel that is being restarted is left alone."
+        if self.connection.life.state in (State.ENDING, State.COMING): return
         self.block()
         try:
             asked = await self.send()

@@ -91,7 +91,7 @@ class _Joined:
         expected = isinstance(error, (RuntimeError, TimeoutError))   # the kernel is gone, or does not answer
         log.log(logging.DEBUG if expected else logging.ERROR, 'A task ended with %r', error, exc_info=error)
 
-# %% ../../nbs/engine/07_connection.ipynb #61722e95
+# %% ../../nbs/engine/07_connection.ipynb #c5304c76
 class _InLoop(_Joined):
     def in_loop(self) -> asyncio.AbstractEventLoop|None: # `None`: no loop runs, and none is needed to send
         "The event loop of the connection. Raises `ClientClosedError`, and `RuntimeError` in another loop or thread."
@@ -102,7 +102,8 @@ class _InLoop(_Joined):
         if state is State.NEW: raise ClientClosedError('The channels are not open: call start_channels() first')
         if state is State.CLOSED: raise ClientClosedError('The channels have been stopped: a new client (km.client()) is needed')
         if loop is not None and self.loop is None: self._begin(loop)
-        if loop is self.loop: return loop
+        if self.loop is None: return None
+        if loop is self.loop or loop is None and not self.loop.is_closed() and threading.get_ident() == self.thread: return self.loop
         raise RuntimeError(self._why_not())
 
     def _why_not(self) -> str:
@@ -493,7 +494,7 @@ class _Probing(_Requests):
         self.router.submit(req, packed, timeout, first=True)
         return req
 
-# %% ../../nbs/engine/07_connection.ipynb #b43d1d45
+# %% ../../nbs/engine/07_connection.ipynb #caa37669
 class _Ready(_Probing):
     _wanting = 0
 
@@ -502,13 +503,14 @@ class _Ready(_Probing):
     ) -> None:
         "Wait until the kernel answers and its outputs reach us. Raises `DeadKernelError`, or `RuntimeError` with what is wrong."
         loop = self.need_loop()
+        await asyncio.sleep(0)   # so that a loop around this lets others work, also when it raises
         if self.life.state is State.DEAD: raise self.dead()
         if not self.host.started: raise RuntimeError('The kernel has not been started: call start_kernel() first')
         until = None if timeout is None else loop.time()+timeout
         self._wanting += 1
         try:
             self.happened('wanted')
-            while not await self._arrived():
+            while not self._arrived():
                 left = None if until is None else until-loop.time()
                 if left is not None and left <= 0: raise RuntimeError(self._not_ready(timeout))
                 self._waiting.append(news := loop.create_future())
@@ -517,11 +519,10 @@ class _Ready(_Probing):
             self._wanting -= 1
             if not self._wanting: self.happened('unwanted')
 
-    async def _arrived(self) -> bool:
+    def _arrived(self) -> bool:
         state = self.life.state
         if state is State.DEAD: raise copy(self.life.error)
         if state is State.CLOSED: raise ClientClosedError('The channels were stopped before the kernel was ready')
-        if state is State.READY: await asyncio.sleep(0)   # so that a loop around this lets others work
         return state is State.READY
 
     async def wait_for_status(self,

@@ -203,7 +203,7 @@ class _Packing(_Serializing):
     ) -> Packed: # The packed message
         "Pack a message. Raises `RuntimeError` in a forked process, `TypeError` or `ValueError` for bad buffers."
         if self._pid is not None and os.getpid()!=self._pid:
-            raise RuntimeError(f'This client belongs to process {self._pid}: a forked process needs its own client')
+            raise RuntimeError(f'This client belongs to process {self._pid}: a forked process needs a client of its own')
         if self._adapts: msg = adapt(cast(dict[str, Any], msg), self._adapts)
         _, signature, header, parent, metadata, content = self.serialize(msg)
         for i, o in enumerate(buffers or ()):
