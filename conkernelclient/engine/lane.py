@@ -9,12 +9,14 @@ __all__ = ['I', 'Item', 'Hold', 'Lane']
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from enum import Enum
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 class Item(Protocol):
     "What a lane carries"
     @property
-    def generation(self) -> int: "The kernel process it is meant for"
+    def generation(self) -> int:
+        "The kernel process it is meant for"
+        ...
 
 I = TypeVar('I', bound=Item)
 
@@ -31,19 +33,31 @@ class Hold(Enum):
 class _Places(Generic[I]):
     "What is under way, and what waits"
     __slots__ = ('limit', 'send', 'under_way', 'waiting', 'holds', 'given_up', 'uncounted', '_pumping')
+    limit: int   # items under way at most; may be changed at any time, and a lower one only delays
+    send: Callable[[I], None]
+    under_way: dict[Hashable, I|None]   # by key, in the order of sending; `None`: given up
+    waiting: OrderedDict[Hashable, I]   # by key, in order
+    holds: set[Hashable]   # the reasons why nothing is sent
+    given_up: int   # how many of those under way nobody waits for
+    uncounted: set[Hashable]   # keys of those that were sent `first`
+    _pumping: bool
+
     def __init__(self,
         limit: int, # Items under way at most; may be changed at any time, and a lower one only delays
         send: Callable[[I], None], # Sends an item. It handles what goes wrong, and then calls `release`
     ):
         self.limit = limit
         self.send = send
-        self.under_way: dict[Hashable, I|None] = {}   # by key, in the order of sending; `None`: given up
-        self.waiting: OrderedDict[Hashable, I] = OrderedDict()   # (its first item can be taken, and any one withdrawn, in no time)
-        self.holds: set[Hashable] = set()
+        self.under_way = {}
+        self.waiting = OrderedDict()
+        self.holds = set()
         self.given_up = 0
-        self.uncounted: set[Hashable] = set()
+        self.uncounted = set()
         self._pumping = False
 
+# %% ../../nbs/engine/03_lane.ipynb #79582390
+class _Counted(_Places[I]):
+    __slots__ = ()
     @property
     def on_wire(self) -> int:
         "How many count as under way"
@@ -51,7 +65,7 @@ class _Places(Generic[I]):
 
     @property
     def stuck(self) -> bool:
-        "Is nothing under way but what was given up, and may never be answered?"
+        "Whether nothing is under way but items that were given up, and may never be answered"
         return 0 < self.given_up == len(self.under_way)
 
     def __repr__(self) -> str:
@@ -59,7 +73,7 @@ class _Places(Generic[I]):
         return f"<{type(self).__name__}: {len(self.under_way)} under way, {len(self.waiting)} waiting{', held: ' + held if held else ''}>"
 
 # %% ../../nbs/engine/03_lane.ipynb #ce2f54c1
-class _Sending(_Places[I]):
+class _Adding(_Counted[I]):
     __slots__ = ()
     def add(self,
         key: Hashable, # Finds it again
@@ -75,8 +89,13 @@ class _Sending(_Places[I]):
         self.send(item)
         return True
 
+# %% ../../nbs/engine/03_lane.ipynb #333a6d76
+class _Pumping(_Adding[I]):
+    __slots__ = ()
+    _pumping: bool
+
     def pump(self) -> None:
-        "Send what may go"
+        "Send the items whose turn has come"
         if self._pumping or not self.waiting: return     # (one that cannot be sent is released, which leads here again)
         self._pumping = True
         try:
@@ -86,20 +105,25 @@ class _Sending(_Places[I]):
                 self.send(item)
         finally: self._pumping = False
 
+# %% ../../nbs/engine/03_lane.ipynb #f2c1cbe7
+class _Holding(_Pumping[I]):
+    __slots__ = ()
     def hold(self, why: Hashable) -> None:
         "Send nothing while `why` is in force"
         self.holds.add(why)
 
     def free(self, why: Hashable) -> None:
-        "`why` is over"
+        "`why` is over: send what waits, if nothing else holds the lane"
         self.holds.discard(why)
         if not self.holds: self.pump()
 
 # %% ../../nbs/engine/03_lane.ipynb #90937060
-class _Leaving(_Sending[I]):
+class _Releasing(_Holding[I]):
     __slots__ = ()
+    given_up: int
+
     def release(self, key: Hashable) -> None:
-        "The kernel is done with `key`: its place is free, and those of given-up items before it"
+        "The kernel has finished `key`: its place is free, and those of given-up items before it"
         if self.given_up and next(iter(self.under_way.values())) is None: self._pass(key)
         if self.under_way.pop(key, self) is None: self.given_up -= 1
         if self.uncounted: self.uncounted.discard(key)
@@ -113,6 +137,11 @@ class _Leaving(_Sending[I]):
             self.uncounted.discard(o)
             self.given_up -= 1
 
+# %% ../../nbs/engine/03_lane.ipynb #84f6003b
+class _GivingUp(_Releasing[I]):
+    __slots__ = ()
+    given_up: int
+
     def give_up(self, key: Hashable) -> None:
         "Nobody waits for `key` any more, but the kernel will work on it: it keeps its place"
         if self.under_way.get(key) is None: return
@@ -123,8 +152,13 @@ class _Leaving(_Sending[I]):
         "Take `key` out of the queue: it is not sent"
         return self.waiting.pop(key, None) is not None
 
+# %% ../../nbs/engine/03_lane.ipynb #f6974b4f
+class _TakingOut(_GivingUp[I]):
+    __slots__ = ()
+    given_up: int
+
     def drop(self, upto: int) -> list[I]:
-        "Take out, and return, all items of generation `upto` and older; what was given up is forgotten"
+        "Take out, and return, all items of generation `upto` and older. Given-up items are forgotten."
         old = [(o, item) for o, item in (*self.under_way.items(), *self.waiting.items()) if item is None or item.generation <= upto]
         for o, item in old:
             self.under_way.pop(o, None)
@@ -140,6 +174,6 @@ class _Leaving(_Sending[I]):
         return [item for _, item in taken]
 
 # %% ../../nbs/engine/03_lane.ipynb #218349ec
-class Lane(_Leaving[I]):
-    "At most `limit` items under way; the others wait in order, as long as any hold is in force"
+class Lane(_TakingOut[I]):
+    "At most `limit` items under way; the others wait in order, also while any hold is in force"
     __slots__ = ()
