@@ -282,10 +282,10 @@ class _Made(_Routed):
         self._loop = loop
         self._done = False
         self._error = self._waiters = self._callbacks = None
-        self.header = msg['header']
-        self.content = msg['content']
-        self.metadata = msg['metadata']
-        self.msg_id = msg['msg_id']
+        self.header: Header = msg['header']
+        self.content: dict[str, Any] = msg['content']
+        self.metadata: dict[str, Any] = msg['metadata']
+        self.msg_id: str = msg['msg_id']
         self.channel = channel
         self.generation = generation
         self.claims_reply = claims_reply
@@ -293,13 +293,18 @@ class _Made(_Routed):
         self.has_reply = has_reply
         self.on_iopub = on_iopub
         self.on_stdin = on_stdin
-        self.on_reply = self.reply = None
+        self.on_reply: Hook|None = None
+        self.reply: Message|None = None
         self.replied = self.idle = self.ended = self.complete = self.lossy = False
-        self.unread = ()
-        self.parsed = None
+        self.unread: tuple[Any, ...] = ()
+        self.parsed: list[Message]|None = None
         self.serial = 0
-        self.lane = self.packed = self.router = self.owner = None
-        self.timer = self._end_of = self._listeners = self._tail = None
+        self.lane: Any = None
+        self.packed: Any = None
+        self.router: Routes|None = None
+        self.owner: Any = None
+        self.timer: asyncio.TimerHandle|None = None
+        self._end_of = self._listeners = self._tail = None
 
 # %% ../../nbs/engine/02_request.ipynb #30ce3447
 class _Shown(_Made):
@@ -317,6 +322,9 @@ class _Shown(_Made):
 # %% ../../nbs/engine/02_request.ipynb #137eb3e8
 class _Kept(_Shown):
     __slots__ = ()
+    unread: tuple[Any, ...]
+    parsed: list[Message]|None
+
     @property
     def iopub(self) -> list[Message]:
         "Its iopub messages so far, in the order they came. While it is in flight, call this in the event loop's thread."
@@ -329,11 +337,12 @@ class _Kept(_Shown):
             self.parsed = [msg for o in reversed(kept) if (msg := self.unpack(o)) is not None]
         return self.parsed
 
-# %% ../../nbs/engine/02_request.ipynb #77b5dfd6
+# %% ../../nbs/engine/02_request.ipynb #654709e9
 prompt: ContextVar[Message|None] = ContextVar('prompt', default=None)   # inside an `on_stdin` hook: the `input_request` it answers
 
 class _Taking(_Kept):
     __slots__ = ()
+    reply: Message|None
     _call: Callable[[Hook, Message], None]
     _announce: Callable[[], None]
 
@@ -356,9 +365,12 @@ class _Taking(_Kept):
             if self.on_stdin is not None: self._call(self.on_stdin, msg)
         finally: prompt.reset(token)
 
-# %% ../../nbs/engine/02_request.ipynb #e509c862
+# %% ../../nbs/engine/02_request.ipynb #539fcfd2
 class _Finishing(_Taking):
     __slots__ = ()
+    complete: bool
+    router: Routes|None
+    owner: Any
     _resolve: Callable[[], None]
 
     def finish(self, complete: bool, after_hooks: bool = False) -> None:
@@ -432,9 +444,11 @@ class _Waiting(_GivingUp):
         if error is None or isinstance(error, NoReplyError): end._end(self, None)
         else: end.fail(copy(error))
 
-# %% ../../nbs/engine/02_request.ipynb #e7ac5bc7
+# %% ../../nbs/engine/02_request.ipynb #2ed3d159
 class _Limited(_Waiting):
     __slots__ = ()
+    timer: asyncio.TimerHandle|None
+
     def fail_end(self, error: BaseException) -> None:
         "The reply is here, but its end failed: `wait()` raises `error`"
         self.wait().fail(error)

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping
 from copy import copy
 from datetime import datetime, timezone
 from queue import Empty
@@ -22,36 +22,41 @@ from .lane import Hold, Lane
 from .request import Request
 from .session import Header, Message, Packed
 
-log = logging.getLogger('conkernelclient')
-CHANNELS = 'shell', 'iopub', 'stdin', 'control'
+log: logging.Logger = logging.getLogger('conkernelclient')
+CHANNELS: tuple[str, ...] = ('shell', 'iopub', 'stdin', 'control')
 
 # %% ../../nbs/engine/05_router.ipynb #7b276be8
-class _Kept:
+class _Stored:
     "The messages of a mailbox, oldest first"
     def __init__(self,
         channel: str, # Its name
         maxlen: int = 50_000, # Messages to keep at most
         maxbytes: int = 128*2**20, # Bytes of frames to keep at most
     ):
-        self.channel = channel
-        self.maxlen = maxlen
-        self.maxbytes = maxbytes
+        self.channel: str = channel
+        self.maxlen: int = maxlen
+        self.maxbytes: int = maxbytes
         self.parse: Callable[[Any], Message]|None = None    # checks and parses frames
         self.unpack: Callable[[Any], Message]|None = None   # parses frames that have been checked
-        self.items: deque[tuple[Any, ...]] = deque()
-        self.nbytes = 0
-        self.dropped = 0
-        self.malformed = 0
-        self.error: Exception|None = None
-        self.waiter: asyncio.Future[None]|None = None
+        self.items: deque[tuple[Any, ...]] = deque()   # bytes, "checked", and a message or its frames
+        self.nbytes: int = 0
+        self.dropped: int = 0     # messages that were dropped because nobody read them
+        self.malformed: int = 0   # messages that could not be parsed
+        self.error: Exception|None = None   # what the connection failed with
+        self.waiter: asyncio.Future[None]|None = None   # of the task that reads
 
     def __len__(self) -> int: return len(self.items)
+
+# %% ../../nbs/engine/05_router.ipynb #fc5ce2ce
+class _Pushing(_Stored):
+    nbytes: int
+    dropped: int
 
     def push(self,
         item: Message|tuple[bytes, ...], # A message, or its frames
         checked: bool = False, # Have the frames been checked?
     ) -> None:
-        "Keep `item`"
+        "Keep `item`, and drop the oldest messages if there are too many"
         if type(item) is tuple:
             size = sum(map(len, item))
             self.nbytes += size
@@ -70,26 +75,34 @@ class _Kept:
         "Wake the reader"
         if self.waiter is not None and not self.waiter.done(): self.waiter.set_result(None)
 
-# %% ../../nbs/engine/05_router.ipynb #31117876
-class Mailbox(_Kept):
-    "The messages of one channel that no request has claimed, for one reader at a time"
+# %% ../../nbs/engine/05_router.ipynb #6a4a20e4
+class _Popping(_Pushing):
+    nbytes: int
+    malformed: int
+
     def pop(self) -> Message|None:
-        "The oldest message, or `None`. A message that cannot be parsed is counted and skipped."
+        "Return the oldest message, or `None`. A message that cannot be parsed is counted and skipped."
         while self.items:
             size, checked, *item = self.items.popleft()
             self.nbytes -= size
             if size == 0: return cast(Message, item[0])
             parse = self.unpack if checked else self.parse
-            try: return cast(Any, parse)(item)
+            try: return cast(Any, parse)(item)   # type: ignore[no-any-return]
             except Exception as e:
                 if not self.malformed: log.warning('Dropped a malformed %s message: %s', self.channel, e)
                 self.malformed += 1
         return None
 
+# %% ../../nbs/engine/05_router.ipynb #31117876
+class Mailbox(_Popping):
+    "The messages of one channel that no request has claimed, for one reader at a time"
+    waiter: asyncio.Future[None]|None
+    error: Exception|None
+
     async def get(self,
-        timeout: float|None = None, # Seconds to wait; `None`: as long as it takes, 0: not at all
+        timeout: float|None = None, # Seconds to wait; `None`: no limit, 0: not at all
     ) -> Message: # The oldest message
-        "Raises `queue.Empty` after `timeout`, `RuntimeError` where another task is reading, and what the connection failed with"
+        "Raises `queue.Empty` after `timeout`, `RuntimeError` if another task is reading, and what the connection failed with"
         if self.waiter is not None:
             raise RuntimeError(f"Two tasks read the {self.channel} channel at once, and would take each other's messages: "
                                'use execute(..., reply=True), or request')
@@ -113,30 +126,95 @@ class Mailbox(_Kept):
 class Shell(Lane[Request]):
     "The messages to one shell: those on the wire and those that wait"
     __slots__ = ('sent', 'published')
+    sent: int   # how many were sent; a request's `serial` is its number
+    published: int   # the highest serial of which iopub has spoken
+
     def __init__(self, limit: int, send: Callable[[Request], None]):
         super().__init__(limit, send)
-        self.sent = 0        # how many were sent; a request's `serial` is its number
-        self.published = 0   # the highest serial of which iopub has spoken
+        self.sent = 0
+        self.published = 0
 
+# %% ../../nbs/engine/05_router.ipynb #60f71c56
 class Kernel(Protocol):
     "What the router needs to know of the kernel; `Life` says it"
-    generation: int
-    session: str|None   # its name for its process, where it is known
-    holds: set[Hold]
+    generation: int   # which kernel process
+    session: str|None   # the kernel's own name for it, where that is known
+    holds: set[Hold]   # why nothing is sent
 
+# %% ../../nbs/engine/05_router.ipynb #8a6e802b
 class Codec(Protocol):
     "How frames are read; `ConSession` says it"
-    parents: Any
-    parses_late: bool
-    def parent_of(self, frame: bytes) -> Mapping[str, Any]: "The parent header"
-    def check(self, msg_list: Any, remember: bool = True) -> None: "Raises where the signature is wrong"
-    def parse(self, msg_list: Any, content: bool = True) -> Message: "The message"
-    def deserialize(self, msg_list: Any, content: bool = True, copy: bool = True) -> Any: "Check and parse"
-    def says_idle(self, msg_list: Any) -> bool: "Is it the status *idle*?"
+    parents: Any   # parsed parent headers, by their frames
+    parses_late: bool   # may messages be kept as frames, asked `says_idle`, and parsed late?
+    def parent_of(self, frame: bytes) -> Mapping[str, Any]:
+        "Return the parent header"
+        ...
+    def check(self, msg_list: Any, remember: bool = True) -> None:
+        "Raises `ValueError` if the signature is wrong"
+        ...
+    def parse(self, msg_list: Any, content: bool = True) -> Message:
+        "Return the message"
+        ...
+    def deserialize(self, msg_list: Any, content: bool = True, copy: bool = True) -> Any:
+        "Check and parse; return the message"
+        ...
+    def says_idle(self, msg_list: Any) -> bool:
+        "Return whether it is the status *idle*"
+        ...
+
+# %% ../../nbs/engine/05_router.ipynb #ac6ff088
+class _Events:
+    "Functions that the router calls"
+    def __init__(self) -> None:
+        self.on_grace: Callable[[], None] = lambda: None   # a grace time begins: call `expire` when it is over
+        self.on_orphan: Callable[[Message], bool] = lambda msg: False   # an iopub message that answers nobody; true: do not keep it
+        self.on_other_kernel: Callable[[], None] = lambda: None   # a reply of another kernel process than `kernel.session`
+        self.on_doubt: Callable[[str, str|None, list[str]], None]|None = None   # ask a shell: are these requests without reply lost?
+        self.on_deleted: Callable[[str], None]|None = None   # a subshell has been deleted
+        self.on_activity: Callable[[], None]|None = None   # something was sent, or answered
+
+# %% ../../nbs/engine/05_router.ipynb #fe76b94d
+class _Tables(_Events):
+    "What is in flight, and what is remembered"
+    def __init__(self, maxlen: int):
+        super().__init__()
+        self.table: dict[str, Request] = {}   # what is in flight, by message id
+        self.shells: dict[tuple[str, str|None], Shell] = {}   # by channel and subshell id
+        self.mailboxes: dict[str, Mailbox] = {o: Mailbox(o, maxlen) for o in CHANNELS}
+        self.graces: dict[str, tuple[float, int, int]] = {}   # what lacks one half: until when, patience, iopub messages then
+        self.abandoned: dict[str, tuple[Shell, int]] = {}   # given-up requests whose messages may still come: shell and serial
+        self.foreign: set[str] = set()   # requests of other clients that the kernel is busy with
+        self.iopub_count: int = 0   # iopub messages so far
+        self.stats: Counter[str] = Counter()
+        self.last_malformed: Exception|None = None
+        self._answered: dict[str, None] = {}   # the last requests that were replied, so that a second reply is known
 
 # %% ../../nbs/engine/05_router.ipynb #ea98e5f0
+class _Settings(_Tables):
+    "How it sends, and its limits"
+    def __init__(self,
+        transmit: Callable[[str, Packed], None], # Puts a packed message on the channel of that name
+        kernel: Kernel, # Which kernel it is
+        *, window: int = 256, # Requests on the wire of one shell at most
+        grace: float = 3., # Seconds to wait for *idle* after a reply, or for the reply after *idle*
+        maxlen: int = 50_000, # Messages to keep in each mailbox
+        clock: Callable[[], float] = time.monotonic, # Seconds; for grace times
+    ):
+        super().__init__(maxlen)
+        self.transmit: Callable[[str, Packed], None] = transmit
+        self.kernel: Kernel = kernel
+        self.grace: float = grace
+        self.clock: Callable[[], float] = clock
+        self._window = window
+        self.session: Codec|None = None   # until `read_with` says how frames are read
+        self.read_later: Callable[[Any], Message|None] = lambda frames: None
+        self.lossy: bool = False   # is iopub away? Then what is sent may lack outputs
+
+    def __repr__(self) -> str: return f'<Router: {len(self.table)} in flight, {self.shells}>'
+
+# %% ../../nbs/engine/05_router.ipynb #50b85cd4
 def _counting(parse: Callable[[Any], Message], stats: Counter[str]) -> Callable[[Any], Message|None]:
-    "Parses frames later on. (It holds no router, because requests outlive it.)"
+    "Return a function that parses frames later on. (It holds no router, because requests outlive it.)"
     def call(frames: Any) -> Message|None:
         try:
             msg = parse(frames)
@@ -148,78 +226,9 @@ def _counting(parse: Callable[[Any], Message], stats: Counter[str]) -> Callable[
             return None
     return call
 
-class _State:
-    def __init__(self,
-        transmit: Callable[[str, Packed], None], # Puts a packed message on the channel of that name
-        kernel: Kernel, # Which kernel it is
-        *, window: int = 256, # Requests on the wire of one shell at most
-        grace: float = 3., # Seconds to wait for *idle* after a reply, or for the reply after *idle*
-        maxlen: int = 50_000, # Messages to keep in each mailbox
-        clock: Callable[[], float] = time.monotonic, # Seconds; for grace times
-    ):
-        self.transmit = transmit
-        self.kernel = kernel
-        self.grace = grace
-        self.clock = clock
-        self._window = window
-        self.session: Codec|None = None   # until `read_with` says how frames are read
-        self.read_later: Callable[[Any], Message|None] = lambda frames: None
-        self.lossy = False   # is iopub away? Then what is sent may lack outputs
-        self.table: dict[str, Request] = {}   # what is in flight, by message id
-        self.shells: dict[tuple[str, str|None], Shell] = {}   # by channel and subshell id
-        self.mailboxes = {o: Mailbox(o, maxlen) for o in CHANNELS}
-        self.graces: dict[str, tuple[float, int, int]] = {}   # what lacks one half: until when, patience, iopub messages then
-        self.abandoned: dict[str, tuple[Shell, int]] = {}   # given-up requests whose messages may still come: shell and serial
-        self.foreign: set[str] = set()   # requests of other clients that the kernel is busy with
-        self.iopub_count = 0   # iopub messages so far
-        self.stats: Counter[str] = Counter()
-        self.last_malformed: Exception|None = None
-        self._answered: dict[str, None] = {}   # the last requests that were replied, so that a second reply is known
-        self._connect()
-
-    def _connect(self) -> None:
-        self.on_grace: Callable[[], None] = lambda: None   # a grace time begins: call `expire` when it is over
-        self.on_orphan: Callable[[Message], bool] = lambda msg: False   # an iopub message that answers nobody; true: do not keep it
-        self.on_other_kernel: Callable[[], None] = lambda: None   # a reply of another kernel process than `kernel.session`
-        self.on_doubt: Callable[[str, str|None, list[str]], None]|None = None   # ask a shell: are these requests without reply lost?
-        self.on_deleted: Callable[[str], None]|None = None   # a subshell has been deleted
-        self.on_activity: Callable[[], None]|None = None   # something was sent, or answered
-
-# %% ../../nbs/engine/05_router.ipynb #b4f525b5
-class _Queueing(_State):
-    @property
-    def window(self) -> int:
-        "Requests on the wire of one shell at most"
-        return self._window
-
-    @window.setter
-    def window(self, limit: int) -> None:
-        self._window = limit
-        for o in self.shells.values(): o.limit = limit
-
-    @property
-    def busy(self) -> bool:
-        "Is anything on the wire that has no reply yet?"
-        return any(o.under_way for o in self.shells.values())
-
-    @property
-    def held(self) -> bool:
-        "Is the main shell held?"
-        return bool(self.kernel.holds)
-
-    def hold(self, why: Hold) -> None:
-        "Send nothing while `why` is in force"
-        for (channel, _), shell in self.shells.items():
-            if _holds(why, channel): shell.hold(why)
-
-    def free(self, why: Hold) -> None:
-        "`why` is over: send what waits, as far as the windows allow"
-        for shell in list(self.shells.values()): shell.free(why)
-
-    def _shell(self, channel: str, subshell_id: str|None) -> Shell:
-        shell = self.shells[channel, subshell_id] = Shell(self._window, self._send)
-        shell.holds |= {o for o in self.kernel.holds if _holds(o, channel)}
-        return shell
+class _Reading(_Settings):
+    session: Codec|None
+    read_later: Callable[[Any], Message|None]
 
     def read_with(self, session: Codec) -> None:
         "Say how frames are read"
@@ -229,41 +238,8 @@ class _Queueing(_State):
             o.parse = lambda frames: session.deserialize(list(frames))
             o.unpack = session.parse
 
-    def _send(self, req: Request) -> None: raise NotImplementedError
-
-    def __repr__(self) -> str: return f'<Router: {len(self.table)} in flight, {self.shells}>'
-
-def _holds(why: Hold, channel: str) -> bool: return why is not Hold.IOPUB_DOWN or channel == 'shell'
-
-# %% ../../nbs/engine/05_router.ipynb #eddeb01c
-def _shrunk(packed: Packed) -> Packed:
-    "For a message that waits: the packer's frames are larger than what is in them, and copies are not"
-    return tuple([b'%b' % o if type(o) is bytes and len(o) < 4096 else o for o in packed])
-
-class _Submitting(_Queueing):
-    def submit(self,
-        req: Request, # What is to be sent
-        packed: Packed, # The same as it goes on the wire
-        timeout: float|None = None, # Seconds until it fails with `ReplyTimeout`
-        first: bool = False, # Send it now, whatever waits or holds? (For probes and fences.)
-    ) -> None:
-        "Register `req`, then send it or let it wait. Raises `ValueError` for an id in flight, and what keeps it from being sent."
-        msg_id = req.msg_id
-        if msg_id in self.table: raise ValueError(f'A request with the msg_id {msg_id!r} is already in flight')
-        key = req.channel, req.header.get('subshell_id')
-        shell = self.shells.get(key)
-        if shell is None: shell = self._shell(*key)
-        req.lane = shell
-        req.packed = packed
-        req.router = self
-        req.unpack = self.read_later
-        if timeout is not None: req.limit(timeout)
-        if req.has_reply: self.table[msg_id] = req
-        if not shell.add(msg_id if req.has_reply else req, req, first):
-            req.packed = _shrunk(packed)
-            if shell.stuck and not shell.holds: self._doubt(req)
-        elif req.ended and (error := req.exception()) is not None: raise error
-
+# %% ../../nbs/engine/05_router.ipynb #fa55f3c9
+class _Sending(_Reading):
     def _send(self, req: Request) -> None:
         shell = req.lane
         shell.sent += 1
@@ -285,12 +261,83 @@ class _Submitting(_Queueing):
         req.finish(False)
         req.lane.release(req.msg_id if req.has_reply else req)
 
+# %% ../../nbs/engine/05_router.ipynb #85171586
+def _holds(why: Hold, channel: str) -> bool:
+    "Whether a hold concerns a channel"
+    return why is not Hold.IOPUB_DOWN or channel == 'shell'
+
+class _Shells(_Sending):
+    def _shell(self, channel: str, subshell_id: str|None) -> Shell:
+        shell = self.shells[channel, subshell_id] = Shell(self._window, self._send)
+        shell.holds |= {o for o in self.kernel.holds if _holds(o, channel)}
+        return shell
+
+    @property
+    def busy(self) -> bool:
+        "Whether anything is on the wire that has no reply yet"
+        return any(o.under_way for o in self.shells.values())
+
+# %% ../../nbs/engine/05_router.ipynb #b4f525b5
+class _Holding(_Shells):
+    @property
+    def window(self) -> int:
+        "Requests on the wire of one shell at most"
+        return self._window
+
+    @window.setter
+    def window(self, limit: int) -> None:
+        self._window = limit
+        for o in self.shells.values(): o.limit = limit
+
+    def hold(self, why: Hold) -> None:
+        "Send nothing while `why` is in force"
+        for (channel, _), shell in self.shells.items():
+            if _holds(why, channel): shell.hold(why)
+
+    def free(self, why: Hold) -> None:
+        "`why` is over: send what waits, as far as the windows allow"
+        for shell in list(self.shells.values()): shell.free(why)
+
+# %% ../../nbs/engine/05_router.ipynb #eddeb01c
+def _shrunk(packed: Packed) -> Packed:
+    "Return the same frames in less memory, for a message that waits"
+    return tuple([b'%b' % o if type(o) is bytes and len(o) < 4096 else o for o in packed])   # type: ignore[return-value]
+
+# %% ../../nbs/engine/05_router.ipynb #98f5f10f
+class _Submitting(_Holding):
+    def submit(self,
+        req: Request, # What is to be sent
+        packed: Packed, # The same as it goes on the wire
+        timeout: float|None = None, # Seconds until it fails with `ReplyTimeout`
+        first: bool = False, # Send it now, whatever waits or holds? (For probes and fences.)
+    ) -> None:
+        "Register `req`, then send it or let it wait. Raises `ValueError` for an id in flight, and what keeps it from being sent."
+        msg_id = req.msg_id
+        if msg_id in self.table: raise ValueError(f'A request with the msg_id {msg_id!r} is already in flight')
+        key = req.channel, req.header.get('subshell_id')
+        shell = self.shells.get(key)
+        if shell is None: shell = self._shell(*key)
+        req.lane = shell
+        req.packed = packed
+        req.router = self   # type: ignore[assignment]   # (`abandon` comes below)
+        req.unpack = self.read_later
+        if timeout is not None: req.limit(timeout)
+        if req.has_reply: self.table[msg_id] = req
+        if not shell.add(msg_id if req.has_reply else req, req, first):
+            req.packed = _shrunk(packed)
+            if shell.stuck and not shell.holds: self._doubt(req)
+        elif req.ended and (error := req.exception()) is not None: raise error
+
     def _doubt(self, req: Request) -> None:
         "Everything on the wire was given up, and may never be answered: ask something, so that the turn of `req` comes"
         if self.on_doubt is not None: self.on_doubt(req.channel, req.header.get('subshell_id'), [])
 
 # %% ../../nbs/engine/05_router.ipynb #09392a1c
 class _Dispatching(_Submitting):
+    _unknown: Callable[[str, str|None, Message], None]
+    _reply: Callable[[Request, Message], None]
+    _half: Callable[[Request], None]
+
     def dispatch(self,
         channel: str, # Where it came from: `shell`, `control`, `iopub` or `stdin`
         msg: Message, # The message
@@ -305,6 +352,14 @@ class _Dispatching(_Submitting):
         elif req.on_stdin is not None: req.take_prompt(msg)
         else: self.mailboxes[channel].push(msg)
 
+    def _iopub(self, req: Request, msg: Message) -> None:
+        if msg['header']['msg_type'] == 'status' and msg['content'].get('execution_state') == 'idle': req.idle = True
+        if req.claims_iopub: req.take_iopub(msg)
+        else: self.mailboxes['iopub'].push(msg)
+        if req.idle: self._half(req)
+
+# %% ../../nbs/engine/05_router.ipynb #b088caf1
+class _Unclaimed(_Dispatching):
     def _unknown(self, channel: str, msg_id: str|None, msg: Message) -> None:
         replies = channel in ('shell', 'control')
         if msg_id in self.abandoned or replies and self._on_wire(msg_id) is not None: self._late(replies, msg_id)
@@ -319,22 +374,43 @@ class _Dispatching(_Submitting):
     def _on_wire(self, msg_id: Any) -> Shell|None:
         return next((o for o in self.shells.values() if msg_id in o.under_way), None)
 
-    def _iopub(self, req: Request, msg: Message) -> None:
-        if msg['header']['msg_type'] == 'status' and msg['content'].get('execution_state') == 'idle': req.idle = True
-        if req.claims_iopub: req.take_iopub(msg)
-        else: self.mailboxes['iopub'].push(msg)
-        if req.idle: self._half(req)
+# %% ../../nbs/engine/05_router.ipynb #957affb7
+class _Halves(_Unclaimed):
+    def _half(self, req: Request) -> None:
+        "One half of `req` is here; wait for the other"
+        if req.replied and req.idle: self._leave(req, True)
+        elif req.msg_id in self.table and req.msg_id not in self.graces:
+            if not self.graces: self.on_grace()
+            self.graces[req.msg_id] = self.clock()+self.grace, 100, self.iopub_count
 
-    def _half(self, req: Request) -> None: raise NotImplementedError
-
-    def _reply(self, req: Request, msg: Message) -> None: raise NotImplementedError
+    def _leave(self, req: Request, complete: bool) -> None:
+        "`req` is over"
+        self.table.pop(req.msg_id, None)
+        self.graces.pop(req.msg_id, None)
+        if not req.replied: req.lane.release(req.msg_id)
+        req.finish(complete, after_hooks=True)
 
 # %% ../../nbs/engine/05_router.ipynb #06150c1c
+def _stops(req: Request) -> bool:
+    "Whether an error of this request aborts those behind it"
+    content = req.content
+    return req.header['msg_type'] == 'execute_request' and content.get('stop_on_error', True) and not content.get('silent', False)
+
 def _cut_short(content: dict[str, Any]) -> bool:
-    "Is it the answer to the interrupt with which a manager begins a restart?"
+    "Whether a reply may be the answer to the interrupt with which a manager begins a restart"
     return content.get('status') == 'aborted' or content.get('ename') == 'KeyboardInterrupt'
 
-class _Replying(_Dispatching):
+# %% ../../nbs/engine/05_router.ipynb #e0ae83c6
+class _Remembering(_Halves):
+    def _forget_answers(self) -> None:
+        "Forget half of them, the oldest: one by one, taking from the front of a dict gets slower and slower"
+        self._answered = dict.fromkeys(list(self._answered)[4096:])
+
+# %% ../../nbs/engine/05_router.ipynb #679dfb85
+class _Replying(_Remembering):
+    _abort: Callable[[Shell], None]
+    _deleted: Callable[[Request, dict[str, Any]], None]
+
     def _reply(self, req: Request, msg: Message) -> None:
         content = msg['content']
         if req.replied:
@@ -356,31 +432,9 @@ class _Replying(_Dispatching):
         session = self.kernel.session
         if session is not None and msg['header'].get('session') != session: self.on_other_kernel()
 
-    def _forget_answers(self) -> None:
-        "Half of them, the oldest: one by one, taking from the front of a dict gets slower and slower"
-        self._answered = dict.fromkeys(list(self._answered)[4096:])
-
-    def _deleted(self, req: Request, content: dict[str, Any]) -> None:
-        subshell_id = req.content.get('subshell_id')
-        if req.header['msg_type'] != 'delete_subshell_request' or content.get('status') != 'ok': return
-        if ('shell', subshell_id) in self.shells and self.on_deleted is not None: self.on_deleted(cast(str, subshell_id))
-
-    def _leave(self, req: Request, complete: bool) -> None:
-        "`req` is over"
-        self.table.pop(req.msg_id, None)
-        self.graces.pop(req.msg_id, None)
-        if not req.replied: req.lane.release(req.msg_id)
-        req.finish(complete, after_hooks=True)
-
-    def _abort(self, shell: Shell) -> None: raise NotImplementedError
-
-def _stops(req: Request) -> bool:
-    "Does an error of this request abort those behind it?"
-    content = req.content
-    return req.header['msg_type'] == 'execute_request' and content.get('stop_on_error', True) and not content.get('silent', False)
-
 # %% ../../nbs/engine/05_router.ipynb #a881da02
 def _from_kernel(req: Request, msg_type: str, content: dict[str, Any], metadata: dict[str, Any]|None = None) -> Message:
+    "Return a message as the kernel would send it for `req`"
     header = cast(Header, dict(req.header, msg_id=new_id(), msg_type=msg_type, date=datetime.now(timezone.utc)))
     return Message(header=header, msg_id=header['msg_id'], msg_type=msg_type, parent_header=cast(Any, dict(req.header)),
                    metadata=metadata or {}, content=content, buffers=[])
@@ -395,15 +449,28 @@ class _Aborting(_Replying):
             self.dispatch(req.channel, reply)
             self.dispatch('iopub', _from_kernel(req, 'status', dict(execution_state='idle')))
 
-# %% ../../nbs/engine/05_router.ipynb #edbdfdff
-class _Ending(_Aborting):
-    def _half(self, req: Request) -> None:
-        "One half of `req` is here; wait for the other"
-        if req.replied and req.idle: self._leave(req, True)
-        elif req.msg_id in self.table and req.msg_id not in self.graces:
-            if not self.graces: self.on_grace()
-            self.graces[req.msg_id] = self.clock()+self.grace, 100, self.iopub_count
+# %% ../../nbs/engine/05_router.ipynb #97089c16
+class _Deleting(_Aborting):
+    def _deleted(self, req: Request, content: dict[str, Any]) -> None:
+        subshell_id = req.content.get('subshell_id')
+        if req.header['msg_type'] != 'delete_subshell_request' or content.get('status') != 'ok': return
+        if ('shell', subshell_id) in self.shells and self.on_deleted is not None: self.on_deleted(cast(str, subshell_id))
 
+# %% ../../nbs/engine/05_router.ipynb #edbdfdff
+class _Patience(_Deleting):
+    def _may_be_late(self, req: Request, patience: int, count: int, silent: bool) -> bool:
+        if not silent and self.iopub_count == count: return False   # iopub has nothing to tell
+        return patience > 90 or patience > 0 and req.lane.published <= req.serial
+
+    def give_up(self, msg_id: str) -> None:
+        "End a request that lacks its reply or its *idle*, as incomplete. Does nothing for any other."
+        req = self.table.get(msg_id)
+        if req is None or req.replied and req.idle: return
+        self.stats['incomplete'] += 1
+        self._leave(req, False)
+
+# %% ../../nbs/engine/05_router.ipynb #901080f3
+class _Expiring(_Patience):
     def expire(self,
         now: float, # By the router's clock
         silent: bool = False, # Is the kernel not heard at all? Then its *idle* may still come
@@ -425,20 +492,9 @@ class _Ending(_Aborting):
             if self.on_doubt is not None: self.on_doubt(channel, subshell_id, ids)
         return next(iter(self.graces.values()))[0] if self.graces else None
 
-    def _may_be_late(self, req: Request, patience: int, count: int, silent: bool) -> bool:
-        if not silent and self.iopub_count == count: return False   # iopub has nothing to tell
-        return patience > 90 or patience > 0 and req.lane.published <= req.serial
-
-    def give_up(self, msg_id: str) -> None:
-        "End a request that lacks its reply or its *idle*, as incomplete"
-        req = self.table.get(msg_id)
-        if req is None or req.replied and req.idle: return
-        self.stats['incomplete'] += 1
-        self._leave(req, False)
-
-# %% ../../nbs/engine/05_router.ipynb #a31f7099
-class _Failing(_Ending):
-    def abandon(self, req: Request) -> None:
+# %% ../../nbs/engine/05_router.ipynb #c0e63474
+class _Abandoning(_Expiring):
+    def abandon(self, req: Request, /) -> None:
         "Take `req` out of the table: its caller gave up"
         msg_id = req.msg_id
         if self.table.pop(msg_id, None) is None: return
@@ -452,6 +508,8 @@ class _Failing(_Ending):
             shell.pump()
             if shell.stuck and not shell.holds: self._doubt(next(iter(shell.waiting.values())))
 
+# %% ../../nbs/engine/05_router.ipynb #a31f7099
+class _Failing(_Abandoning):
     def fail(self,
         error: Exception, # Each request gets a copy of its own
         upto: int, # The last generation that fails
@@ -467,6 +525,13 @@ class _Failing(_Ending):
         for req in gone: self._fail(req, error)
         for shell in list(self.shells.values()): shell.pump()
 
+    def _fail(self, req: Request, error: Exception) -> None:
+        req.packed = None
+        if not req.replied: req.fail(copy(error))
+        req.finish(False)
+
+# %% ../../nbs/engine/05_router.ipynb #fd037ec6
+class _Losing(_Failing):
     def fail_lost(self,
         ids: list[str], # Requests whose reply will not come any more
         error: Exception, # Each gets a copy of its own
@@ -480,11 +545,6 @@ class _Failing(_Ending):
             self._fail(req, error)
             req.lane.release(req.msg_id)
 
-    def _fail(self, req: Request, error: Exception) -> None:
-        req.packed = None
-        if not req.replied: req.fail(copy(error))
-        req.finish(False)
-
     def close_shell(self, subshell_id: str, error: Exception) -> None:
         "The subshell is no more: fail what still waits for it, and forget it"
         shell = self.shells.pop(('shell', subshell_id), None)
@@ -492,17 +552,32 @@ class _Failing(_Ending):
         self.fail_lost([o for o in (*shell.under_way, *shell.waiting) if isinstance(o, str)], error)
 
 # %% ../../nbs/engine/05_router.ipynb #d30173d6
-class _Turns(_Failing):
+class _Turns(_Losing):
     def stands_first(self, req: Request) -> bool:
-        "Does nothing that we know of stand before `req`, neither on its shell nor of another client?"
+        "Return whether nothing that we know of stands before `req`, neither on its shell nor of another client"
         return not self.foreign and next(iter(req.lane.under_way), None) == req.msg_id
 
     def _note_foreign(self, msg_id: str, content: bytes) -> None:
         if b'busy' in content and len(self.foreign) < 1000: self.foreign.add(msg_id)
         elif b'idle' in content: self.foreign.discard(msg_id)
 
+# %% ../../nbs/engine/05_router.ipynb #ea4e9348
+class _Skimming(_Turns):
+    def _unclaimed(self, msg_id: str|None, frames: Any) -> bool: # Must it be parsed now?
+        if msg_id is None: return True
+        if msg_id in self.abandoned:
+            shell, serial = self.abandoned[msg_id]
+            shell.published = max(shell.published, serial)
+            self.stats['late messages'] += 1
+        else:
+            if len(frames[4]) < 64: self._note_foreign(msg_id, frames[4])
+            self.mailboxes['iopub'].push(frames)
+        return False
+
 # %% ../../nbs/engine/05_router.ipynb #a26261cb
-class _Claiming(_Turns):
+class _Claiming(_Skimming):
+    iopub_count: int
+
     def claim(self,
         batch: deque[Any], # iopub messages, each as a tuple of frames, from the signature on
     ) -> Any: # One that has to be parsed now, and dispatched, or `None`
@@ -535,33 +610,9 @@ class _Claiming(_Turns):
                 else: self._half(req)
             elif len(frames[4]) > 100_000: return None   # checking it took a while
 
-    def _unclaimed(self, msg_id: str|None, frames: Any) -> bool: # Must it be parsed now?
-        if msg_id is None: return True
-        if msg_id in self.abandoned:
-            shell, serial = self.abandoned[msg_id]
-            shell.published = max(shell.published, serial)
-            self.stats['late messages'] += 1
-        else:
-            if len(frames[4]) < 64: self._note_foreign(msg_id, frames[4])
-            self.mailboxes['iopub'].push(frames)
-        return False
-
-# %% ../../nbs/engine/05_router.ipynb #e170050c
-class Router(_Claiming):
-    "Finds, for each message that comes, the request it belongs to"
-    def received(self,
-        channel: str, # `shell`, `control`, `iopub` or `stdin`
-        batch: deque[Any], # Messages, each as a tuple of frames, from the signature on; what is taken is removed
-        until: float, # When to stop, by the router's clock; the rest stays in `batch`
-    ) -> None:
-        "Take in a batch of messages. What a hook raises is logged; what a signal handler raises passes through."
-        debug = log.isEnabledFor(logging.DEBUG)
-        clock = self.clock
-        claims = channel == 'iopub'
-        while batch:
-            frames = self.claim(batch) if claims else batch.popleft()
-            if frames is not None: self._take(channel, frames, debug)
-            if clock() > until: return
+# %% ../../nbs/engine/05_router.ipynb #b3068054
+class _Parsing(_Claiming):
+    last_malformed: Exception|None
 
     def _take(self, channel: str, frames: Any, debug: bool) -> None:
         session: Any = self.session
@@ -582,3 +633,20 @@ class Router(_Claiming):
         if not self.stats['malformed']: log.warning('Dropped a malformed message on the %s channel: %s', channel, error)
         self.stats['malformed'] += 1
         self.last_malformed = error
+
+# %% ../../nbs/engine/05_router.ipynb #e170050c
+class Router(_Parsing):
+    "Finds, for each message that comes, the request it belongs to"
+    def received(self,
+        channel: str, # `shell`, `control`, `iopub` or `stdin`
+        batch: deque[Any], # Messages, each as a tuple of frames, from the signature on; what is taken is removed
+        until: float, # When to stop, by the router's clock; the rest stays in `batch`
+    ) -> None:
+        "Take in a batch of messages. What a hook raises is logged; what a signal handler raises passes through."
+        debug = log.isEnabledFor(logging.DEBUG)
+        clock = self.clock
+        claims = channel == 'iopub'
+        while batch:
+            frames = self.claim(batch) if claims else batch.popleft()
+            if frames is not None: self._take(channel, frames, debug)
+            if clock() > until: return
