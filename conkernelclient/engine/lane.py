@@ -55,7 +55,7 @@ class _Places(Generic[I]):
         self.uncounted = set()
         self._pumping = False
 
-# %% ../../nbs/engine/03_lane.ipynb #79582390
+# %% ../../nbs/engine/03_lane.ipynb #9c243833
 class _Counted(_Places[I]):
     __slots__ = ()
     @property
@@ -70,7 +70,8 @@ class _Counted(_Places[I]):
 
     def __repr__(self) -> str:
         held = ', '.join(sorted(getattr(o, 'name', str(o)) for o in self.holds))
-        return f"<{type(self).__name__}: {len(self.under_way)} under way, {len(self.waiting)} waiting{', held: ' + held if held else ''}>"
+        end = f', held: {held}' if held else ''
+        return f'<{type(self).__name__}: {len(self.under_way)} under way, {len(self.waiting)} waiting{end}>'
 
 # %% ../../nbs/engine/03_lane.ipynb #ce2f54c1
 class _Adding(_Counted[I]):
@@ -89,14 +90,14 @@ class _Adding(_Counted[I]):
         self.send(item)
         return True
 
-# %% ../../nbs/engine/03_lane.ipynb #333a6d76
+# %% ../../nbs/engine/03_lane.ipynb #2c68fc39
 class _Pumping(_Adding[I]):
     __slots__ = ()
     _pumping: bool
 
     def pump(self) -> None:
         "Send the items whose turn has come"
-        if self._pumping or not self.waiting: return     # (one that cannot be sent is released, which leads here again)
+        if self._pumping or not self.waiting: return   # (an item that cannot be sent is released, which leads here)
         self._pumping = True
         try:
             while self.waiting and not self.holds and len(self.under_way)-len(self.uncounted) < self.limit:
@@ -152,14 +153,15 @@ class _GivingUp(_Releasing[I]):
         "Take `key` out of the queue: it is not sent"
         return self.waiting.pop(key, None) is not None
 
-# %% ../../nbs/engine/03_lane.ipynb #f6974b4f
+# %% ../../nbs/engine/03_lane.ipynb #fbb8adcb
 class _TakingOut(_GivingUp[I]):
     __slots__ = ()
     given_up: int
 
     def drop(self, upto: int) -> list[I]:
         "Take out, and return, all items of generation `upto` and older. Given-up items are forgotten."
-        old = [(o, item) for o, item in (*self.under_way.items(), *self.waiting.items()) if item is None or item.generation <= upto]
+        items = (*self.under_way.items(), *self.waiting.items())
+        old = [(o, item) for o, item in items if item is None or item.generation <= upto]
         for o, item in old:
             self.under_way.pop(o, None)
             self.waiting.pop(o, None)

@@ -215,8 +215,8 @@ Hook = Callable[[Message], Any]   # may be async
 
 class _Asked(Awaitable[Message]):
     "What was asked, and where the answer goes"
-    __slots__ = ('header', 'content', 'metadata', 'msg_id', 'channel', 'generation', 'claims_reply', 'claims_iopub', 'has_reply',
-                 'on_iopub', 'on_stdin', 'on_reply')
+    __slots__ = ('header', 'content', 'metadata', 'msg_id', 'channel', 'generation',
+                 'claims_reply', 'claims_iopub', 'has_reply', 'on_iopub', 'on_stdin', 'on_reply')
     header: Header
     content: dict[str, Any]
     metadata: dict[str, Any]
@@ -306,11 +306,12 @@ class _Made(_Routed):
         self.timer: asyncio.TimerHandle|None = None
         self._end_of = self._listeners = self._tail = None
 
-# %% ../../nbs/engine/02_request.ipynb #30ce3447
+# %% ../../nbs/engine/02_request.ipynb #e239adee
 class _Shown(_Made):
     __slots__ = ()
     def __repr__(self) -> str:
-        state = ('complete' if self.complete else 'incomplete') if self.ended else 'replied' if self.replied else 'in flight'
+        if self.ended: state = 'complete' if self.complete else 'incomplete'
+        else: state = 'replied' if self.replied else 'in flight'
         return f"<Request {self.header['msg_type']} {self.msg_id}: {state}>"
 
     @property
@@ -327,7 +328,7 @@ class _Kept(_Shown):
 
     @property
     def iopub(self) -> list[Message]:
-        "Its iopub messages so far, in the order they came. While it is in flight, call this in the event loop's thread."
+        "Its iopub messages so far, in their order. While it is in flight, read this in the event loop's thread."
         if self.parsed is None:
             last, kept = self.unread, []
             while last:
@@ -337,9 +338,7 @@ class _Kept(_Shown):
             self.parsed = [msg for o in reversed(kept) if (msg := self.unpack(o)) is not None]
         return self.parsed
 
-# %% ../../nbs/engine/02_request.ipynb #654709e9
-prompt: ContextVar[Message|None] = ContextVar('prompt', default=None)   # inside an `on_stdin` hook: the `input_request` it answers
-
+# %% ../../nbs/engine/02_request.ipynb #72ea49e8
 class _Taking(_Kept):
     __slots__ = ()
     reply: Message|None
@@ -358,14 +357,7 @@ class _Taking(_Kept):
         if not self._done: self._end(msg, None)
         if self.on_reply is not None: self._call(self.on_reply, msg)
 
-    def take_prompt(self, msg: Message) -> None:
-        "The kernel asks for input"
-        token = prompt.set(msg)
-        try:
-            if self.on_stdin is not None: self._call(self.on_stdin, msg)
-        finally: prompt.reset(token)
-
-# %% ../../nbs/engine/02_request.ipynb #539fcfd2
+# %% ../../nbs/engine/02_request.ipynb #a4468ff3
 class _Finishing(_Taking):
     __slots__ = ()
     complete: bool
@@ -376,7 +368,8 @@ class _Finishing(_Taking):
     def finish(self, complete: bool, after_hooks: bool = False) -> None:
         "Nothing more is expected. A second call does nothing."
         if self.ended: return
-        if after_hooks and self._tail is not None and not self._tail.done():   # async hooks are at work: end after them
+        if after_hooks and self._tail is not None and not self._tail.done():
+            # Async hooks are at work: end after them
             self._tail.add_done_callback(lambda _: self.finish(complete, True))
             return
         self.ended = True
@@ -424,11 +417,14 @@ class End(Awaitable['Request']):
         if self.request is not None and self.request.cancel(msg): return True
         return super().cancel(msg)
 
-# %% ../../nbs/engine/02_request.ipynb #da737477
+# %% ../../nbs/engine/02_request.ipynb #c5d78455
 class _Waiting(_GivingUp):
     __slots__ = ()
     def wait(self) -> End: # To be awaited; gives the request
-        "Wait for reply and *idle* (or the grace time after one of them), and the hooks. Raises why the request failed, a missing reply aside."
+        """Wait for reply and *idle* (or the grace time after one of them), and the hooks
+
+        Raises why the request failed. A missing reply alone raises nothing: look at `complete`.
+        """
         end = self._end_of
         if end is None or end.cancelled() and not self.cancelled():   # after giving up, a caller may wait again
             end = self._end_of = End(self)   # type: ignore[arg-type]
@@ -437,7 +433,7 @@ class _Waiting(_GivingUp):
 
     def _resolve(self) -> None:
         end: Any = self._end_of
-        end.request = None         # its result is the request: without this, only the garbage collector could free the two
+        end.request = None   # its result is the request: without this, only the garbage collector could free both
         if end._done: return       # a hook has failed; a later `wait()` raises that again
         self._end_of = None
         error = self._error
@@ -483,7 +479,7 @@ class _Followed(_Limited):
             try: await news
             finally:
                 if news.cancelled() and self._listeners: self._listeners.remove(news)
-        if self._done and self._error is not None and not isinstance(self._error, NoReplyError): raise copy(self._error)
+        if self._error is not None and not isinstance(self._error, NoReplyError): raise copy(self._error)
 
     def _announce(self) -> None:
         listeners, self._listeners = self._listeners, None
@@ -512,7 +508,20 @@ class _Hooked(_Followed):
         self.fail(error)
         self.finish(False)
 
-# %% ../../nbs/engine/02_request.ipynb #fe056c2e
-class Request(_Hooked):
+# %% ../../nbs/engine/02_request.ipynb #a4746dbd
+# Inside an `on_stdin` hook: the `input_request` it answers
+prompt: ContextVar[Message|None] = ContextVar('prompt', default=None)
+
+class _Prompting(_Hooked):
+    __slots__ = ()
+    def take_prompt(self, msg: Message) -> None:
+        "The kernel asks for input"
+        token = prompt.set(msg)
+        try:
+            if self.on_stdin is not None: self._call(self.on_stdin, msg)
+        finally: prompt.reset(token)
+
+# %% ../../nbs/engine/02_request.ipynb #11ddaf5e
+class Request(_Prompting):
     "One message sent to the kernel, and everything that came back for it. `await` gives the reply message."
     __slots__ = ()

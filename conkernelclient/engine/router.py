@@ -14,13 +14,13 @@ from collections.abc import Callable, Mapping
 from copy import copy
 from datetime import datetime, timezone
 from queue import Empty
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 from jupyter_client.session import new_id
 
 from .lane import Hold, Lane
 from .request import Request
-from .session import Header, Message, Packed
+from .session import Message, Packed
 
 log: logging.Logger = logging.getLogger('conkernelclient')
 CHANNELS: tuple[str, ...] = ('shell', 'iopub', 'stdin', 'control')
@@ -47,7 +47,7 @@ class _Stored:
 
     def __len__(self) -> int: return len(self.items)
 
-# %% ../../nbs/engine/05_router.ipynb #fc5ce2ce
+# %% ../../nbs/engine/05_router.ipynb #30b82e90
 class _Pushing(_Stored):
     nbytes: int
     dropped: int
@@ -67,15 +67,16 @@ class _Pushing(_Stored):
 
     def _drop(self) -> None:
         self.nbytes -= self.items.popleft()[0]
-        if not self.dropped: log.warning('Nobody reads the %s messages: the oldest are dropped, beyond %d messages or %d bytes',
-                                         self.channel, self.maxlen, self.maxbytes)
+        if not self.dropped:
+            log.warning('Nobody reads the %s messages: the oldest are dropped, beyond %d messages or %d bytes',
+                        self.channel, self.maxlen, self.maxbytes)
         self.dropped += 1
 
     def wake(self) -> None:
         "Wake the reader"
         if self.waiter is not None and not self.waiter.done(): self.waiter.set_result(None)
 
-# %% ../../nbs/engine/05_router.ipynb #6a4a20e4
+# %% ../../nbs/engine/05_router.ipynb #15c7280a
 class _Popping(_Pushing):
     nbytes: int
     malformed: int
@@ -83,29 +84,42 @@ class _Popping(_Pushing):
     def pop(self) -> Message|None:
         "Return the oldest message, or `None`. A message that cannot be parsed is counted and skipped."
         while self.items:
+            item: Any
             size, checked, *item = self.items.popleft()
             self.nbytes -= size
-            if size == 0: return cast(Message, item[0])
-            parse = self.unpack if checked else self.parse
-            try: return cast(Any, parse)(item)   # type: ignore[no-any-return]
+            if size == 0: return item[0]   # type: ignore[no-any-return]
+            parse: Any = self.unpack if checked else self.parse
+            try: return parse(item)   # type: ignore[no-any-return]
             except Exception as e:
                 if not self.malformed: log.warning('Dropped a malformed %s message: %s', self.channel, e)
                 self.malformed += 1
         return None
 
+# %% ../../nbs/engine/05_router.ipynb #a5bcaa2b
+class _Failable(_Popping):
+    error: Exception|None
+
+    def fail(self, error: Exception|None) -> None:
+        "A reader gets `error` once the mailbox is empty, until it is set to `None` again"
+        self.error = error
+        if error is not None: self.wake()
+
 # %% ../../nbs/engine/05_router.ipynb #31117876
-class Mailbox(_Popping):
+class Mailbox(_Failable):
     "The messages of one channel that no request has claimed, for one reader at a time"
     waiter: asyncio.Future[None]|None
-    error: Exception|None
 
     async def get(self,
         timeout: float|None = None, # Seconds to wait; `None`: no limit, 0: not at all
     ) -> Message: # The oldest message
-        "Raises `queue.Empty` after `timeout`, `RuntimeError` if another task is reading, and what the connection failed with"
+        """Wait for the oldest message, and return it
+
+        Raises `queue.Empty` after `timeout`, `RuntimeError` if another task is reading, and what the connection failed
+        with.
+        """
         if self.waiter is not None:
-            raise RuntimeError(f"Two tasks read the {self.channel} channel at once, and would take each other's messages: "
-                               'use execute(..., reply=True), or request')
+            raise RuntimeError(f'Two tasks read the {self.channel} channel at once, and would take each other\'s '
+                               'messages: use execute(..., reply=True), or request')
         loop = asyncio.get_running_loop()
         deadline = None if timeout is None else loop.time()+timeout
         while (msg := self.pop()) is None:
@@ -116,11 +130,6 @@ class Mailbox(_Popping):
             try: await asyncio.wait([self.waiter], timeout=left)
             finally: self.waiter = None
         return msg
-
-    def fail(self, error: Exception|None) -> None:
-        "A reader gets `error` once the mailbox is empty, until it is set to `None` again"
-        self.error = error
-        if error is not None: self.wake()
 
 # %% ../../nbs/engine/05_router.ipynb #82ce46b6
 class Shell(Lane[Request]):
@@ -162,18 +171,24 @@ class Codec(Protocol):
         "Return whether it is the status *idle*"
         ...
 
-# %% ../../nbs/engine/05_router.ipynb #ac6ff088
+# %% ../../nbs/engine/05_router.ipynb #ef4e9f27
 class _Events:
     "Functions that the router calls"
     def __init__(self) -> None:
-        self.on_grace: Callable[[], None] = lambda: None   # a grace time begins: call `expire` when it is over
-        self.on_orphan: Callable[[Message], bool] = lambda msg: False   # an iopub message that answers nobody; true: do not keep it
-        self.on_other_kernel: Callable[[], None] = lambda: None   # a reply of another kernel process than `kernel.session`
-        self.on_doubt: Callable[[str, str|None, list[str]], None]|None = None   # ask a shell: are these requests without reply lost?
-        self.on_deleted: Callable[[str], None]|None = None   # a subshell has been deleted
-        self.on_activity: Callable[[], None]|None = None   # something was sent, or answered
+        # A grace time begins: call `expire` when it is over
+        self.on_grace: Callable[[], None] = lambda: None
+        # An iopub message answers nobody; returns whether to drop it
+        self.on_orphan: Callable[[Message], bool] = lambda msg: False
+        # A reply came from another kernel process than `kernel.session`
+        self.on_other_kernel: Callable[[], None] = lambda: None
+        # Ask a shell (channel, subshell id) whether these requests without reply are lost
+        self.on_doubt: Callable[[str, str|None, list[str]], None]|None = None
+        # The subshell of that id has been deleted
+        self.on_deleted: Callable[[str], None]|None = None
+        # Something was sent, or answered
+        self.on_activity: Callable[[], None]|None = None
 
-# %% ../../nbs/engine/05_router.ipynb #fe76b94d
+# %% ../../nbs/engine/05_router.ipynb #377034e5
 class _Tables(_Events):
     "What is in flight, and what is remembered"
     def __init__(self, maxlen: int):
@@ -181,8 +196,8 @@ class _Tables(_Events):
         self.table: dict[str, Request] = {}   # what is in flight, by message id
         self.shells: dict[tuple[str, str|None], Shell] = {}   # by channel and subshell id
         self.mailboxes: dict[str, Mailbox] = {o: Mailbox(o, maxlen) for o in CHANNELS}
-        self.graces: dict[str, tuple[float, int, int]] = {}   # what lacks one half: until when, patience, iopub messages then
-        self.abandoned: dict[str, tuple[Shell, int]] = {}   # given-up requests whose messages may still come: shell and serial
+        self.graces: dict[str, tuple[float, int, int]] = {}   # lacks one half: until when, patience, iopub count then
+        self.abandoned: dict[str, tuple[Shell, int]] = {}   # given up, messages may still come: shell and serial
         self.foreign: set[str] = set()   # requests of other clients that the kernel is busy with
         self.iopub_count: int = 0   # iopub messages so far
         self.stats: Counter[str] = Counter()
@@ -298,20 +313,30 @@ class _Holding(_Shells):
         "`why` is over: send what waits, as far as the windows allow"
         for shell in list(self.shells.values()): shell.free(why)
 
+# %% ../../nbs/engine/05_router.ipynb #6a3d660b
+class _Doubting(_Holding):
+    def _doubt(self, req: Request) -> None:
+        "Ask something on the shell of `req`, so that its turn comes"
+        if self.on_doubt is not None: self.on_doubt(req.channel, req.header.get('subshell_id'), [])
+
 # %% ../../nbs/engine/05_router.ipynb #eddeb01c
 def _shrunk(packed: Packed) -> Packed:
     "Return the same frames in less memory, for a message that waits"
-    return tuple([b'%b' % o if type(o) is bytes and len(o) < 4096 else o for o in packed])   # type: ignore[return-value]
+    frames = [b'%b' % o if type(o) is bytes and len(o) < 4096 else o for o in packed]
+    return tuple(frames)   # type: ignore[return-value]
 
-# %% ../../nbs/engine/05_router.ipynb #98f5f10f
-class _Submitting(_Holding):
+# %% ../../nbs/engine/05_router.ipynb #f6bbad91
+class _Submitting(_Doubting):
     def submit(self,
         req: Request, # What is to be sent
         packed: Packed, # The same as it goes on the wire
         timeout: float|None = None, # Seconds until it fails with `ReplyTimeout`
         first: bool = False, # Send it now, whatever waits or holds? (For probes and fences.)
     ) -> None:
-        "Register `req`, then send it or let it wait. Raises `ValueError` for an id in flight, and what keeps it from being sent."
+        """Register `req`, then send it or let it wait
+
+        Raises `ValueError` for an id in flight, and what keeps it from being sent.
+        """
         msg_id = req.msg_id
         if msg_id in self.table: raise ValueError(f'A request with the msg_id {msg_id!r} is already in flight')
         key = req.channel, req.header.get('subshell_id')
@@ -327,10 +352,6 @@ class _Submitting(_Holding):
             req.packed = _shrunk(packed)
             if shell.stuck and not shell.holds: self._doubt(req)
         elif req.ended and (error := req.exception()) is not None: raise error
-
-    def _doubt(self, req: Request) -> None:
-        "Everything on the wire was given up, and may never be answered: ask something, so that the turn of `req` comes"
-        if self.on_doubt is not None: self.on_doubt(req.channel, req.header.get('subshell_id'), [])
 
 # %% ../../nbs/engine/05_router.ipynb #09392a1c
 class _Dispatching(_Submitting):
@@ -394,7 +415,8 @@ class _Halves(_Unclaimed):
 def _stops(req: Request) -> bool:
     "Whether an error of this request aborts those behind it"
     content = req.content
-    return req.header['msg_type'] == 'execute_request' and content.get('stop_on_error', True) and not content.get('silent', False)
+    if req.header['msg_type'] != 'execute_request' or content.get('silent', False): return False
+    return bool(content.get('stop_on_error', True))
 
 def _cut_short(content: dict[str, Any]) -> bool:
     "Whether a reply may be the answer to the interrupt with which a manager begins a restart"
@@ -406,7 +428,7 @@ class _Remembering(_Halves):
         "Forget half of them, the oldest: one by one, taking from the front of a dict gets slower and slower"
         self._answered = dict.fromkeys(list(self._answered)[4096:])
 
-# %% ../../nbs/engine/05_router.ipynb #679dfb85
+# %% ../../nbs/engine/05_router.ipynb #0695064a
 class _Replying(_Remembering):
     _abort: Callable[[Shell], None]
     _deleted: Callable[[Request, dict[str, Any]], None]
@@ -417,7 +439,8 @@ class _Replying(_Remembering):
             self.stats['duplicate replies'] += 1
             return
         shell = req.lane
-        if shell.holds and Hold.RESTART in shell.holds and _cut_short(content): return   # it fails as restarted, with all the others
+        # What a restart cuts short fails as restarted, with all others
+        if shell.holds and Hold.RESTART in shell.holds and _cut_short(content): return
         req.replied = True
         self._answered[req.msg_id] = None
         if len(self._answered) > 8192: self._forget_answers()
@@ -433,28 +456,30 @@ class _Replying(_Remembering):
         if session is not None and msg['header'].get('session') != session: self.on_other_kernel()
 
 # %% ../../nbs/engine/05_router.ipynb #a881da02
-def _from_kernel(req: Request, msg_type: str, content: dict[str, Any], metadata: dict[str, Any]|None = None) -> Message:
+def _from_kernel(req: Request, msg_type: str, **content: Any) -> Message:
     "Return a message as the kernel would send it for `req`"
-    header = cast(Header, dict(req.header, msg_id=new_id(), msg_type=msg_type, date=datetime.now(timezone.utc)))
-    return Message(header=header, msg_id=header['msg_id'], msg_type=msg_type, parent_header=cast(Any, dict(req.header)),
-                   metadata=metadata or {}, content=content, buffers=[])
+    header: Any = dict(req.header, msg_id=new_id(), msg_type=msg_type, date=datetime.now(timezone.utc))
+    parent: Any = dict(req.header)
+    return Message(header=header, msg_id=header['msg_id'], msg_type=msg_type, parent_header=parent, metadata={},
+                   content=content, buffers=[])
 
 class _Aborting(_Replying):
     def _abort(self, shell: Shell) -> None:
         for req in shell.take_waiting(lambda o: o.header['msg_type'] == 'execute_request'):
             req.packed = None
-            reply = _from_kernel(req, 'execute_reply', dict(status='aborted'), dict(status='aborted'))
+            reply = _from_kernel(req, 'execute_reply', status='aborted')
+            reply['metadata']['status'] = 'aborted'
             if self.kernel.session is not None: reply['header']['session'] = self.kernel.session
-            self.dispatch('iopub', _from_kernel(req, 'status', dict(execution_state='busy')))
+            self.dispatch('iopub', _from_kernel(req, 'status', execution_state='busy'))
             self.dispatch(req.channel, reply)
-            self.dispatch('iopub', _from_kernel(req, 'status', dict(execution_state='idle')))
+            self.dispatch('iopub', _from_kernel(req, 'status', execution_state='idle'))
 
-# %% ../../nbs/engine/05_router.ipynb #97089c16
+# %% ../../nbs/engine/05_router.ipynb #65cb0659
 class _Deleting(_Aborting):
     def _deleted(self, req: Request, content: dict[str, Any]) -> None:
-        subshell_id = req.content.get('subshell_id')
         if req.header['msg_type'] != 'delete_subshell_request' or content.get('status') != 'ok': return
-        if ('shell', subshell_id) in self.shells and self.on_deleted is not None: self.on_deleted(cast(str, subshell_id))
+        subshell_id: Any = req.content.get('subshell_id')
+        if ('shell', subshell_id) in self.shells and self.on_deleted is not None: self.on_deleted(subshell_id)
 
 # %% ../../nbs/engine/05_router.ipynb #edbdfdff
 class _Patience(_Deleting):
@@ -585,7 +610,7 @@ class _Claiming(_Skimming):
         session: Any = self.session
         mailbox = self.mailboxes['iopub']
         debug = log.isEnabledFor(logging.DEBUG)
-        take, parent_in, request = batch.popleft, session.parents.get, self.table.get   # (locals: a tenth of this loop)
+        take, parent_in, request = batch.popleft, session.parents.get, self.table.get   # (locals: a tenth of the loop)
         while batch:
             frames = take()
             try:
@@ -597,12 +622,13 @@ class _Claiming(_Skimming):
                     if self._unclaimed(msg_id, frames): return frames
                     continue
                 if req.lane.published < req.serial: req.lane.published = req.serial
-                if not session.parses_late or req.claims_iopub and (req.parsed is not None or req.on_iopub is not None): return frames
+                if (not session.parses_late
+                    or req.claims_iopub and (req.parsed is not None or req.on_iopub is not None)): return frames
                 idle = b'idle' in frames[4] and session.says_idle(frames)
                 if req.claims_iopub or idle: session.check(frames)   # (a mailbox checks what it holds when it is read)
             except Exception: return frames   # parsing it will say what is wrong with it
             if debug: log.debug('iopub: got a message for %s, not parsed yet', req.msg_id)
-            if req.claims_iopub: req.unread = req.unread, frames   # nested tuples of bytes: nothing for the garbage collector to do
+            if req.claims_iopub: req.unread = req.unread, frames   # (nested tuples of bytes: nothing to collect)
             else: mailbox.push(frames, checked=idle)
             if idle:
                 req.idle = True
@@ -610,7 +636,7 @@ class _Claiming(_Skimming):
                 else: self._half(req)
             elif len(frames[4]) > 100_000: return None   # checking it took a while
 
-# %% ../../nbs/engine/05_router.ipynb #b3068054
+# %% ../../nbs/engine/05_router.ipynb #41de3e83
 class _Parsing(_Claiming):
     last_malformed: Exception|None
 
@@ -622,7 +648,8 @@ class _Parsing(_Claiming):
                 msg = session.parse(frames)
             else: msg = session.deserialize(list(frames))
             if type(msg['content']) is not dict: raise TypeError('the content is not a dict')
-        except Exception as e: return self._malformed(channel, e if len(frames) > 4 else TypeError('it has too few frames'))
+        except Exception as e:
+            return self._malformed(channel, e if len(frames) > 4 else TypeError('it has too few frames'))
         if debug:
             parent = msg['parent_header'] and msg['parent_header'].get('msg_id')
             log.debug('%s: got %s %s, for %s', channel, msg['msg_type'], msg['msg_id'], parent)
@@ -630,7 +657,8 @@ class _Parsing(_Claiming):
         except Exception: log.exception('Dispatching a %s on the %s channel failed', msg['msg_type'], channel)
 
     def _malformed(self, channel: str, error: Exception) -> None:
-        if not self.stats['malformed']: log.warning('Dropped a malformed message on the %s channel: %s', channel, error)
+        if not self.stats['malformed']:
+            log.warning('Dropped a malformed message on the %s channel: %s', channel, error)
         self.stats['malformed'] += 1
         self.last_malformed = error
 
