@@ -119,7 +119,7 @@ class Waiter(asyncio.Future[None]):
     awaitable: '_Leaving[Any]'   # what the task waits for
 
     def cancel(self, msg: Any = None) -> bool: # Will the task be cancelled?
-        "The task was cancelled: the awaitable decides now what that means"
+        "The task was cancelled: ask the awaitable whether only this waiter ends, or everything"
         return not self.done() and self.awaitable.leave(self, msg)
 
     def end(self, msg: Any) -> bool:
@@ -189,7 +189,7 @@ class Awaitable(_Awaited[T], Coroutine[Any, Any, T]):
         if isinstance(error, asyncio.CancelledError) and not self._done and self.unwanted(): self.cancel(*error.args)
         raise error
 
-    def close(self) -> None: "Do nothing: what was asked for goes on"
+    def close(self) -> None: "Do nothing: the request goes on"
 
 # %% ../../nbs/engine/02_request.ipynb #439d66fd
 async def first_of(
@@ -214,7 +214,7 @@ async def first_of(
 Hook = Callable[[Message], Any]   # may be async
 
 class _Asked(Awaitable[Message]):
-    "What was asked, and where the answer goes"
+    "The message, the kernel it is meant for, and the receivers of the answer"
     __slots__ = ('header', 'content', 'metadata', 'msg_id', 'channel', 'generation',
                  'claims_reply', 'claims_iopub', 'has_reply', 'on_iopub', 'on_stdin', 'on_reply')
     header: Header
@@ -230,9 +230,9 @@ class _Asked(Awaitable[Message]):
     on_stdin: Hook|None   # called with each of its `input_request`s
     on_reply: Hook|None   # called with the reply, in the turn of the loop in which it comes
 
-# %% ../../nbs/engine/02_request.ipynb #c6971cdd
+# %% ../../nbs/engine/02_request.ipynb #a3830f4b
 class _Answered(_Asked):
-    "What has come back"
+    "The answer so far"
     __slots__ = ('reply', 'replied', 'idle', 'ended', 'complete', 'lossy', 'unread', 'parsed', 'unpack')
     reply: Message|None
     replied: bool
@@ -244,7 +244,7 @@ class _Answered(_Asked):
     parsed: list[Message]|None   # `None` until somebody looks at `iopub`
     unpack: Callable[[Any], Message|None]   # parses frames; `None` for malformed ones
 
-# %% ../../nbs/engine/02_request.ipynb #8ddcf084
+# %% ../../nbs/engine/02_request.ipynb #20d229df
 class Routes(Protocol):
     "What a request needs of the router that holds it"
     def abandon(self, req: 'Request', /) -> None:
@@ -252,7 +252,7 @@ class Routes(Protocol):
         ...
 
 class _Routed(_Answered):
-    "How it gets to the kernel, and what waits for it here"
+    "Its way to the kernel, and the objects that wait for it in the client"
     __slots__ = ('lane', 'serial', 'packed', 'router', 'owner', 'timer', '_end_of', '_listeners', '_tail')
     lane: Any   # the queue in which it waits for its turn to be sent
     serial: int   # its place in the order in which the requests of its shell were sent
@@ -273,7 +273,7 @@ class _Made(_Routed):
         loop: asyncio.AbstractEventLoop|None = None, # The client's event loop
         *,
         generation: int = 0, # The kernel process it is meant for
-        claims_reply: bool = True, # Is the reply for the one who awaits this (else for the mailbox)?
+        claims_reply: bool = True, # Is the reply for this request (else for the mailbox)?
         claims_iopub: bool = True, # Are its iopub messages kept in `iopub` (else in the mailbox)?
         has_reply: bool = True, # Does the kernel answer such a message?
         on_iopub: Hook|None = None, # Called with each of its iopub messages; may be async
