@@ -28,11 +28,16 @@ class Stoppable(Protocol):
     inside: bool   # has the kernel said that it runs the cell's code?
     interrupted: float   # when an interrupt was sent, in seconds of the loop's clock; 0: never
     @property
-    def queued(self) -> bool: "Whether it still waits in the client"
+    def queued(self) -> bool:
+        "Whether it still waits in the client"
+        ...
     @property
-    def over(self) -> bool: "Whether the kernel has replied to it"
+    def over(self) -> bool:
+        "Whether the kernel has replied to it"
+        ...
     async def wait_until(self, ready: Callable[[], bool], timeout: float|None = None) -> bool:
         "Wait until `ready()` is true, for `timeout` seconds at most; return whether it is. Only a message may change it."
+        ...
 
 # %% ../../nbs/cells/02_stop.ipynb #4769a514
 class _Blocking:
