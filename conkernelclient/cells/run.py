@@ -28,8 +28,8 @@ from ..engine.session import Message
 log = logging.getLogger('conkernelclient')
 
 # %% ../../nbs/cells/03_run.ipynb #ce8ac527
-class ShellRuns:
-    "The runs of one shell that are not done: those that were sent, and those that wait in its lane"
+class _Shell:
+    "Sends the runs of one shell"
     def __init__(self,
         runs: 'Runs', # Of the client
         subshell_id: str|None = None, # `None`: the main shell
@@ -39,15 +39,18 @@ class ShellRuns:
         self.sent: dict[Hashable, Run] = {}
         self.lane: Lane[Run] = runs.connection.lane(1, self._send, self._dropped)
 
-    def __repr__(self) -> str:
-        state = f'waits for {self.running}' if self.running else 'waits until an interrupt has passed' if self.lane.holds else 'free'
-        return f'<ShellRuns: {state}; {len(self.lane.waiting)} queued>'
-
     def _send(self, run: 'Run') -> None:
         self.sent[run] = run
         run.submit()
 
     def _dropped(self, run: 'Run', error: Exception) -> None: run.finish(error)
+
+# %% ../../nbs/cells/03_run.ipynb #74692cb2
+class ShellRuns(_Shell):
+    "The runs of one shell that are not done: those that were sent, and those that wait in its lane"
+    def __repr__(self) -> str:
+        state = f'waits for {self.running}' if self.running else 'waits until an interrupt has passed' if self.lane.holds else 'free'
+        return f'<ShellRuns: {state}; {len(self.lane.waiting)} queued>'
 
     @property
     def running(self) -> 'Run|None':
@@ -127,10 +130,10 @@ class _Progress(Awaitable[Result]):
         self._todo: deque[Any]|None = None   # what `on_output` has returned to be awaited
         self._hooks: asyncio.Task[None]|None = None   # awaits it
 
-# %% ../../nbs/cells/03_run.ipynb #53bb9592
+# %% ../../nbs/cells/03_run.ipynb #685fbbf5
 Answer = Callable[[str, bool], Any]   # of prompt and password
 
-class _Asked(_Progress):
+class _Arguments(_Progress):
     "What a run was asked to do"
     __slots__ = ('shell', 'content', 'metadata', 'timeout', 'check', 'stdin', 'on_output', 'generation', 'owner')
     def __init__(self,
@@ -155,7 +158,7 @@ class _Asked(_Progress):
         self.owner: Any = connection.keeper()
 
 # %% ../../nbs/cells/03_run.ipynb #c7784d16
-class _Named(_Asked):
+class _Named(_Arguments):
     __slots__ = ()
     @property
     def connection(self) -> Connection:
@@ -180,10 +183,10 @@ class _Named(_Asked):
         where = '' if self.shell.subshell_id is None else ' on a subshell'
         return f"<Run {state}{where}: {code if len(code) <= 40 else code[:37]+'...'!r}>"
 
-# %% ../../nbs/cells/03_run.ipynb #8926388f
+# %% ../../nbs/cells/03_run.ipynb #a732f178
 class _Watched(_Named):
     __slots__ = ()
-    def _tell(self) -> None:
+    def _changed(self) -> None:
         "It has changed"
         news, self._news = self._news, None
         for o in news or ():
@@ -217,7 +220,7 @@ class _Explained(_Watched):
         return '; the kernel is still busy with something else'
 
 # %% ../../nbs/cells/03_run.ipynb #7a75e333
-class _Settled(_Explained):
+class _Carrying(_Explained):
     __slots__ = ()
     def result(self) -> Result:
         "The result, or raises why there is none; the exception has the partial result as `result`. Raises `asyncio.InvalidStateError` before the end."
@@ -226,7 +229,10 @@ class _Settled(_Explained):
             setattr(e, 'result', self.partial)
             raise
 
-    def _settle(self) -> None:
+# %% ../../nbs/cells/03_run.ipynb #68a9cc65
+class _Resolved(_Carrying):
+    __slots__ = ()
+    def _resolve(self) -> None:
         "Give the caller its result or its exception; after the hooks, if all is well"
         if self._done: return
         verdict = self._verdict
@@ -247,8 +253,8 @@ class _Settled(_Explained):
             if hasattr(o, 'close'): o.close()
         self._todo = None
 
-# %% ../../nbs/cells/03_run.ipynb #3759e279
-class _Finished(_Settled):
+# %% ../../nbs/cells/03_run.ipynb #1fd6fe4e
+class _Finished(_Resolved):
     __slots__ = ()
     def finish(self,
         error: BaseException|None = None, # Why there is no result
@@ -261,12 +267,12 @@ class _Finished(_Settled):
         if self.request is not None: self.request.on_iopub = self.request.on_stdin = self.request.on_reply = None   # no cycle: a run that is dropped is freed
         if self._verdict is None and error is not None: self._verdict = error
         self.shell.sent.pop(self, None)
-        self._settle()
-        self._tell()
+        self._resolve()
+        self._changed()
         self.owner = None
         self.shell.lane.release(self)
 
-# %% ../../nbs/cells/03_run.ipynb #768a98ba
+# %% ../../nbs/cells/03_run.ipynb #6acc6445
 class _Interruptible(_Finished):
     __slots__ = ()
     def interrupt(self) -> Awaits[bool]: # Whether it was running
@@ -279,19 +285,19 @@ class _Interruptible(_Finished):
         "Make the kernel stop this run; give the caller its exception when the kernel does not stop"
         if self.shell.subshell_id is not None:
             if self._asking is not None: self._asking.cancel()
-            return self._settle()
+            return self._resolve()
         if not await self.wait_until(lambda: self.state != 'sent', .5):
-            self._settle()
+            self._resolve()
             await self.wait_until(lambda: self.state != 'sent')
         for _ in range(2):
             if not await self.shell.runs.interrupts.interrupt(self): return
             if await self.wait_until(lambda: self.state == 'done', self.shell.runs.interrupt_timeout/2): return
         self.ignored = True
         log.warning('The kernel ignores the interrupt of %r', self)
-        self._settle()
+        self._resolve()
 
 # %% ../../nbs/cells/03_run.ipynb #2c17c43c
-class _Ended(_Interruptible):
+class _Ending(_Interruptible):
     __slots__ = ()
     def end_early(self,
         verdict: Verdict, # What the caller gets
@@ -304,9 +310,12 @@ class _Ended(_Interruptible):
             self.shell.lane.withdraw(self)
             self.finish()
         elif self.state == 'sent' and self.request is not None and self.request.packed is not None: self.request.cancel()
-        elif self.over: self._settle()
+        elif self.over: self._resolve()
         elif self._stopper is None: self._stopper = self.connection.spawn(self._stop())
 
+# %% ../../nbs/cells/03_run.ipynb #20420f32
+class _Cancellable(_Ending):
+    __slots__ = ()
     def cancel(self,
         msg: Any = None, # For the `CancelledError`
     ) -> bool: # Whether there was anything to cancel
@@ -324,7 +333,7 @@ class _Ended(_Interruptible):
         self._timer = self.get_loop().call_later(seconds, self.overdue, f'It did not begin within {seconds} s')
 
 # %% ../../nbs/cells/03_run.ipynb #6f27d853
-class _Hooked(_Ended):
+class _Hooked(_Cancellable):
     __slots__ = ()
     def _show(self, events: Iterable[Event]) -> None:
         for e in events:
@@ -348,7 +357,7 @@ class _Hooked(_Ended):
             self.end_early(e)
         finally:
             self._hooks = None
-            if self.state == 'done': self._settle()
+            if self.state == 'done': self._resolve()
 
 # %% ../../nbs/cells/03_run.ipynb #f77a9e32
 class _Mail:
@@ -416,15 +425,15 @@ def answerer(
     if callable(stdin):
         try: params = list(inspect.signature(stdin).parameters.values())
         except (TypeError, ValueError): params = []
-        told = any(o.name == 'password' and o.kind != o.POSITIONAL_ONLY or o.kind == o.VAR_KEYWORD for o in params)
-        return (lambda prompt, password: stdin(prompt, password=password)) if told else (lambda prompt, password: stdin(prompt))
+        knows = any(o.name == 'password' and o.kind != o.POSITIONAL_ONLY or o.kind == o.VAR_KEYWORD for o in params)
+        return (lambda prompt, password: stdin(prompt, password=password)) if knows else (lambda prompt, password: stdin(prompt))
     answers: Iterator[str] = iter(stdin.splitlines() if isinstance(stdin, str) else stdin)
     return lambda prompt, password: next(answers, END_OF_INPUT)
 
-# %% ../../nbs/cells/03_run.ipynb #ccc481fd
+# %% ../../nbs/cells/03_run.ipynb #6c7648e4
 class _Prompted(_Read):
     __slots__ = ()
-    def _asked(self, msg: Message) -> None:
+    def _prompt(self, msg: Message) -> None:
         if self.stdin is not None and self._verdict is None: self._asking = self.connection.spawn(self._answer(self.stdin, msg))
         elif self.stdin is None or self._no_interrupt(): self.shell.runs.input(END_OF_INPUT, msg)
 
@@ -444,20 +453,10 @@ class _Prompted(_Read):
         if self._verdict is None: self.shell.runs.input(answer, msg)
         elif self._no_interrupt(): self.shell.runs.input(END_OF_INPUT, msg)
 
-# %% ../../nbs/cells/03_run.ipynb #7753543b
-class _Heard(_Prompted):
+# %% ../../nbs/cells/03_run.ipynb #e45d1136
+class _Begun(_Prompted):
     __slots__ = ()
     began: float|None
-
-    def _message(self, msg: Message) -> None:
-        "One of its iopub messages has come"
-        if self.state == 'sent': self._begin()
-        if msg['msg_type'] == 'execute_input':
-            self.inside = True
-            self._tell()
-        if self.request is not None: self.request.iopub.clear()
-        events = self.partial.add(msg)
-        if events: self._show(events)
 
     def _begin(self) -> None:
         self.state = 'running'
@@ -469,18 +468,42 @@ class _Heard(_Prompted):
         self._timer = None
         if self.timeout is not None and self._verdict is None:
             self._timer = self.get_loop().call_later(self.timeout, self.overdue, f'It took longer than {self.timeout} s')
-        self._tell()
+        self._changed()
+
+# %% ../../nbs/cells/03_run.ipynb #c9277e60
+class _Heard(_Begun):
+    __slots__ = ()
+    def _message(self, msg: Message) -> None:
+        "One of its iopub messages has come"
+        if self.state == 'sent': self._begin()
+        if msg['msg_type'] == 'execute_input':
+            self.inside = True
+            self._changed()
+        if self.request is not None: self.request.iopub.clear()
+        events = self.partial.add(msg)
+        if events: self._show(events)
 
     def _replied(self, reply: Message) -> None:
         if self._timer is not None: self._timer.cancel()
         if self.state == 'sent': self._begin()
         try: self._show(self.partial.add(reply))
         except Exception as e: self.end_early(e)   # a reply that makes no sense; the kernel is free all the same
-        self._tell()
+        self._changed()
         self.shell.lane.release(self)
 
+# %% ../../nbs/cells/03_run.ipynb #0b2516ec
+class _Doubted(_Heard):
+    __slots__ = ()
+    def _doubt(self, after: float) -> None: self._timer = self.get_loop().call_later(after, self._unheard)
+
+    def _unheard(self) -> None:
+        "The kernel does not say that it has begun"
+        if self.state != 'sent' or self._verdict is not None or self.request is None: return
+        if self.connection.router.stands_first(self.request): self.overdue(f'It took longer than {self.timeout} s')
+        else: self._doubt(self.shell.runs.begin_patience)
+
 # %% ../../nbs/cells/03_run.ipynb #860ef57c
-class _Sent(_Heard):
+class _Sent(_Doubted):
     __slots__ = ()
     request: Request|None
 
@@ -489,19 +512,11 @@ class _Sent(_Heard):
         self.state = 'sent'
         try:
             self.request = self.connection.request('execute_request', self.content, metadata=self.metadata, on_iopub=self._message,
-                                                   subshell_id=self.shell.subshell_id, on_stdin=self._asked)
+                                                   subshell_id=self.shell.subshell_id, on_stdin=self._prompt)
         except Exception as e: return self.finish(e)
         self.request.on_reply = self._replied
         self.request.wait().add_done_callback(self._request_ended)
         if self.timeout is not None and self._timer is None: self._doubt(self.timeout+self.shell.runs.begin_patience)
-
-    def _doubt(self, after: float) -> None: self._timer = self.get_loop().call_later(after, self._unheard)
-
-    def _unheard(self) -> None:
-        "The kernel does not say that it has begun"
-        if self.state != 'sent' or self._verdict is not None or self.request is None: return
-        if self.connection.router.stands_first(self.request): self.overdue(f'It took longer than {self.timeout} s')
-        else: self._doubt(self.shell.runs.begin_patience)
 
     def _request_ended(self, end: End) -> None:
         error = NoReplyError('The request was withdrawn') if end.cancelled() else end.exception()

@@ -60,7 +60,7 @@ class _Blocking:
         self.under_way -= 1
         if not self.under_way: self.lane.free(Hold.INTERRUPT)
 
-# %% ../../nbs/cells/02_stop.ipynb #56db671a
+# %% ../../nbs/cells/02_stop.ipynb #b4e89afe
 class _Sending(_Blocking):
     async def send(self) -> Request|None: # The `interrupt_request`, where the kernel takes a message
         "Interrupt the kernel, and return when it was interrupted, or after 2 seconds. A failure is logged, not raised."
@@ -68,9 +68,9 @@ class _Sending(_Blocking):
         if conn.life.state in (State.ENDING, State.COMING): return None   # the old kernel is gone, and the new one would die of it
         try:
             if await conn.host.interrupt(): return None
-            asked = conn.request('interrupt_request', {}, 'control')
-            if not await first_of(asked, timeout=2): log.warning('The kernel has not answered the interrupt_request yet')
-            return asked
+            message = conn.request('interrupt_request', {}, 'control')
+            if not await first_of(message, timeout=2): log.warning('The kernel has not answered the interrupt_request yet')
+            return message
         except Exception as e:
             log.warning('Interrupting the kernel failed: %r', e)
             return None
@@ -87,23 +87,23 @@ class _Passing(_Sending):
         await first_of(fence.wait(), timeout=.2)   # the reply may come after the *idle*
         return fence
 
-# %% ../../nbs/cells/02_stop.ipynb #11f50244
+# %% ../../nbs/cells/02_stop.ipynb #65bd9248
 class _Fenced(_Passing):
     async def fence(self,
         run: Stoppable|None = None, # The cell that was interrupted
-        asked: Request|None = None, # The `interrupt_request`, where that was the way
+        message: Request|None = None, # The `interrupt_request`, where that was the way
     ) -> None:
         "Wait until an interrupt that was just sent can hit nothing more, then unblock. A cell whose reply was lost fails with `NoReplyError`."
         conn = self.connection
         try:
             late = True
             while late:
-                late = asked is not None and not asked.done()
+                late = message is not None and not message.done()
                 passed = await self._pass()
                 if run is not None and run.request is not None and not run.request.ended: await self._collect(run.request, passed)
-                if not late or asked is None: break
-                await first_of(asked, timeout=conn.grace)   # the interrupt is coming only now, so once more
-                if not asked.done(): late = not asked.cancel()   # or it never comes
+                if not late or message is None: break
+                await first_of(message, timeout=conn.grace)   # the interrupt is coming only now, so once more
+                if not message.done(): late = not message.cancel()   # or it never comes
         except RuntimeError as e: log.debug('No fence: %r', e)   # there is no kernel any more
         finally: self.unblock()
 
@@ -114,9 +114,8 @@ class _Fenced(_Passing):
 
 # %% ../../nbs/cells/02_stop.ipynb #1dcef444
 INSIDE = .05   # seconds in which a cell gets from the kernel's code to the user's
-GAP = .2       # seconds in which an interrupt is as good as two: the second would hit the handling of the first
 
-class _OneCell(_Fenced):
+class _Watching(_Fenced):
     async def _runs(self, run: Stoppable) -> bool:
         "Wait until the kernel runs the user's code of `run`; return whether it still does"
         if run.queued or not await run.wait_until(lambda: run.began is not None or run.over, .5) or run.began is None: return False
@@ -125,11 +124,15 @@ class _OneCell(_Fenced):
         self.connection.transport.drain()
         return not run.over
 
+# %% ../../nbs/cells/02_stop.ipynb #ecbb592b
+GAP = .2   # seconds in which a second interrupt is not sent
+
+class _OneCell(_Watching):
     async def _send_fenced(self, run: Stoppable|None = None) -> None:
         "Interrupt the kernel; a task unblocks when the fence has passed"
-        asked = await self.send()
+        message = await self.send()
         self.block()
-        self.connection.spawn(self.fence(run, asked))
+        self.connection.spawn(self.fence(run, message))
 
     async def interrupt(self, run: Stoppable) -> bool: # Whether there was anything to interrupt
         "Interrupt `run` and nothing else; return when the interrupt was sent, or when there is nothing to interrupt"
