@@ -45,11 +45,12 @@ class _Shell:
 
     def _dropped(self, run: 'Run', error: Exception) -> None: run.finish(error)
 
-# %% ../../nbs/cells/03_run.ipynb #74692cb2
+# %% ../../nbs/cells/03_run.ipynb #fc5d3857
 class ShellRuns(_Shell):
     "The runs of one shell that are not done: those that were sent, and those that wait in its lane"
     def __repr__(self) -> str:
-        state = f'waits for {self.running}' if self.running else 'waits until an interrupt has passed' if self.lane.holds else 'free'
+        state = 'waits until an interrupt has passed' if self.lane.holds else 'free'
+        if self.running: state = f'waits for {self.running}'
         return f'<ShellRuns: {state}; {len(self.lane.waiting)} queued>'
 
     @property
@@ -62,7 +63,7 @@ class ShellRuns(_Shell):
         "The runs that are not done, in order"
         return [*self.sent.values(), *self.lane.waiting.values()]
 
-# %% ../../nbs/cells/03_run.ipynb #e4a222aa
+# %% ../../nbs/cells/03_run.ipynb #16b9c5d7
 class _Shells:
     "The queues of all shells"
     interrupt_timeout = 5.   # seconds that a caller waits for an interrupted cell to stop
@@ -82,7 +83,8 @@ class _Shells:
         subshell_id: str|None = None, # `None`: the main shell
     ) -> ShellRuns: # Its runs; made when it is asked for first
         "The queue of a shell"
-        if subshell_id not in self.shells: self.shells[subshell_id] = ShellRuns(self, subshell_id)   # type: ignore[arg-type]
+        if subshell_id not in self.shells:
+            self.shells[subshell_id] = ShellRuns(self, subshell_id)   # type: ignore[arg-type]
         return self.shells[subshell_id]
 
     def forget(self, subshell_id: str) -> None:
@@ -90,7 +92,7 @@ class _Shells:
         shell = self.shells.pop(subshell_id, None)
         if shell is not None: self.connection.forget_lane(shell.lane)
 
-# %% ../../nbs/cells/03_run.ipynb #b2511d39
+# %% ../../nbs/cells/03_run.ipynb #0c893c20
 class Runs(_Shells):
     "The runs of one client"
     def displays(self) -> Displays:
@@ -103,7 +105,7 @@ class Runs(_Shells):
         "Interrupt whatever the kernel is running; return when the interrupt was sent"
         run = self.shell().running
         if run is None or run.state != 'running': await self.interrupts.interrupt_anything()
-        else: await self.interrupts.interrupt(run)   # a run that has just ended by itself leaves nothing to stop: the next is not meant
+        else: await self.interrupts.interrupt(run)   # nothing is stopped if it has just ended: the next is not meant
 
 # %% ../../nbs/cells/03_run.ipynb #3d8d97fb
 Verdict = BaseException
@@ -207,16 +209,18 @@ class _Watched(_Named):
             await first_of(news, timeout=left)
         return True
 
-# %% ../../nbs/cells/03_run.ipynb #b0ba4d34
+# %% ../../nbs/cells/03_run.ipynb #13dcb420
 class _Explained(_Watched):
     __slots__ = ()
     def _how_it_went(self) -> str:
         "The end of the message of an `ExecutionTimeout`"
         if self.state == 'done': return ' and was interrupted' if self.interrupted else ''
-        if self.shell.subshell_id is not None: return '; it is still running on its subshell, where no interrupt reaches it'
+        if self.shell.subshell_id is not None:
+            return '; it is still running on its subshell, where no interrupt reaches it'
         if self.state == 'sent' and self.request is not None and self.connection.router.stands_first(self.request):
             return '; the kernel does not say that it has begun it (kc.restart() is the way out)'
-        if self.ignored: return '; the kernel ignored the interrupt and is still running it (kc.restart() is the way out)'
+        if self.ignored:
+            return '; the kernel ignored the interrupt and is still running it (kc.restart() is the way out)'
         return '; the kernel is still busy with something else'
 
 # %% ../../nbs/cells/03_run.ipynb #7a75e333
@@ -229,7 +233,7 @@ class _Carrying(_Explained):
             setattr(e, 'result', self.partial)
             raise
 
-# %% ../../nbs/cells/03_run.ipynb #68a9cc65
+# %% ../../nbs/cells/03_run.ipynb #16fc0c90
 class _Resolved(_Carrying):
     __slots__ = ()
     def _resolve(self) -> None:
@@ -239,9 +243,11 @@ class _Resolved(_Carrying):
         if verdict is None and self._hooks is not None: return
         if verdict is None and self.check and self.partial.status != 'ok': verdict = ExecutionError(self.partial)
         if verdict is None: self.set_result(self.partial)
-        elif isinstance(verdict, ExecutionTimeout): self.fail(ExecutionTimeout(verdict.args[0]+self._how_it_went(), self.partial))
+        elif isinstance(verdict, ExecutionTimeout):
+            self.fail(ExecutionTimeout(verdict.args[0]+self._how_it_went(), self.partial))
         else:
-            if not isinstance(verdict, (ExecutionError, asyncio.CancelledError)): setattr(verdict, 'result', self.partial)
+            has_it = isinstance(verdict, (ExecutionError, asyncio.CancelledError))   # or gets it in `result`
+            if not has_it: setattr(verdict, 'result', self.partial)
             self.fail(verdict)
         self._drop_hooks()
         for o in self._mail or (): o.wake()
@@ -253,7 +259,7 @@ class _Resolved(_Carrying):
             if hasattr(o, 'close'): o.close()
         self._todo = None
 
-# %% ../../nbs/cells/03_run.ipynb #1fd6fe4e
+# %% ../../nbs/cells/03_run.ipynb #a9e9525a
 class _Finished(_Resolved):
     __slots__ = ()
     def finish(self,
@@ -264,7 +270,8 @@ class _Finished(_Resolved):
         self.state = 'done'
         if self._timer is not None: self._timer.cancel()
         if self._asking is not None: self._asking.cancel()
-        if self.request is not None: self.request.on_iopub = self.request.on_stdin = self.request.on_reply = None   # no cycle: a run that is dropped is freed
+        if self.request is not None:   # no cycle, so that a run that is dropped is freed
+            self.request.on_iopub = self.request.on_stdin = self.request.on_reply = None
         if self._verdict is None and error is not None: self._verdict = error
         self.shell.sent.pop(self, None)
         self._resolve()
@@ -309,7 +316,8 @@ class _Ending(_Interruptible):
         if self.state == 'queued':
             self.shell.lane.withdraw(self)
             self.finish()
-        elif self.state == 'sent' and self.request is not None and self.request.packed is not None: self.request.cancel()
+        elif self.state == 'sent' and self.request is not None and self.request.packed is not None:
+            self.request.cancel()
         elif self.over: self._resolve()
         elif self._stopper is None: self._stopper = self.connection.spawn(self._stop())
 
@@ -426,15 +434,17 @@ def answerer(
         try: params = list(inspect.signature(stdin).parameters.values())
         except (TypeError, ValueError): params = []
         knows = any(o.name == 'password' and o.kind != o.POSITIONAL_ONLY or o.kind == o.VAR_KEYWORD for o in params)
-        return (lambda prompt, password: stdin(prompt, password=password)) if knows else (lambda prompt, password: stdin(prompt))
+        if knows: return lambda prompt, password: stdin(prompt, password=password)
+        return lambda prompt, password: stdin(prompt)
     answers: Iterator[str] = iter(stdin.splitlines() if isinstance(stdin, str) else stdin)
     return lambda prompt, password: next(answers, END_OF_INPUT)
 
-# %% ../../nbs/cells/03_run.ipynb #6c7648e4
+# %% ../../nbs/cells/03_run.ipynb #5b06da3e
 class _Prompted(_Read):
     __slots__ = ()
     def _prompt(self, msg: Message) -> None:
-        if self.stdin is not None and self._verdict is None: self._asking = self.connection.spawn(self._answer(self.stdin, msg))
+        if self.stdin is not None and self._verdict is None:
+            self._asking = self.connection.spawn(self._answer(self.stdin, msg))
         elif self.stdin is None or self._no_interrupt(): self.shell.runs.input(END_OF_INPUT, msg)
 
     def _no_interrupt(self) -> bool: return self.ignored or self.shell.subshell_id is not None
@@ -444,7 +454,8 @@ class _Prompted(_Read):
         try:
             answer = ask(content.get('prompt', ''), bool(content.get('password')))
             if inspect.isawaitable(answer): answer = await answer
-            if not isinstance(answer, str): raise TypeError(f'the answer to a prompt must be a string, not {type(answer).__name__}')
+            if not isinstance(answer, str):
+                raise TypeError(f'the answer to a prompt must be a string, not {type(answer).__name__}')
         except (Exception, asyncio.CancelledError) as e:
             task = asyncio.current_task()
             if task is None or not task.cancelling(): self.end_early(e)
@@ -453,7 +464,7 @@ class _Prompted(_Read):
         if self._verdict is None: self.shell.runs.input(answer, msg)
         elif self._no_interrupt(): self.shell.runs.input(END_OF_INPUT, msg)
 
-# %% ../../nbs/cells/03_run.ipynb #e45d1136
+# %% ../../nbs/cells/03_run.ipynb #7897b5aa
 class _Begun(_Prompted):
     __slots__ = ()
     began: float|None
@@ -467,7 +478,8 @@ class _Begun(_Prompted):
         if self._timer is not None: self._timer.cancel()
         self._timer = None
         if self.timeout is not None and self._verdict is None:
-            self._timer = self.get_loop().call_later(self.timeout, self.overdue, f'It took longer than {self.timeout} s')
+            why = f'It took longer than {self.timeout} s'
+            self._timer = self.get_loop().call_later(self.timeout, self.overdue, why)
         self._changed()
 
 # %% ../../nbs/cells/03_run.ipynb #c9277e60
@@ -511,8 +523,9 @@ class _Sent(_Doubted):
         "Send it: its turn has come"
         self.state = 'sent'
         try:
-            self.request = self.connection.request('execute_request', self.content, metadata=self.metadata, on_iopub=self._message,
-                                                   subshell_id=self.shell.subshell_id, on_stdin=self._prompt)
+            self.request = self.connection.request(
+                'execute_request', self.content, metadata=self.metadata, subshell_id=self.shell.subshell_id,
+                on_iopub=self._message, on_stdin=self._prompt)
         except Exception as e: return self.finish(e)
         self.request.on_reply = self._replied
         self.request.wait().add_done_callback(self._request_ended)
@@ -541,7 +554,7 @@ class RunsCells:
         timeout: float|None = None, # Seconds that it may take, from when the kernel begins it
         queue_timeout: float|None = None, # Seconds until the kernel must have begun it
         check: bool = False, # Raise `ExecutionError` for what it raises?
-        stdin: Callable[..., Any]|Iterable[str]|None = None, # Answers to its prompts, or a function of the prompt (and `password`), sync or async; without, it may not ask
+        stdin: Callable[..., Any]|Iterable[str]|None = None, # Answers to prompts, or a function of the prompt (and `password`), sync or async; without, it may not ask
         on_output: Callable[[Event], Any]|None = None, # Called with each `Event` of its outputs; sync or async
         silent: bool = False, # Run it without outputs, history and counting?
         store_history: bool = True, # Store it in the kernel's history?
@@ -552,8 +565,8 @@ class RunsCells:
         "Run `code` after the runs before it; it starts, or queues, at the call. Raises `ExecutionError` (with `check`), `ExecutionTimeout`, `DeadKernelError`, each with the partial `result`."
         if not isinstance(code, str): raise ValueError(f'code {code!r} must be a string')
         self.connection.need_loop()
-        content = dict(code=code, silent=silent, store_history=store_history and not silent, user_expressions=user_expressions or {},
-                       allow_stdin=stdin is not None, stop_on_error=False)
+        content = dict(code=code, silent=silent, store_history=store_history and not silent,
+                       user_expressions=user_expressions or {}, allow_stdin=stdin is not None, stop_on_error=False)
         shell = self.runs.shell(subshell_id)
         run = Run(shell, content, metadata, timeout, check, None if stdin is None else answerer(stdin), on_output)
         if queue_timeout is not None: run.must_begin_within(queue_timeout)
@@ -632,7 +645,7 @@ def assignments(
         lines.append(f'{name} = {value!r}')
     return '\n'.join(lines)
 
-# %% ../../nbs/cells/03_run.ipynb #69731622
+# %% ../../nbs/cells/03_run.ipynb #3d91d29d
 class MovesValues(ControlsKernel):
     "Reads and sets variables: a part of `ConKernelClient`"
     async def eval(self,
@@ -642,7 +655,8 @@ class MovesValues(ControlsKernel):
         **kwargs: Any # As for `run`
     ) -> Any: # Its value
         "The value of `expr`. Raises `ValueError` where its repr is not a literal, `ExecutionError` where it fails, and what `run` raises."
-        res = await self.run('', silent=True, user_expressions={'value': f'repr(({expr}\n))'}, timeout=timeout, check=True, **kwargs)
+        ask = {'value': f'repr(({expr}\n))'}
+        res = await self.run('', silent=True, user_expressions=ask, timeout=timeout, check=True, **kwargs)
         if 'value' not in res.user_expressions: raise ValueError('This kernel evaluates no expressions')
         return parse_literal(parse_literal(res.user_expressions['value']))
 

@@ -36,7 +36,7 @@ class Stoppable(Protocol):
         "Whether the kernel has replied to it"
         ...
     async def wait_until(self, ready: Callable[[], bool], timeout: float|None = None) -> bool:
-        "Wait until `ready()` is true, for `timeout` seconds at most; return whether it is. Only a message may change it."
+        "Wait until `ready()` is true, for `timeout` seconds at most; return whether it is"
         ...
 
 # %% ../../nbs/cells/02_stop.ipynb #4769a514
@@ -60,16 +60,17 @@ class _Blocking:
         self.under_way -= 1
         if not self.under_way: self.lane.free(Hold.INTERRUPT)
 
-# %% ../../nbs/cells/02_stop.ipynb #b4e89afe
+# %% ../../nbs/cells/02_stop.ipynb #7d57ad35
 class _Sending(_Blocking):
     async def send(self) -> Request|None: # The `interrupt_request`, where the kernel takes a message
         "Interrupt the kernel, and return when it was interrupted, or after 2 seconds. A failure is logged, not raised."
         conn = self.connection
-        if conn.life.state in (State.ENDING, State.COMING): return None   # the old kernel is gone, and the new one would die of it
+        if conn.life.state in (State.ENDING, State.COMING): return None   # the new kernel would die of it
         try:
             if await conn.host.interrupt(): return None
             message = conn.request('interrupt_request', {}, 'control')
-            if not await first_of(message, timeout=2): log.warning('The kernel has not answered the interrupt_request yet')
+            answered = await first_of(message, timeout=2)
+            if not answered: log.warning('The kernel has not answered the interrupt_request yet')
             return message
         except Exception as e:
             log.warning('Interrupting the kernel failed: %r', e)
@@ -87,7 +88,7 @@ class _Passing(_Sending):
         await first_of(fence.wait(), timeout=.2)   # the reply may come after the *idle*
         return fence
 
-# %% ../../nbs/cells/02_stop.ipynb #65bd9248
+# %% ../../nbs/cells/02_stop.ipynb #df80721e
 class _Fenced(_Passing):
     async def fence(self,
         run: Stoppable|None = None, # The cell that was interrupted
@@ -100,7 +101,8 @@ class _Fenced(_Passing):
             while late:
                 late = message is not None and not message.done()
                 passed = await self._pass()
-                if run is not None and run.request is not None and not run.request.ended: await self._collect(run.request, passed)
+                request = None if run is None else run.request
+                if request is not None and not request.ended: await self._collect(request, passed)
                 if not late or message is None: break
                 await first_of(message, timeout=conn.grace)   # the interrupt is coming only now, so once more
                 if not message.done(): late = not message.cancel()   # or it never comes
@@ -118,7 +120,8 @@ INSIDE = .05   # seconds in which a cell gets from the kernel's code to the user
 class _Watching(_Fenced):
     async def _runs(self, run: Stoppable) -> bool:
         "Wait until the kernel runs the user's code of `run`; return whether it still does"
-        if run.queued or not await run.wait_until(lambda: run.began is not None or run.over, .5) or run.began is None: return False
+        if run.queued: return False
+        if not await run.wait_until(lambda: run.began is not None or run.over, .5) or run.began is None: return False
         await run.wait_until(lambda: run.inside or run.over, .5)
         await run.wait_until(lambda: run.over, run.began+INSIDE-asyncio.get_running_loop().time())
         self.connection.transport.drain()

@@ -32,13 +32,16 @@ FIX = '''def _fix():
     def by_thread(owner, name):
         here = threading.local()
         shared = getattr(owner, name, None)
-        setattr(type(owner), name, property(lambda self: getattr(here, 'it', shared), lambda self, it: setattr(here, 'it', it)))
+        def get(self): return getattr(here, 'it', shared)
+        def set(self, it): here.it = it
+        setattr(type(owner), name, property(get, set))
     def one_by_one(ask):
         lock = threading.Lock()
         def asked(*args, **kwargs):
             with lock: return ask(*args, **kwargs)
         return asked
-    if type(hook).__name__ == 'ZMQShellDisplayHook' and not isinstance(getattr(type(hook), 'msg', None), property): by_thread(hook, 'msg')
+    fixed = isinstance(getattr(type(hook), 'msg', None), property)
+    if type(hook).__name__ == 'ZMQShellDisplayHook' and not fixed: by_thread(hook, 'msg')
     if not hasattr(kernel, '_input_request') or isinstance(type(kernel)._allow_stdin, property): return
     by_thread(kernel, '_allow_stdin')
     kernel._input_request = one_by_one(kernel._input_request)
@@ -60,7 +63,9 @@ class _Belongs:
         self.closed = False
         self.generation = self.connection.life.generation
 
-    def __repr__(self) -> str: return f"<Subshell{'' if self.id is None else ' '+self.id}{': closed' if self.closed else ''}>"
+    def __repr__(self) -> str:
+        name = '' if self.id is None else f' {self.id}'
+        return f"<Subshell{name}{': closed' if self.closed else ''}>"
 
     @property
     def gone(self) -> bool:
@@ -68,25 +73,31 @@ class _Belongs:
         life = self.connection.life
         return life.state in (State.CLOSED, State.DEAD) or life.generation != self.generation
 
+# %% ../../nbs/cells/04_subshell.ipynb #15250e4f
+class _Checked(_Belongs):
     def _check(self) -> str: # Its id
         "Raise `RuntimeError` where it is not open, and `KernelRestartedError` where its kernel is gone"
-        if self.closed or self.id is None: raise RuntimeError('This subshell is not open: use it inside its `async with` block')
-        if self.connection.life.generation != self.generation: raise KernelRestartedError('The kernel was restarted: its subshells are gone')
+        if self.closed or self.id is None:
+            raise RuntimeError('This subshell is not open: use it inside its `async with` block')
+        if self.connection.life.generation != self.generation:
+            raise KernelRestartedError('The kernel was restarted: its subshells are gone')
         return self.id
 
-# %% ../../nbs/cells/04_subshell.ipynb #aea97575
-class _Fixing(_Belongs):
+# %% ../../nbs/cells/04_subshell.ipynb #de25f3bd
+class _Fixing(_Checked):
     async def _fix(self) -> None:
         "Keep ipykernel from mixing up the values and prompts of its shells"
         if self.connection.info.get('implementation') != 'ipython': return
         main = self.runs.shell().running
         allow = main is None or main.stdin is not None
-        content = dict(code=FIX, silent=True, store_history=False, user_expressions={}, allow_stdin=allow, stop_on_error=False)
+        content = dict(code=FIX, silent=True, store_history=False, user_expressions={}, allow_stdin=allow,
+                       stop_on_error=False)
         reply = await self.connection.request('execute_request', content, subshell_id=self.id)
         if reply['content'].get('status') == 'ok': return
-        log.warning('Cells on subshells of this kernel may take the values and prompts of others: %s', reply['content'].get('evalue'))
+        why = reply['content'].get('evalue')
+        log.warning('Cells on subshells of this kernel may take the values and prompts of others: %s', why)
 
-# %% ../../nbs/cells/04_subshell.ipynb #aca3a25d
+# %% ../../nbs/cells/04_subshell.ipynb #9339f04e
 class _Deleting(_Fixing):
     async def _delete(self) -> None:
         "Delete it once everything that was sent to it is done. An error is logged, not raised."
@@ -94,7 +105,7 @@ class _Deleting(_Fixing):
         try:
             await conn.request('kernel_info_request', {}, subshell_id=self.id).wait()
             await conn.request('delete_subshell_request', dict(subshell_id=self.id), 'control', timeout=20)
-        except (RuntimeError, TimeoutError) as e: log.debug('%r was not deleted: %r', self, e)   # it went with its kernel
+        except (RuntimeError, TimeoutError) as e: log.debug('%r was not deleted: %r', self, e)   # the kernel is gone
         finally: self._forget()
 
     def _forget(self) -> None:
@@ -102,14 +113,15 @@ class _Deleting(_Fixing):
         self.runs.forget(self.id)
         self.connection.router.shells.pop(('shell', self.id), None)
 
-# %% ../../nbs/cells/04_subshell.ipynb #168ec301
+# %% ../../nbs/cells/04_subshell.ipynb #781f3253
 class _Creating(_Deleting):
     async def _create(self) -> None:
         "Create it. Raises `UnsupportedFeature` when the kernel makes none, and what a request raises."
         self.generation = self.connection.life.generation
         reply = await self.connection.request('create_subshell_request', {}, 'control', timeout=20)
         self.id = reply['content'].get('subshell_id')
-        if self.id is None: raise UnsupportedFeature(f"The kernel made no subshell: {reply['content'].get('evalue', 'it did not say why')}")
+        why = reply['content'].get('evalue', 'it did not say why')
+        if self.id is None: raise UnsupportedFeature(f'The kernel made no subshell: {why}')
         try: await self._fix()
         except BaseException:
             if self.connection.life.state is not State.CLOSED: self.connection.spawn(self._delete())
@@ -152,11 +164,15 @@ class _Executing(_Left):
         "Run `code` here, at the same time as cells elsewhere in the kernel. Raises what `kc.run` raises, and `KernelRestartedError` after a restart."
         return self.kc.run(code, subshell_id=self._check(), **kwargs)
 
-    def execute(self, code: str, **kwargs: Any) -> Any: # As for `kc.execute`: the message's id, or with `reply` an awaitable of the reply
-        "Execute `code` here. Raises `KernelRestartedError` after a restart."
+    def execute(self, code: str, **kwargs: Any) -> Any: # As for `kc.execute`
+        "Execute `code` here; returns the message's id, or with `reply` an awaitable of the reply. Raises `KernelRestartedError` after a restart."
         return self.kc.execute(code, subshell_id=self._check(), **kwargs)
 
-    def request(self, msg_type: str, content: dict[str, Any]|None = None, **kwargs: Any) -> Request: # As for `kc.request`
+    def request(self,
+        msg_type: str, # The protocol's name, such as `inspect_request`
+        content: dict[str, Any]|None = None, # The message's content
+        **kwargs: Any # As for `kc.request`
+    ) -> Request: # `await` it for the reply
         "Send any request of the shell channel. Raises what `kc.request` raises, and `KernelRestartedError` after a restart."
         return self.connection.request(msg_type, content, subshell_id=self._check(), **kwargs)
 
@@ -236,7 +252,7 @@ class OpensSubshells(MovesValues):
         "`async with kc.subshell() as sh:` gives a further shell of the same kernel. Entering raises `UnsupportedFeature` for a kernel without subshells."
         return Subshell(self)
 
-# %% ../../nbs/cells/04_subshell.ipynb #9a469ad8
+# %% ../../nbs/cells/04_subshell.ipynb #e6f960cc
 class HasSubshells(OpensSubshells):
     "Subshells for many cells: a part of `ConKernelClient`"
     async def map(self,
@@ -248,11 +264,14 @@ class HasSubshells(OpensSubshells):
         "Run `codes` on subshells. Raises what a run raises, and cancels the others; `UnsupportedFeature` where there are no subshells (and `concurrency` is not 1)."
         cells = list(codes)
         if concurrency < 1: raise ValueError('concurrency must be at least 1')
-        if concurrency > 1 and not self.supports('kernel subshells'): raise UnsupportedFeature('This kernel has no subshells')
+        if concurrency > 1 and not self.supports('kernel subshells'):
+            raise UnsupportedFeature('This kernel has no subshells')
         await asyncio.sleep(0)   # so that a loop of maps over nothing lets others work
         step, close = progress_bar(len(cells), progress)
         async with AsyncExitStack() as stack:
             stack.callback(close)
             shells: list[Subshell|OpensSubshells] = [self]
-            if concurrency > 1: shells = [await stack.enter_async_context(self.subshell()) for _ in range(min(concurrency, len(cells)))]
+            if concurrency > 1:
+                count = min(concurrency, len(cells))
+                shells = [await stack.enter_async_context(self.subshell()) for _ in range(count)]
             return await run_all(shells, cells, step, **kwargs)
