@@ -22,12 +22,14 @@ RE_LINK = re.compile(r'\]\(([^)\s#]+)((?:#[^)\s]*)?)\)')  # the end of a Markdow
 
 def process() -> tuple[Path, str, str]:
     "Process the notebooks as nbdev does for Quarto; return the folder they are in, and the addresses of the site and of the tests."
+    import nbdev.serve
+    from entries import Filters
     from nbdev.config import get_config
     from nbdev.quarto import nbdev_sidebar, refresh_quarto_yml
-    from nbdev.serve import proc_nbs
     refresh_quarto_yml()
     nbdev_sidebar.__wrapped__()
-    proc, cfg = proc_nbs(force=True), get_config()
+    nbdev.serve.FilterDefaults = Filters
+    proc, cfg = nbdev.serve.proc_nbs(force=True), get_config()
     if not list(proc.rglob('*.ipynb')):
         sys.exit('No page: nbdev skips all files when a folder on the way to them has a name with a leading dot.')
     return proc, cfg.doc_host + cfg.doc_baseurl, f'{cfg.git_url}/blob/{cfg.branch}/tests'
