@@ -23,6 +23,10 @@ CONTENDERS = dict(
     pypi23_reply=('clients:PyPI23Reply', 'pypi-0.0.23', 'PyPI 0.0.23: reply (waits for idle)'),
 )
 
+# The same with an earlier commit, for `--before`.
+CONTENDERS |= {f'before{name[4:]}': (cls, 'before', label.replace('this library', 'before'))
+               for name, (cls, env, label) in CONTENDERS.items() if env == 'ours'}
+
 
 def load(name:str) -> type:
     "The class of contender `name`."

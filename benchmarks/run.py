@@ -2,15 +2,15 @@
 
     python benchmarks/run.py            # some twenty-five minutes
     python benchmarks/run.py --quick    # a few minutes, fewer rounds
+    python benchmarks/run.py --before REV    # this checkout beside an earlier commit, under four minutes
 """
-import argparse, json, os, platform, subprocess, sys, threading, time
+import argparse, json, os, platform, sys, time
 from contextlib import ExitStack
 from pathlib import Path
-from subprocess import PIPE
-import envs, kernels, report
+import before, envs, kernels, report
 from contenders import CONTENDERS
+from processes import HERE, Served, measure
 
-HERE = Path(__file__).parent
 FULL = dict(latency=300, connects=5, cells=[(1, 300), (10, 1000), (100, 2000), (1000, 3000), (10000, 10000)], extras=True,
             pauses=[100, 1000, 10000])
 QUICK = dict(latency=200, connects=3, cells=[(1, 200), (10, 500), (100, 1000), (1000, 2000)], extras=True, pauses=[100, 1000])
@@ -24,27 +24,14 @@ def options():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument('--quick', action='store_true', help='3 rounds, no 10,000 in flight')
     p.add_argument('--rounds', type=int, help='interleaved rounds (5; 3 with --quick)')
-    p.add_argument('--only', help='names of contenders, with commas between: ' + ', '.join(CONTENDERS))
+    names = ', '.join(n for n in CONTENDERS if not n.startswith('before'))
+    p.add_argument('--only', help=f'names of contenders, with commas between: {names}')
+    p.add_argument('--before', metavar='REV', help='compare this checkout with that commit, and measure nothing else')
+    p.add_argument('--turns', type=int, default=48, help='turns of each pair, with --before (%(default)s)')
     p.add_argument('--no-real', action='store_true', help='leave ipykernel out')
     p.add_argument('--python', help='a Python that has jupyter_client, orjson, ipykernel, for all but the PyPI contenders')
-    p.add_argument('--out', type=Path, default=HERE/'build', help='folder for results.json, results.md and results.svg')
+    p.add_argument('--out', type=Path, default=HERE/'build', help='folder for the results')
     return p.parse_args()
-
-
-def worker(name:str, python:str, info:dict, plan:dict) -> tuple[list[str], dict[str, str]]:
-    "A command that measures, and its environment."
-    env = {k: v for k, v in os.environ.items() if k != 'PYTHONPATH'}
-    if CONTENDERS[name][1] == 'ours': env['PYTHONPATH'] = str(envs.REPO)
-    return [python, str(HERE/'worker.py'), name, json.dumps(info), json.dumps(plan)],env
-
-
-def measure(name:str, python:str, info:dict, plan:dict, timeout:float=180) -> dict:
-    "One contender once, in a process of its own; a failure is a result too."
-    command,env = worker(name, python, info, plan)
-    try: out = subprocess.run(command, capture_output=True, text=True, env=env, timeout=timeout)
-    except subprocess.TimeoutExpired: return dict(failed=f'nothing after {timeout} seconds')
-    if out.returncode: return dict(failed=(out.stderr.strip().splitlines() or ['died'])[-1])
-    return json.loads(out.stdout.strip().splitlines()[-1])
 
 
 def one_round(k:int, names:list[str], pythons:dict, start, plan:dict, results:dict):
@@ -64,28 +51,6 @@ def rounds(n:int, names:list[str], pythons:dict, start, plan:dict) -> dict:
     return results
 
 
-class Served:
-    "A contender that stays, in a process of its own and with a kernel of its own, and measures when it is asked to."
-    def __init__(self, name:str, python:str, info:dict):
-        command,env = worker(name, python, info, {})
-        self.process = subprocess.Popen(command, env=env, text=True, stdin=PIPE, stdout=PIPE, stderr=subprocess.DEVNULL)
-
-    def __call__(self, *what) -> dict|None:
-        "What came of a method of the worker, and what it takes; None when it is dead, or took a minute."
-        watchdog = threading.Timer(60, self.process.kill)
-        watchdog.start()
-        try:
-            if what: self.process.stdin.write(json.dumps(what) + '\n')
-            if what: self.process.stdin.flush()
-            return json.loads(self.process.stdout.readline())
-        except (OSError, ValueError): return None
-        finally: watchdog.cancel()
-
-    def close(self):
-        self.process.kill()
-        self.process.communicate()
-
-
 DEAD = dict(failed='it died, or took a minute, while all took turns')
 
 def one_turn(ask:Served) -> dict:
@@ -97,7 +62,7 @@ def side_by_side(turns:int, names:list[str], pythons:dict, start) -> dict:
     with ExitStack() as stack:
         served = {n: Served(n, pythons[CONTENDERS[n][1]], stack.enter_context(start())) for n in names}
         for o in served.values(): stack.callback(o.close)
-        results = {n: [] if o() == {} else [DEAD] for n, o in served.items()}
+        results = {n: [] if 'package' in o.ready() else [DEAD] for n, o in served.items()}
         for k in range(turns):
             for n in [n for n in names if DEAD not in results[n]][::1 if k % 2 else -1]: results[n].append(one_turn(served[n]))
             if k % 5 == 4: say(f'  {k + 1} turns')
@@ -107,23 +72,20 @@ def side_by_side(turns:int, names:list[str], pythons:dict, start) -> dict:
 def say(*args): print(*args, file=sys.stderr, flush=True)
 
 
-def main():
-    opts = options()
-    opts.out.mkdir(parents=True, exist_ok=True)
-    (HERE/'build').mkdir(exist_ok=True)
-    names = opts.only.split(',') if opts.only else list(CONTENDERS)
-    pythons,missing = envs.make_all(HERE/'build', {CONTENDERS[n][1] for n in names}, opts.python, say)
-    if 'base' not in pythons: sys.exit(f"no environment to measure in: {missing['base']} (give one with --python)")
-    names = [n for n in names if CONTENDERS[n][1] in pythons]
-    stub,kind = kernels.build_stub(pythons['base'], HERE/'build')
-    say(f'stub kernel: {kind}')
-    n = opts.rounds or (3 if opts.quick else 5)
-    data = dict(date=time.strftime('%Y-%m-%d'), machine=f'{platform.machine()}, {os.cpu_count()} cores', stub=kind, rounds=n,
-                missing=missing)
-    data['stub_results'] = rounds(n, names, pythons, lambda: kernels.stub_kernel(stub), QUICK if opts.quick else FULL)
+def against_earlier(names: list[str], opts: argparse.Namespace, python: str, start, data: dict):
+    "This checkout beside the commit `opts.before`; writes before.json and before.md."
+    data |= before.compare(opts.before, opts.turns, [n.removeprefix('ours_') for n in names], python, start, say)
+    (opts.out/'before.json').write_text(json.dumps(data, indent=1))
+    (opts.out/'before.md').write_text(before.markdown(data))
+    print((opts.out/'before.md').read_text())
+
+
+def against_rivals(names: list[str], opts: argparse.Namespace, pythons: dict[str, str], start, data: dict):
+    "This library beside its rivals and the floors; writes results.json, results.md and results.svg."
+    n = data['rounds'] = opts.rounds or (3 if opts.quick else 5)
+    data['stub_results'] = rounds(n, names, pythons, start, QUICK if opts.quick else FULL)
     say('side by side:')
-    data['side_results'] = side_by_side(10 if opts.quick else 20, [m for m in names if m in COMPARED], pythons,
-                                        lambda: kernels.stub_kernel(stub))
+    data['side_results'] = side_by_side(10 if opts.quick else 20, [m for m in names if m in COMPARED], pythons, start)
     report.write(data, opts.out) # kept, should the slow part be interrupted
     if not opts.no_real:
         say('ipykernel:')
@@ -132,6 +94,25 @@ def main():
                                       QUICK_REAL if opts.quick else REAL)
     report.write(data, opts.out)
     print((opts.out/'results.md').read_text())
+
+
+def main():
+    opts = options()
+    opts.out.mkdir(parents=True, exist_ok=True)
+    (HERE/'build').mkdir(exist_ok=True)
+    names = opts.only.split(',') if opts.only else list(CONTENDERS)
+    if opts.before: names = [n for n in names if n.removeprefix('ours_') in before.PAIRS]
+    pythons,missing = envs.make_all(HERE/'build', {CONTENDERS[n][1] for n in names}, opts.python, say)
+    if 'base' not in pythons: sys.exit(f"no environment to measure in: {missing['base']} (give one with --python)")
+    names = [n for n in names if CONTENDERS[n][1] in pythons]
+    if not names: sys.exit('none of these contenders can be measured')
+    stub,kind = kernels.build_stub(pythons['base'], HERE/'build')
+    say(f'stub kernel: {kind}')
+    machine = f'{platform.machine()}, {os.cpu_count()} cores'
+    data = dict(date=time.strftime('%Y-%m-%d'), machine=machine, stub=kind, missing=missing)
+    def start(): return kernels.stub_kernel(stub)
+    if opts.before: against_earlier(names, opts, pythons['base'], start, data)
+    else: against_rivals(names, opts, pythons, start, data)
 
 
 if __name__ == '__main__': main()

@@ -33,10 +33,11 @@ class Bench:
         "What each line of input asks for, a method and what it takes, as a line of JSON, until there is none."
         await self.connect()
         await self.waves(50, 200)
-        print('{}', flush=True)
+        print(json.dumps(dict(package=package())), flush=True)
         while line := await self.asked():
             what,n,*args = json.loads(line)
-            await self.waves(n if args else 1, max(n, 300), *args[1:]) # it has slept, and other processes have had the caches
+            # A wave that is not counted: this process has slept, and others have had the caches.
+            await self.waves(min(n, 1000) if args else 1, min(max(n, 100), 1000), *args[1:])
             print(json.dumps(await getattr(self, what)(n, *args)), flush=True)
         self.client.close()
 
@@ -66,6 +67,10 @@ class Bench:
     async def in_order(self, n:int, code:str):
         "All sent, then awaited one after the other instead of gathered: no task per request."
         for each in [self.client.call(code) for _ in range(n)]: await each
+
+    async def ordered(self, n: int, total: int) -> dict:
+        "`waves`, awaited one after the other."
+        return await self.waves(n, total, burst=self.in_order)
 
     async def latency(self, n:int) -> float:
         "Median microseconds of one request alone."
@@ -120,8 +125,9 @@ class Bench:
         gc.callbacks.remove(collecting)
         return dict(clock=worst[0] * 1e3, cpu=worst[1] * 1e3, gc=collected * 1e3)
 
-    async def memory(self, n:int) -> float|None:
-        "Python's bytes per request in flight: the kernel is stopped while `n` are sent."
+    async def memory(self, n:int, ordered:bool=False) -> float|None:
+        """Python's bytes per request in flight: the kernel is stopped while `n` are sent; without what gathering takes when
+        they are to be awaited in order."""
         if not self.info.get('stoppable'): return None
         await self.burst(n, self.code)
         tracemalloc.start()
@@ -129,12 +135,13 @@ class Bench:
         before = tracemalloc.get_traced_memory()[0]
         os.kill(self.info['pid'], signal.SIGSTOP)
         try:
-            pending = self.client.start(n, self.code)
+            pending = [self.client.call(self.code) for _ in range(n)] if ordered else self.client.start(n, self.code)
             if not self.cls.sync: await asyncio.sleep(0)
             gc.collect()
             held = tracemalloc.get_traced_memory()[0] - before
         finally: os.kill(self.info['pid'], signal.SIGCONT)
         tracemalloc.stop()
+        if ordered: pending = asyncio.gather(*pending)
         await self.client.finish(pending)
         return held / n
 
@@ -144,6 +151,11 @@ def drive(coro):
     try: coro.send(None)
     except StopIteration as e: return e.value
     raise RuntimeError('a blocking contender awaited')
+
+
+def package() -> str|None:
+    "The file of the `conkernelclient` that the contender has imported."
+    return getattr(sys.modules.get('conkernelclient'), '__file__', None)
 
 
 def versions() -> dict:

@@ -104,8 +104,8 @@ class ClientSockets:
         kc = self.client()
         return kc.context if kc.made_context else None
 
-# %% ../nbs/01_core.ipynb #2a323378
-CHANNELS = 'shell', 'iopub', 'stdin', 'control'
+# %% ../nbs/01_core.ipynb #637f9e65
+CHANNELS = "shell", "iopub", "stdin", "control"
 _SETTINGS = 'window', 'grace', 'lost_after'
 
 class _Joined(HasSubshells, AsyncKernelClient):

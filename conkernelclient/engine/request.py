@@ -21,18 +21,11 @@ log = logging.getLogger('conkernelclient')
 log.addHandler(logging.NullHandler())
 T = TypeVar('T')
 
-# %% ../../nbs/engine/02_request.ipynb #80054c0f
+# %% ../../nbs/engine/02_request.ipynb #ea134fa7
 class Waiter(asyncio.Future[None]):
     "What one task sleeps on until an `Awaitable` is done"
-    __slots__ = ('awaitable', 'stepped')
-    def __init__(self,
-        awaitable: 'Awaitable[Any]', # What the task waits for
-        stepped: bool, # Does a task drive the awaitable itself, as its coroutine?
-    ):
-        super().__init__(loop=awaitable.get_loop())
-        self._asyncio_future_blocking = True   # how a future says to its task: sleep until I am done
-        self.awaitable = awaitable
-        self.stepped = stepped
+    __slots__ = ('awaitable',)
+    awaitable: 'Awaitable[Any]'   # what the task waits for
 
     def cancel(self, msg: Any = None) -> bool:
         "The task was cancelled: the awaitable decides, in this very turn of the loop, what that means"
@@ -42,16 +35,21 @@ class Waiter(asyncio.Future[None]):
         "Cancel this waiter, and nothing else"
         return super().cancel(msg)
 
-# %% ../../nbs/engine/02_request.ipynb #8ec5d52a
+# %% ../../nbs/engine/02_request.ipynb #4b77167d
 class _Outcome(Coroutine[Any, Any, T]):
     "How an awaitable ended, with the methods of a future"
-    __slots__ = ('_loop', '_done', '_value', '_error', '_traceback', '_waiters', '_callbacks', '_leaving')
+    __slots__ = ('_loop', '_done', '_value', '_error', '_traceback', '_waiters', '_callbacks')
+    _loop: asyncio.AbstractEventLoop|None
+    _done: bool
+    _value: Any   # set at the end only, as is the traceback: every slot that is filled costs 10 ns a request
+    _error: BaseException|None
+    _waiters: list[Waiter]|None
+    _callbacks: list[tuple[Callable[[Any], object], Context|None]]|None
+
     def __init__(self, loop: asyncio.AbstractEventLoop|None):
         self._loop = loop
         self._done = False
-        self._waiters: list[Waiter]|None = None
-        self._callbacks: list[tuple[Callable[[Any], object], Context|None]]|None = None
-        self._leaving = 0   # waiters that ended alone, whose `throw` is still to come
+        self._error = self._waiters = self._callbacks = None
 
     def get_loop(self) -> asyncio.AbstractEventLoop:
         "The event loop it belongs to"
@@ -69,7 +67,7 @@ class _Outcome(Coroutine[Any, Any, T]):
     def result(self) -> T:
         "The result, or raises what it ended with. Raises `asyncio.InvalidStateError` before the end."
         if not self._done: raise asyncio.InvalidStateError('Result is not set.')
-        if self._error is None: return cast(T, self._value)
+        if self._error is None: return self._value   # type: ignore[no-any-return]
         if isinstance(self._error, asyncio.CancelledError): raise copy(self._error)
         raise self._error.with_traceback(self._traceback)
 
@@ -79,7 +77,7 @@ class _Outcome(Coroutine[Any, Any, T]):
         if isinstance(self._error, asyncio.CancelledError): raise copy(self._error)
         return self._error
 
-# %% ../../nbs/engine/02_request.ipynb #67af26fe
+# %% ../../nbs/engine/02_request.ipynb #1f2de365
 class _Ending(_Outcome[T]):
     __slots__ = ()
 
@@ -95,8 +93,9 @@ class _Ending(_Outcome[T]):
     def _end(self, value: T|None, error: BaseException|None) -> None:
         self._done = True
         self._value = value
-        self._error = error
-        self._traceback = None if error is None else error.__traceback__
+        if error is not None:
+            self._error = error
+            self._traceback = error.__traceback__
         if self._waiters is not None: self._wake()
         if self._callbacks is not None: self._call_back()
 
@@ -122,14 +121,14 @@ class _Ending(_Outcome[T]):
         self._callbacks = kept or None
         return removed
 
-# %% ../../nbs/engine/02_request.ipynb #dd3270e3
+# %% ../../nbs/engine/02_request.ipynb #42026bcb
 class Awaitable(_Ending[T]):
     "What this library gives to be awaited: a coroutine to Python, with the methods of a future, for any number of tasks"
     __slots__ = ('__weakref__',)
 
     def __await__(self) -> Generator[Any, Any, T]:
         if not self._done:
-            waiter = self._waiter(stepped=False)
+            waiter = self._waiter()
             try: yield waiter
             except GeneratorExit:
                 if self._waiters and waiter in self._waiters: self._waiters.remove(waiter)
@@ -139,20 +138,20 @@ class Awaitable(_Ending[T]):
     def send(self, value: None) -> Any:
         "Called by a task that was created from this: a waiter to sleep on, or `StopIteration` with the result"
         if self._done: raise StopIteration(self.result())
-        return self._waiter(stepped=True)
+        return self._waiter()
 
     def throw(self, typ: Any, val: Any = None, tb: Any = None) -> Any:
         "Called by a task that was created from this, when that task was cancelled"
         error = val if val is not None else typ() if isinstance(typ, type) else typ
-        if isinstance(error, asyncio.CancelledError) and not self._done:
-            if self._leaving: self._leaving -= 1
-            elif self.unwanted(): self.cancel(*error.args)
+        if isinstance(error, asyncio.CancelledError) and not self._done and self.unwanted(): self.cancel(*error.args)
         raise error
 
     def close(self) -> None: "Nothing to do: what was asked for goes on"
 
-    def _waiter(self, stepped: bool) -> Waiter:
-        waiter = Waiter(self, stepped)
+    def _waiter(self) -> Waiter:
+        waiter = Waiter(loop=self.get_loop())   # (an `__init__` of its own would cost as much as all the rest here)
+        waiter._asyncio_future_blocking = True   # how a future says to its task: sleep until I am done
+        waiter.awaitable = self
         if self._waiters is None: self._waiters = [waiter]
         else: self._waiters.append(waiter)
         return waiter
@@ -169,7 +168,6 @@ class Awaitable(_Ending[T]):
             self._waiters.append(waiter)   # it wakes up when the end has come, which may take a while
             if self.cancel(msg): return True
             self._waiters.remove(waiter)
-        if waiter.stepped: self._leaving += 1
         return waiter.end(msg)
 
     def cancel(self, msg: Any = None) -> bool: # Was it still to be done?
@@ -256,12 +254,14 @@ class _Kept(_Parts):
             self.parsed = [msg for o in reversed(kept) if (msg := self.unpack(o)) is not None]
         return self.parsed
 
-# %% ../../nbs/engine/02_request.ipynb #3e0babc3
+# %% ../../nbs/engine/02_request.ipynb #f18e72f5
 class End(Awaitable['Request']):
     "The end of a request: reply, *idle* and hooks"
     __slots__ = ('request',)
     def __init__(self, request: 'Request'):
-        super().__init__(request.get_loop())
+        self._loop = request.get_loop()   # (its own lines, because the call of the base's would double the cost)
+        self._done = False
+        self._error = self._waiters = self._callbacks = None
         self.request: Request|None = request
 
     def unwanted(self) -> bool:
@@ -280,7 +280,7 @@ class _Ends(_Kept):
         "Awaits the end: reply and *idle* (or the grace time after one of them), and the hooks. Gives the request, or raises why it failed."
         end = self._end_of
         if end is None or end.cancelled() and not self.cancelled():   # after giving up, a caller may wait again
-            end = self._end_of = End(cast(Request, self))
+            end = self._end_of = End(self)   # type: ignore[arg-type]
             if self.ended: self._resolve()
         return end
 
@@ -311,12 +311,12 @@ class _Ends(_Kept):
         self.router = self.owner = None
 
     def _resolve(self) -> None:
-        end = cast(End, self._end_of)
+        end: Any = self._end_of
         end.request = None         # its result is the request: without this, only the garbage collector could free the two
-        if end.done(): return      # a hook has failed; a later `wait()` raises that again
+        if end._done: return       # a hook has failed; a later `wait()` raises that again
         self._end_of = None
-        error = None if self.reply is not None or not self._done else self._error
-        if error is None or isinstance(error, NoReplyError): end.set_result(cast(Request, self))
+        error = self._error
+        if error is None or isinstance(error, NoReplyError): end._end(self, None)
         else: end.fail(copy(error))
 
     def fail_end(self, error: BaseException) -> None:
@@ -401,7 +401,7 @@ class _Hooked(_Followed):
         self.fail(error)
         self.finish(False)
 
-# %% ../../nbs/engine/02_request.ipynb #61e4a197
+# %% ../../nbs/engine/02_request.ipynb #17c8dc71
 class Request(_Hooked):
     "One message sent to the kernel, and all that came back for it. `await` gives the reply message."
     __slots__ = ()
@@ -417,7 +417,9 @@ class Request(_Hooked):
         on_iopub: Hook|None = None, # Called with each of its iopub messages; may be async
         on_stdin: Hook|None = None, # Called with its `input_request`s; may be async
     ):
-        super().__init__(loop)
+        self._loop = loop
+        self._done = False
+        self._error = self._waiters = self._callbacks = None
         self.header = msg['header']
         self.content = msg['content']
         self.metadata = msg['metadata']

@@ -134,7 +134,7 @@ class Codec(Protocol):
     def deserialize(self, msg_list: Any, content: bool = True, copy: bool = True) -> Any: "Check and parse"
     def says_idle(self, msg_list: Any) -> bool: "Is it the status *idle*?"
 
-# %% ../../nbs/engine/05_router.ipynb #e8bb28db
+# %% ../../nbs/engine/05_router.ipynb #ea98e5f0
 def _counting(parse: Callable[[Any], Message], stats: Counter[str]) -> Callable[[Any], Message|None]:
     "Parses frames later on. (It holds no router, because requests outlive it.)"
     def call(frames: Any) -> Message|None:
@@ -174,8 +174,7 @@ class _State:
         self.iopub_count = 0   # iopub messages so far
         self.stats: Counter[str] = Counter()
         self.last_malformed: Exception|None = None
-        self._answered: set[str] = set()   # the last requests that were replied, so that a second reply is known
-        self._answers: deque[str] = deque()   # the same, in order
+        self._answered: dict[str, None] = {}   # the last requests that were replied, so that a second reply is known
         self._connect()
 
     def _connect(self) -> None:
@@ -290,7 +289,7 @@ class _Submitting(_Queueing):
         "Everything on the wire was given up, and may never be answered: ask something, so that the turn of `req` comes"
         if self.on_doubt is not None: self.on_doubt(req.channel, req.header.get('subshell_id'), [])
 
-# %% ../../nbs/engine/05_router.ipynb #ab834671
+# %% ../../nbs/engine/05_router.ipynb #09392a1c
 class _Dispatching(_Submitting):
     def dispatch(self,
         channel: str, # Where it came from: `shell`, `control`, `iopub` or `stdin`
@@ -298,7 +297,7 @@ class _Dispatching(_Submitting):
     ) -> None:
         "Give `msg` to the request it answers, else to the mailbox of its channel"
         parent = msg['parent_header']
-        msg_id = cast(Any, parent.get('msg_id') if type(parent) is dict else None)
+        msg_id: Any = parent.get('msg_id') if type(parent) is dict else None
         req = self.table.get(msg_id)
         if req is None: self._unknown(channel, msg_id, msg)
         elif channel == 'shell' or channel == 'control': self._reply(req, msg)
@@ -330,7 +329,7 @@ class _Dispatching(_Submitting):
 
     def _reply(self, req: Request, msg: Message) -> None: raise NotImplementedError
 
-# %% ../../nbs/engine/05_router.ipynb #ab0d86d0
+# %% ../../nbs/engine/05_router.ipynb #06150c1c
 def _cut_short(content: dict[str, Any]) -> bool:
     "Is it the answer to the interrupt with which a manager begins a restart?"
     return content.get('status') == 'aborted' or content.get('ename') == 'KeyboardInterrupt'
@@ -341,10 +340,11 @@ class _Replying(_Dispatching):
         if req.replied:
             self.stats['duplicate replies'] += 1
             return
-        if Hold.RESTART in req.lane.holds and _cut_short(content): return   # it fails as restarted, with all the others
-        req.replied = True
         shell = req.lane
-        self._remember(req.msg_id)
+        if shell.holds and Hold.RESTART in shell.holds and _cut_short(content): return   # it fails as restarted, with all the others
+        req.replied = True
+        self._answered[req.msg_id] = None
+        if len(self._answered) > 8192: self._forget_answers()
         if shell.waiting and content.get('status') == 'error' and _stops(req): self._abort(shell)
         shell.release(req.msg_id)
         if self.on_activity is not None: self.on_activity()
@@ -356,10 +356,9 @@ class _Replying(_Dispatching):
         session = self.kernel.session
         if session is not None and msg['header'].get('session') != session: self.on_other_kernel()
 
-    def _remember(self, msg_id: str) -> None:
-        if len(self._answers) == 4096: self._answered.discard(self._answers.popleft())
-        self._answers.append(msg_id)
-        self._answered.add(msg_id)
+    def _forget_answers(self) -> None:
+        "Half of them, the oldest: one by one, taking from the front of a dict gets slower and slower"
+        self._answered = dict.fromkeys(list(self._answered)[4096:])
 
     def _deleted(self, req: Request, content: dict[str, Any]) -> None:
         subshell_id = req.content.get('subshell_id')
@@ -502,13 +501,13 @@ class _Turns(_Failing):
         if b'busy' in content and len(self.foreign) < 1000: self.foreign.add(msg_id)
         elif b'idle' in content: self.foreign.discard(msg_id)
 
-# %% ../../nbs/engine/05_router.ipynb #985ac5ed
+# %% ../../nbs/engine/05_router.ipynb #a26261cb
 class _Claiming(_Turns):
     def claim(self,
         batch: deque[Any], # iopub messages, each as a tuple of frames, from the signature on
     ) -> Any: # One that has to be parsed now, and dispatched, or `None`
         "Take messages out of `batch`, and keep or drop them, up to one that has to be parsed, or one that is large"
-        session = cast(Codec, self.session)
+        session: Any = self.session
         mailbox = self.mailboxes['iopub']
         debug = log.isEnabledFor(logging.DEBUG)
         take, parent_in, request = batch.popleft, session.parents.get, self.table.get   # (locals: a tenth of this loop)
@@ -547,7 +546,7 @@ class _Claiming(_Turns):
             self.mailboxes['iopub'].push(frames)
         return False
 
-# %% ../../nbs/engine/05_router.ipynb #c8ddbec8
+# %% ../../nbs/engine/05_router.ipynb #e170050c
 class Router(_Claiming):
     "Finds, for each message that comes, the request it belongs to"
     def received(self,
@@ -565,12 +564,12 @@ class Router(_Claiming):
             if clock() > until: return
 
     def _take(self, channel: str, frames: Any, debug: bool) -> None:
-        session = cast(Codec, self.session)
+        session: Any = self.session
         try:
             if session.parses_late and len(frames) > 4:
                 session.check(frames)
                 msg = session.parse(frames)
-            else: msg = cast(Message, session.deserialize(list(frames)))
+            else: msg = session.deserialize(list(frames))
             if type(msg['content']) is not dict: raise TypeError('the content is not a dict')
         except Exception as e: return self._malformed(channel, e if len(frames) > 4 else TypeError('it has too few frames'))
         if debug:
