@@ -17,6 +17,7 @@ from nbdev.processors import FilterDefaults, mk_cell
 FUNCTIONS = ast.FunctionDef, ast.AsyncFunctionDef
 MEMBERS = FunctionType, property, cached_property, classmethod, staticmethod
 WIDTH = 80  # Characters in a line of a signature; a longer one is broken at its parameters
+RE_NAME = re.compile(r'(?<!\[)`([^`\s]+)`')  # a name in backticks that is no link yet
 MANY = 5  # A class with more entries than this begins with a list of them
 
 
@@ -152,8 +153,9 @@ class Library:
         for o in order:
             for name, value in vars(o).items():
                 if not name.startswith('_') and isinstance(value, MEMBERS): res.setdefault(name, o)
-        # Mixins as the story goes: the first one is the base of all others
-        return {k: v for o in [cls, *reversed(order[1:])] for k, v in res.items() if v is o}
+        # Mixins as the story goes: the first one is the base of all others. Those of other modules come last.
+        story = sorted([*order[:1], *reversed(order[1:])], key=lambda o: o.__module__ != cls.__module__)
+        return {k: v for o in story for k, v in res.items() if v is o}
 
     def owner(self, cls: type, name: str) -> type:
         "The class under whose name the member `name` of `cls` has its entry."
@@ -264,14 +266,18 @@ def bases(cls: type) -> str:
     "The public classes that `cls` extends, those of its private parts too."
     found = []
     for o in cls.__mro__[1:]:
-        if o.__name__.startswith('_') or o.__name__ in ('object', 'Protocol', 'Generic') or any(o in x.__mro__ for x in found): continue
+        if library().own(o) and library().part(o) or o.__name__ in ('object', 'Protocol', 'Generic') or any(o in x.__mro__ for x in found): continue
         found.append(o)
     return f'Extends {", ".join(f"`{o.__name__}`" for o in found)}.' if found else ''
 
 
-def link(cls: type, name: str) -> str:
-    cfg = get_config()
-    return f'[`{library().owner(cls, name).__name__}.{name}`]({cfg.doc_host}{cfg.doc_baseurl}/{library().address(cls, name)})'
+def site() -> str: return get_config().doc_host + get_config().doc_baseurl
+
+
+def link(cls: type, name: str, short: bool = False) -> str:
+    "A link to the entry of a member of `cls`; a `short` one is without the name of its class."
+    text = name if short else f'{library().owner(cls, name).__name__}.{name}'
+    return f'[`{text}`]({site()}/{library().address(cls, name)})'
 
 
 def class_entry(cls: type) -> str:
@@ -284,7 +290,7 @@ def class_entry(cls: type) -> str:
         where = all[name]
         nodes = source(where.__module__).defs.get(f'{where.__name__}.{name}')
         return sentence(docstring(nodes[-1] if nodes and overloaded(nodes[0]) else nodes[0])) if nodes else ''
-    listed = [(link(cls, o), summary(o)) for o in (mine if len(mine) > MANY else [])]
+    listed = [(link(cls, o, short=True), summary(o)) for o in (mine if len(mine) > MANY else [])]
     elsewhere = ', '.join(link(cls, o) for o in all if o not in mine)
     return entry(cls.__name__, cls.__module__, node.lineno, code, docstring(node), bases(cls), table('parameter', rows),
                  table('attribute', attributes(cls)), table('method', listed), f'Its methods are {elsewhere}.' if elsewhere and lib.part(cls)
@@ -337,12 +343,19 @@ class Filters(FilterDefaults):
         return [Entries if o.__name__ == 'add_show_docs' else o for o in super().base_procs() if o.__name__ not in replaced[1:]]
 
     def __call__(self, nb):
-        cfg, proc = get_config(), self.nb_proc(nb)
-        module, site, nbdevs = module_of(proc.nb), cfg.doc_host + cfg.doc_baseurl, NbdevLookup.doc
-        def doc(self, name):
-            if address := library().find(name, module): return f'{site}/{address}'
-            other = nbdevs(self, name)
-            return None if other and other.startswith(site) else other
-        NbdevLookup.doc = doc
+        proc = self.nb_proc(nb)
+        before = NbdevLookup.link_line
+        NbdevLookup.link_line = lambda lookup, line: link_names(line, module_of(proc.nb), lookup.doc)
         try: proc.process()
-        finally: NbdevLookup.doc = nbdevs
+        finally: NbdevLookup.link_line = before
+
+
+def link_names(line: str, module: str | None, others=lambda name: None) -> str:
+    "Make each name in backticks in the `line` of Markdown a link to its entry; `others` knows those of other libraries."
+    def replace(m):
+        name = m[1].removesuffix('()')
+        address = library().find(name, module)
+        other = None if address else others(name)
+        if other and other.startswith(site()): other = None  # nbdev lists private names and those of parts
+        return f'[{m[0]}]({site()}/{address})' if address else f'[{m[0]}]({other})' if other else m[0]
+    return RE_NAME.sub(replace, line)
