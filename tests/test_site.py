@@ -110,7 +110,7 @@ def test_what_is_wrong_is_seen(chromium, serve, tmp_path):
 
 
 @pytest.mark.parametrize('size', SIZES)
-@pytest.mark.parametrize('words, page', [('ConKernelManager', 'core.html'), ('subshells', 'run.html'), ('tool loop', 'tutorials/tool_loop.html')])
+@pytest.mark.parametrize('words, page', [('ConKernelManager', 'core.html'), ('subshell', 'cells/subshell.html'), ('tool loop', 'tutorials/tool_loop.html')])
 def test_search(chromium, site, size, words, page):
     with chromium.tab(**SIZES[size]) as tab:
         tab.open(site + 'tutorials/first_steps.html')
@@ -184,7 +184,7 @@ def test_dark_and_light(chromium, site, dark):
         assert (ink > .5) == dark
         tab.click('.quarto-color-scheme-toggle')
         tab.until(f'{DARKNESS % ("background-color", "body")} {">" if dark else "<"} .5')
-        tab.open(site + 'run.html')  # which remembers
+        tab.open(site + 'cells/run.html')  # which remembers
         assert paper() != dark
         assert not tab.problems
 
@@ -199,7 +199,7 @@ def test_code_can_be_copied(chromium, site):
         assert tab.until('window.copied').strip() == 'import asyncio\nfrom conkernelclient import *'
 
 
-@pytest.mark.parametrize('anchor', ['core.html#conkernelclient', 'core.html#conkernelmanager', 'run.html#subshells'])
+@pytest.mark.parametrize('anchor', ['core.html#conkernelclient', 'core.html#conkernelmanager', 'core.html#conkernelclient.run', 'engine/request.html#request.done'])
 def test_public_addresses(chromium, site, anchor):
     with chromium.tab() as tab:
         tab.open(site + anchor)

@@ -38,7 +38,7 @@ class Source:
     def comment(self, line: int) -> str:
         "The comment in `line`, if it is for readers: not for a type checker."
         text = self.comments.get(line, '').lstrip('#').strip()
-        return '' if re.match(r'(type|pyright|mypy|pragma|noqa)\b', text) else text
+        return re.sub(r'(^|\s*#\s*)(type|pyright|mypy|pragma|noqa):.*$', '', text)
 
     def code(self, node: ast.AST | None) -> str:
         "The code of `node` in one line; an annotation that is written as a string, without its quotes."
@@ -291,7 +291,8 @@ def class_entry(cls: type) -> str:
         nodes = source(where.__module__).defs.get(f'{where.__name__}.{name}')
         return sentence(docstring(nodes[-1] if nodes and overloaded(nodes[0]) else nodes[0])) if nodes else ''
     listed = [(link(cls, o, short=True), summary(o)) for o in (mine if len(mine) > MANY else [])]
-    elsewhere = ', '.join(link(cls, o) for o in all if o not in mine)
+    near = [k for k, v in all.items() if v is cls or not lib.public(v)] if lib.part(cls) else all  # not those of another part
+    elsewhere = ', '.join(link(cls, o) for o in near if o not in mine)
     return entry(cls.__name__, cls.__module__, node.lineno, code, docstring(node), bases(cls), table('parameter', rows),
                  table('attribute', attributes(cls)), table('method', listed), f'Its methods are {elsewhere}.' if elsewhere and lib.part(cls)
                  else f'Inherited: {elsewhere}.' if elsewhere else '')
