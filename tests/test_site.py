@@ -58,6 +58,12 @@ def pages(): return sorted(o.relative_to(DOCS).as_posix() for o in DOCS.rglob('*
 def foreign(tab, site): return [o for o in tab.urls if not o.startswith((site, 'data:', 'about:', 'blob:'))]
 
 
+def open_menu(tab):
+    "Unfold the navbar of a phone, to its full height: until then, what is in it moves."
+    tab.click('.navbar-toggler')
+    tab.until('!!document.querySelector(".navbar-collapse.show:not(.collapsing)")')
+
+
 LOOK = '''({
     title: document.title,
     description: document.querySelector('meta[property="og:description"]')?.content ?? null,
@@ -114,7 +120,7 @@ def test_what_is_wrong_is_seen(chromium, serve, tmp_path):
 def test_search(chromium, site, size, words, page):
     with chromium.tab(**SIZES[size]) as tab:
         tab.open(site + 'tutorials/first_steps.html')
-        if size == 'phone': tab.click('.navbar-toggler')
+        if size == 'phone': open_menu(tab)
         tab.click('#quarto-search input')
         tab.until('document.activeElement.matches("#quarto-search input")')
         tab.write(words)
@@ -160,7 +166,7 @@ def test_sidebar_and_navbar(chromium, site, size):
             tab.click('.quarto-btn-toggle')
         tab.follow('#quarto-sidebar a[href="tutorials/many_cells.html"]')
         assert tab.js('document.querySelector("main h1").textContent.trim()') == 'Many cells at once'
-        if size == 'phone': tab.click('.navbar-toggler')
+        if size == 'phone': open_menu(tab)
         tab.follow('.navbar a[href="../promises.html"]')
         assert tab.js('location.pathname') == BASE + 'promises.html'
         if size == 'phone': assert not tab.problems
