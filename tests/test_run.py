@@ -480,7 +480,7 @@ async def test_an_interrupt_that_is_answered_late_is_fenced_again():
         assert isinstance(await outcome(victim), asyncio.CancelledError) and victim.partial.status == 'ok'
         await fk.until_received(fences+1, msg_type='kernel_info_request')
         await quiet(kc)
-        assert 'next' not in fk.codes and 'interrupt' in repr(following.lane)
+        assert 'next' not in fk.codes and 'interrupt' in repr(following.shell)
         fk.release()
         assert (await soon(following)).text == 'next' and fk.hit == 'kernel_info_request'
 

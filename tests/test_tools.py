@@ -1,10 +1,11 @@
 """The tools that make README.md and the docs: what they change, and what they refuse."""
-import sys
+import re, sys
 from pathlib import Path
+from types import SimpleNamespace
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent/'tools'))
-import docs, readme
+import docs, entries, readme
 
 SITE = 'https://example.org/lib'
 
@@ -43,10 +44,12 @@ def test_broken_links_in_markdown_copies(site, tmp_path):
 @pytest.mark.parametrize('page, md, expected', [
     ('index.ipynb', '[`A`](https://example.org/lib/core.html#a)', '[`A`](core.html#a)'),
     ('tutorials/one.ipynb', '[`A`](https://example.org/lib/core.html#a)', '[`A`](../core.html#a)'),
-    ('tutorials/one.ipynb', '[core](../03_core.ipynb#a), [two](two.ipynb)', '[core](../core.ipynb#a), [two](two.ipynb)'),
+    ('tutorials/one.ipynb', '[core](../01_core.ipynb#a), [two](two.ipynb)', '[core](../core.ipynb#a), [two](two.ipynb)'),
+    ('cells/run.ipynb', '[core](../01_core.ipynb), [lane](../engine/03_lane.ipynb#x)', '[core](../core.ipynb), [lane](../engine/lane.ipynb#x)'),
+    ('engine/lane.ipynb', '[`A`](https://example.org/lib/engine/life.html#a)', '[`A`](life.html#a)'),
     ('index.ipynb', '[other](https://example.org/other/core.html), [home](https://example.org/lib)', None)])
 def test_relink(page, md, expected):
-    assert docs.relink(md, page, {'03_core.ipynb': 'core.ipynb'}, SITE) == (expected or md)
+    assert docs.relink(md, page, {'01_core.ipynb': 'core.ipynb', 'engine/03_lane.ipynb': 'engine/lane.ipynb'}, SITE) == (expected or md)
 
 
 def test_tests_that_are_named_become_links(tmp_path):
@@ -56,21 +59,145 @@ def test_tests_that_are_named_become_links(tmp_path):
     with pytest.raises(SystemExit, match='test_gone'): docs.link_tests('`test_a.py::test_gone`', tmp_path, '')
 
 
-def entry(name, signature, doc): return f'---\n\n[source](https://e.org)\n\n### {name}\n\n```python\n{signature}\n```\n\n*{doc}*'
+LIBRARY = {
+    '__init__.py': "from lib_of_a_test.folder.held import Client\n__all__ = ['Client']\n",
+    'folder/__init__.py': '',
+    'folder/parts.py': """
+from typing import Any, Literal, overload
+__all__ = ['Runs', 'make']
+
+class Runs:
+    "Runs cells: a part of a client"
+    def run(self,
+        code: str, # Code, `a|b`
+        *,
+        timeout: 'float|None' = None, # Seconds   # type: ignore
+        **kwargs: Any # All else
+    ) -> 'Runs': # Itself
+        "Run `code`. Raises `ValueError`."
+        return self
+
+    @overload
+    def ask(self, reply: Literal[True], /) -> int: ...
+    @overload
+    def ask(self, reply: bool = False, /) -> str: ...
+    def ask(self, reply=False, /):
+        "Ask"
+
+def make(name: str = 'x', n: int = 1): return n   # no parameter
+""",
+    'folder/held.py': """
+from lib_of_a_test.folder.parts import Runs
+__all__ = ['Client', 'Small']
+
+class _Base(Runs):
+    window = 1 # On the wire
+    def __init__(self,
+        size: int = 3, # Bytes
+    ): self._size = size
+
+    @property
+    def size(self) -> int:
+        "Bytes"
+        return self._size
+
+    @size.setter
+    def size(self, n): self._size = n
+
+    def stop(self): "Stop"
+    close = stop
+    def _private(self): ...
+
+class Client(_Base):
+    "What users hold"
+    @staticmethod
+    def version(full: bool = False) -> str: "The version"
+
+class Small(Client):
+    "One more"
+    def less(self): "Less"
+""",
+    '_modidx.py': """d = dict(syms={
+    'lib_of_a_test.folder.parts': {'lib_of_a_test.folder.parts.' + o: ('folder/parts.html#' + o.lower(), '') for o in ('Runs', 'make')},
+    'lib_of_a_test.folder.held': {'lib_of_a_test.folder.held.' + o: ('held.html#' + o.lower(), '') for o in ('_Base', 'Client', 'Small')}})
+"""}
 
 
-@pytest.mark.parametrize('name, signature, doc, expected', [
-    ('A.f', 'def f(\n    x:__main__.A, # See [`A`](core.html#a)\n):', 'Do [`A`](core.html#a)', 'def f(\n    x:A, # See `A`\n):'),
-    ('A.p', 'def p()->list:', 'What it has', 'p: list  # a property'), ('A.q', 'def q():', 'What it has', 'q  # a property'),
-    ('A.__iter__', 'def __iter__():', 'Its parts', 'def __iter__():'), ('A.__repr__', 'def __repr__():', 'Return repr(self).', None)])
-def test_entries_of_the_reference(name, signature, doc, expected):
-    res = docs.tidy_entry(entry(name, signature, doc), lambda cls, name: name in 'pq')
-    assert res == (entry(name, expected, doc) if expected else '')
+@pytest.fixture
+def library(tmp_path, monkeypatch):
+    "A library of two modules in a folder: a mixin in one, the class that users hold in the other."
+    for name, text in LIBRARY.items():
+        path = tmp_path/'lib_of_a_test'/name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    config = SimpleNamespace(lib_name='lib_of_a_test', git_url='https://e.org', branch='main', doc_host='https://example.org', doc_baseurl='/lib')
+    monkeypatch.setattr(entries, 'get_config', lambda: config)
+    monkeypatch.syspath_prepend(tmp_path)
+    caches = entries.library, entries.source
+    for o in caches: o.cache_clear()
+    yield entries.library()
+    for o in caches: o.cache_clear()
+    for o in [o for o in sys.modules if o.startswith('lib_of_a_test')]: del sys.modules[o]
 
 
-def test_properties_are_known():
-    assert docs.is_property('ConKernelClient', 'status') and docs.is_property('Result', 'stdout')
-    assert not docs.is_property('ConKernelClient', 'run') and not docs.is_property('Nobody', 'x')
+def shown(module, *names): return '\n\n'.join(entries.entries(f'lib_of_a_test.folder.{module}', list(names)))
+
+
+def test_methods_are_listed_under_the_class_that_users_hold(library):
+    titles = re.findall(r'^### (.*)$', shown('held', '_Base', 'Client', 'Small'), flags=re.M)
+    assert titles == ['Client.size {#client.size}', 'Client.stop {#client.stop}', 'Client.close {#client.close}', 'Client {#client}',
+                      'Client.version {#client.version}', 'Client.run {#client.run}', 'Client.ask {#client.ask}',
+                      'Small {#small}', 'Small.less {#small.less}']
+    assert re.findall(r'^### (.*)$', shown('parts', 'Runs', 'make'), flags=re.M) == ['Runs {#runs}', 'make {#make}']
+
+
+def test_an_entry_shows_the_signature_as_it_is(library):
+    run, ask = shown('held', 'Client').split('### Client.run')[1].split('### Client.ask')
+    assert '```python\ndef run(code: str, *, timeout: float|None = None, **kwargs: Any) -> Runs\n```' in run
+    assert run.split('```')[2].strip().startswith("Run `code`. Raises `ValueError`.\n\n| parameter | |")
+    assert [o.strip('| ') for o in run.splitlines() if o.startswith('| `') or o.startswith('| ret')] == [
+        '`code` | Code, `a\\|b`', '`timeout` | Seconds', '`**kwargs` | All else', 'returns | Itself']
+    assert 'def ask(reply: Literal[True], /) -> int\ndef ask(reply: bool = False, /) -> str\ndef ask(reply=False, /)\n' in ask
+    text = shown('held', '_Base', 'Client')
+    assert '```python\nsize: int\n```' in text and 'def close()' in text and 'def version(full: bool = False) -> str' in text
+    assert 'Client(size: int = 3)\n' in text and '| `size` | Bytes |' in text and '| `window` | On the wire |' in text
+    assert '| parameter' not in shown('parts', 'make')
+
+
+def test_an_entry_leads_to_its_line(library):
+    line = 1 + LIBRARY['folder/parts.py'].splitlines().index('    def run(self,')
+    assert f'(https://e.org/blob/main/lib_of_a_test/folder/parts.py#L{line})' in shown('held', 'Client').split('### Client.run')[0][-200:]
+
+
+def test_names_become_links(library):
+    def address(name, module=None): return library.find(name, module and f'lib_of_a_test.folder.{module}')
+    assert address('Client.run') == address('Runs.run') == address('Small.run') == 'held.html#client.run'
+    assert address('Small.less') == 'held.html#small.less' and address('make') == 'folder/parts.html#make'
+    assert address('_Base.size') is address('Client._private') is address('nothing') is None
+    assert entries.link_names('`Runs.run()` and [`make`](x) and `x`', None) == f'[`Runs.run()`]({SITE}/held.html#client.run) and [`make`](x) and `x`'
+
+
+def test_a_public_method_without_an_entry_fails_the_build(library):
+    ids = {page: {ref.split('#')[1] for places in library.addresses.values() for ref in places.values() if ref.startswith(page + '#')}
+           for page in ('held.html', 'folder/parts.html')}
+    pages = {page: SimpleNamespace(ids=o) for page, o in ids.items()}
+    assert docs.check_names(pages, library.addresses) == []
+    ids['held.html'].remove('client.run')
+    assert any(o.startswith('held.html#client.run: no entry for Client.run') for o in docs.check_names(pages, library.addresses))
+    del pages['folder/parts.html']
+    assert any('no entry for make' in o for o in docs.check_names(pages, library.addresses))
+
+
+def test_show_doc_by_hand_is_refused(library):
+    cell = SimpleNamespace(cell_type='code', source='show_doc(Client.run)', directives_={})
+    with pytest.raises(ValueError, match='show_doc'): entries.Entries(SimpleNamespace(cells=[cell])).begin()
+
+
+def test_the_library_itself():
+    lib = entries.library()
+    assert lib.find('ConKernelClient.run') == lib.find('RunsCells.run') == 'core.html#conkernelclient.run'
+    assert lib.find('ConKernelClient') == 'core.html#conkernelclient' and lib.find('ConKernelManager') == 'core.html#conkernelmanager'
+    assert lib.find('Request.done') == 'engine/request.html#request.done' and lib.find('Run.cancel') == 'cells/run.html#run.cancel'
 
 
 def processed(*cells):
@@ -100,7 +227,7 @@ def test_readme_cell_options(option, expected): assert convert(code(f'#| {option
 
 
 @pytest.mark.parametrize('md, expected', [
-    ('[core](03_core.ipynb#x)', f'[core]({SITE}/core.html#x)'), ('[core](tutorials/one.html)', f'[core]({SITE}/tutorials/one.html)'),
+    ('[core](01_core.ipynb#x)', f'[core]({SITE}/core.html#x)'), ('[lane](engine/03_lane.ipynb)', f'[lane]({SITE}/engine/lane.html)'), ('[core](tutorials/one.html)', f'[core]({SITE}/tutorials/one.html)'),
     ('![p](images/p.svg)', '![p](https://example.org/raw/nbs/images/p.svg)'), ('[a](#b) [c](https://d.e)', None)])
 def test_readme_links_are_absolute(md, expected): assert convert(markdown(md)) == (expected or md)
 

@@ -1,6 +1,7 @@
 """Build the wheel and the sdist as a release would, and use them as a stranger would. `python tools/check_package.py`.
 
-Checks what is in them, installs them into empty environments and imports every module there: with fastcore 1 and with
+Checks that all files of the library are in them (modules of nested packages, `py.typed`, `.pyi`), installs them into empty
+environments and imports every module there: with fastcore 1 and with
 fastcore 2, both of which users have. Needs the network (PyPI) and about a minute.
 """
 import subprocess, sys, tarfile, tempfile, venv, zipfile
@@ -9,11 +10,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 LIB = 'conkernelclient'
 IMPORT = f'''
-import importlib, pkgutil, fastcore, {LIB}
+import importlib, sys, fastcore, {LIB}
 from {LIB} import *
-names = [o.name for o in pkgutil.iter_modules({LIB}.__path__) if o.name != '__main__']
-for o in names: importlib.import_module('{LIB}.' + o)
-print('fastcore', fastcore.__version__, '{LIB}', {LIB}.__version__, *names)
+for o in sys.argv[1:]: importlib.import_module(o)
+print('fastcore', fastcore.__version__, '{LIB}', {LIB}.__version__, len(sys.argv)-1, 'modules')
 '''
 
 
@@ -30,12 +30,18 @@ def tracked(*patterns: str) -> set[str]:
     return set(run('git', 'ls-files', *patterns, cwd=ROOT).split())
 
 
+def modules() -> list[str]:
+    "All modules of the library, in its packages too."
+    names = [o.removesuffix('.py').replace('/', '.') for o in sorted(tracked(f'{LIB}/*.py'))]
+    return [o.removesuffix('.__init__') for o in names if not o.endswith('.__main__')]
+
+
 def check_contents(wheel: Path, sdist: Path):
     "Stop when a file that should be in `wheel` or `sdist` is not, or the wheel has more than the library."
     in_wheel = set(zipfile.ZipFile(wheel).namelist())
     with tarfile.open(sdist) as tar: in_sdist = {o.name.partition('/')[2] for o in tar.getmembers()}
-    library = tracked(f'{LIB}/*.py') | {f'{LIB}/py.typed'}
-    project = library | tracked('nbs/*', 'tests/*.py', 'tools/*.py', 'settings.ini', 'setup.py', '*.toml', '*.md', 'LICENSE')
+    library = tracked(f'{LIB}/*')
+    project = library | tracked('nbs/*', 'tests/*', 'tools/*', 'benchmarks/*', 'settings.ini', 'setup.py', '*.toml', '*.md', 'LICENSE')
     extra = {o for o in in_wheel if not o.startswith(f'{LIB}-')} - library
     wrong = {'not in the wheel': library - in_wheel, 'too much in the wheel': extra, 'not in the sdist': project - in_sdist}
     for what, names in wrong.items():
@@ -49,7 +55,7 @@ def check_import(tmp: Path, package: Path, fastcore: str):
     venv.create(env, with_pip=True)
     python = env/('Scripts' if sys.platform == 'win32' else 'bin')/'python'
     run(python, '-m', 'pip', 'install', '-q', package, fastcore)
-    print(f'{package.name}:', run(python, '-c', IMPORT, cwd=tmp).strip())
+    print(f'{package.name}:', run(python, '-c', IMPORT, *modules(), cwd=tmp).strip())
 
 
 def main():

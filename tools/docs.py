@@ -1,17 +1,19 @@
 """Build the docs site into `_docs/` and check it. From the root of the project: `python tools/docs.py`.
 
-The same sources build with Quarto (`nbdev_docs`). This needs nothing but the dev extra, and no network: nbdev processes
-the notebooks, smalldocs renders them. Between the two, the processed copy is put in order: pages get the names that
-nbdev links to (`core.html`, not `03_core.html`), and links to our own site become relative, so that they work from any
-place and can be checked. The exit code is 1 when a link, an anchor, a page or a public name is missing.
+The same sources build with Quarto (`nbdev_docs`), with nbdev's own reference. This needs nothing but the dev extra, and no
+network: nbdev processes the notebooks, `tools/entries.py` adds the reference, smalldocs renders them. Between the two, the
+processed copy is put in order: pages get the names that nbdev links to (`core.html`, not `01_core.html`), and links to our
+own site become relative, so that they work from any place and can be checked. The exit code is 1 when a link, an anchor, a page or a public name is missing.
 """
-import importlib, json, os, posixpath, re, shutil, subprocess, sys
+import json, os, posixpath, re, shutil, subprocess, sys
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import yaml
+
+import entries
 
 ROOT = Path(__file__).resolve().parent.parent
 RE_TEST = re.compile(r'`(test_\w+\.py)(?:::(\w+))?`')  # a test, named in prose: `test_run.py::test_text`
@@ -22,12 +24,13 @@ RE_LINK = re.compile(r'\]\(([^)\s#]+)((?:#[^)\s]*)?)\)')  # the end of a Markdow
 
 def process() -> tuple[Path, str, str]:
     "Process the notebooks as nbdev does for Quarto; return the folder they are in, and the addresses of the site and of the tests."
+    import nbdev.serve
     from nbdev.config import get_config
     from nbdev.quarto import nbdev_sidebar, refresh_quarto_yml
-    from nbdev.serve import proc_nbs
     refresh_quarto_yml()
     nbdev_sidebar.__wrapped__()
-    proc, cfg = proc_nbs(force=True), get_config()
+    nbdev.serve.FilterDefaults = entries.Filters
+    proc, cfg = nbdev.serve.proc_nbs(force=True), get_config()
     if not list(proc.rglob('*.ipynb')):
         sys.exit('No page: nbdev skips all files when a folder on the way to them has a name with a leading dot.')
     return proc, cfg.doc_host + cfg.doc_baseurl, f'{cfg.git_url}/blob/{cfg.branch}/tests'
@@ -85,32 +88,6 @@ def link_tests(md: str, tests: Path, source: str) -> str:
     return RE_TEST.sub(link, md)
 
 
-SAYS_NOTHING = '*Return repr(self).*', '*Call self as a function.*', '*Handle garbage collection.', '*Initialize self.'  # inherited docstrings
-
-
-def tidy_entry(md: str, is_property) -> str:
-    """Tidy `md`, the entry that nbdev's `show_doc` made for a name, in what it cannot know.
-
-    Links in a signature would be shown as they are written, a class of the module that was run is no `__main__.X`, and a
-    property is not called (`is_property` tells by class and name). What has only an inherited docstring goes.
-    """
-    name = re.search(r'^### (\w+)\.(\w+)$', md, flags=re.M)
-    if name and name[2].startswith('__') and any(o in md for o in SAYS_NOTHING): return ''
-    def signature(m):
-        code = re.sub(r'\[([^\]\n]*)\]\([^)\s]*\)', r'\1', m[0]).replace('__main__.', '')
-        if name and is_property(*name.groups()): code = re.sub(r'def (\w+)\(\)(?:->(.*))?:\n', lambda m: f'{m[1]}{": " + m[2] if m[2] else ""}  # a property\n', code)
-        return code
-    return re.sub(r'^```python\n.*?^```', signature, md, count=1, flags=re.M | re.S)
-
-
-def is_property(cls: str, name: str) -> bool:
-    "Whether `name` of the class `cls`, of any module of the library, is had without a call."
-    for module in importlib.import_module('conkernelclient._modidx').d['syms']:
-        found = getattr(getattr(importlib.import_module(module), cls, None), name, None)
-        if found is not None: return not callable(found)
-    return False
-
-
 def relink_notebook(path: Path, page: str, names: dict[str, str], site: str, tests: str):
     "Put the links of the processed notebook at `path` in order: those of its prose and of its Markdown outputs."
     def fix(lines): return relink(''.join(lines), page, names, site).splitlines(keepends=True)
@@ -121,7 +98,7 @@ def relink_notebook(path: Path, page: str, names: dict[str, str], site: str, tes
             data = out.get('data', {})
             if 'text/markdown' in data:
                 md = ''.join(data['text/markdown'])
-                data['text/markdown'] = fix(tidy_entry(md, is_property) if '[source](' in md else md)
+                data['text/markdown'] = fix([md])
     write_notebook(nb, path)
 
 
@@ -261,15 +238,13 @@ def check_indices(docs: Path, pages: dict[str, Page]) -> list[str]:
     return found
 
 
-def check_names(pages: dict[str, Page]) -> list[str]:
-    "Public classes and functions without an entry on their page, so that `core.html#conkernelclient` always works."
-    index, found = importlib.import_module('conkernelclient._modidx').d['syms'], []
-    for module, names in index.items():
-        public = getattr(importlib.import_module(module), '__all__', [])
-        for name, (ref, _) in names.items():
+def check_names(pages: dict[str, Page], addresses: dict[str, dict[str, str]]) -> list[str]:
+    "Public functions, classes, methods and properties without an entry, so that `core.html#conkernelclient` always works."
+    found = []
+    for name, places in addresses.items():
+        for module, ref in places.items():
             page, anchor = ref.split('#')
-            if name.removeprefix(module + '.') in public and (page not in pages or anchor not in pages[page].ids):
-                found.append(f'{ref}: no entry for {name}')
+            if page not in pages or anchor not in pages[page].ids: found.append(f'{ref}: no entry for {name} of {module}')
     return found
 
 
@@ -278,10 +253,8 @@ def main():
     sys.path.insert(0, str(ROOT))
     docs = build()
     pages = read_pages(docs)
-    problems = [*check_links(docs, pages), *check_indices(docs, pages), *check_names(pages)]
+    problems = [*check_links(docs, pages), *check_indices(docs, pages), *check_names(pages, entries.library().addresses)]
     for o in dict.fromkeys(problems): print(o, file=sys.stderr)
-    if any('no anchor' in o for o in problems):
-        print('A method that is written inside its class gets an entry by `show_doc(Class.method)` in a cell.', file=sys.stderr)
     if problems: sys.exit(1)
     print(f'{len(pages)} pages in {docs.relative_to(ROOT)}/, all links good. Look: python -m http.server -d {docs.name}')
 

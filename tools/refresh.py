@@ -1,7 +1,7 @@
 """Run the notebooks again and keep what they print. From the root of the project:
 
     python tools/refresh.py                 # all notebooks; writes those that changed
-    python tools/refresh.py nbs/03_core.ipynb
+    python tools/refresh.py nbs/01_core.ipynb
     python tools/refresh.py --check         # writes nothing; shows what would change, and fails if anything would
 
 Cells run as `nbdev_test` runs them, and those that it skips keep the outputs they have (`#| notest`, `#| eval: false`).

@@ -8,7 +8,7 @@ __all__ = ['log', 'INSIDE', 'GAP', 'Stoppable', 'Interrupts']
 # %% ../../nbs/cells/02_stop.ipynb #3b4631d7
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from ..engine.connection import Connection
@@ -16,28 +16,32 @@ from ..engine.errors import NoReplyError
 from ..engine.lane import Hold, Lane
 from ..engine.life import State
 from ..engine.request import Request, first_of
+from ..engine.session import Message
 
 log = logging.getLogger('conkernelclient')
 
 # %% ../../nbs/cells/02_stop.ipynb #ba6a0cb8
 class Stoppable(Protocol):
     "A cell that can be interrupted"
-    request: Request|None   # once it was sent
-    began: float|None   # when the kernel began it, by the loop's clock
+    request: Request|None   # its execute request, once it was sent
+    began: float|None   # when the kernel began it, in seconds of the loop's clock
     inside: bool   # has the kernel said that it runs the cell's code?
-    interrupted: float   # when an interrupt was sent, by the loop's clock; 0: never
+    interrupted: float   # when an interrupt was sent, in seconds of the loop's clock; 0: never
     @property
-    def queued(self) -> bool: "Does it still wait in the client?"
+    def queued(self) -> bool:
+        "Whether it still waits in the client"
+        ...
     @property
-    def over(self) -> bool: "Has the kernel replied to it?"
+    def over(self) -> bool:
+        "Whether the kernel has replied to it"
+        ...
     async def wait_until(self, ready: Callable[[], bool], timeout: float|None = None) -> bool:
-        "Wait until `ready()`, which only a message can change. Is it?"
+        "Wait until `ready()` is true, for `timeout` seconds at most; return whether it is"
+        ...
 
 # %% ../../nbs/cells/02_stop.ipynb #4769a514
-INSIDE = .05   # seconds in which a cell gets from the kernel's code to the user's
-GAP = .2       # seconds in which an interrupt is as good as two: the second would hit the handling of the first
-
-class _Held:
+class _Blocking:
+    "Holds the lane of the main shell"
     def __init__(self,
         connection: Connection, # To the kernel
         lane: Lane[Any], # The runs of the main shell
@@ -52,84 +56,105 @@ class _Held:
         self.lane.hold(Hold.INTERRUPT)
 
     def unblock(self) -> None:
-        "One less"
+        "One interrupt less is under way; after the last one, the lane sends again"
         self.under_way -= 1
         if not self.under_way: self.lane.free(Hold.INTERRUPT)
 
-    async def send(self) -> Request|None: # The `interrupt_request`, where it takes one
-        "Interrupt the kernel"
+# %% ../../nbs/cells/02_stop.ipynb #7d57ad35
+class _Sending(_Blocking):
+    async def send(self) -> Request|None: # The `interrupt_request`, where the kernel takes a message
+        "Interrupt the kernel, and return when it was interrupted, or after 2 seconds. A failure is logged, not raised."
         conn = self.connection
-        if conn.life.state in (State.ENDING, State.COMING): return None   # the old one is gone, and the new one would die of it
+        if conn.life.state in (State.ENDING, State.COMING): return None   # the new kernel would die of it
         try:
             if await conn.host.interrupt(): return None
-            asked = conn.request('interrupt_request', {}, 'control')
-            if not await first_of(asked, timeout=2): log.warning('The kernel has not answered the interrupt_request yet')
-            return asked
+            message = conn.request('interrupt_request', {}, 'control')
+            answered = await first_of(message, timeout=2)
+            if not answered: log.warning('The kernel has not answered the interrupt_request yet')
+            return message
         except Exception as e:
             log.warning('Interrupting the kernel failed: %r', e)
             return None
 
 # %% ../../nbs/cells/02_stop.ipynb #91dcf83d
-class _Fenced(_Held):
+class _Passing(_Sending):
+    async def _pass(self) -> Request: # The fence; without a reply, where the interrupt hit it
+        "Send a fence, and wait until the kernel is done with it. Raises what ends the connection."
+        idle: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        def watch(msg: Message) -> None:
+            if msg['content'].get('execution_state') == 'idle' and not idle.done(): idle.set_result(None)
+        fence = self.connection.request('kernel_info_request', {}, on_iopub=watch)
+        await first_of(fence.wait(), idle)
+        await first_of(fence.wait(), timeout=.2)   # the reply may come after the *idle*
+        return fence
+
+# %% ../../nbs/cells/02_stop.ipynb #df80721e
+class _Fenced(_Passing):
     async def fence(self,
-        run: Stoppable|None = None, # What was interrupted
-        asked: Request|None = None, # The `interrupt_request`, where that was the way
+        run: Stoppable|None = None, # The cell that was interrupted
+        message: Request|None = None, # The `interrupt_request`, where that was the way
     ) -> None:
-        "Wait until an interrupt that was just sent can hit nothing more, then unblock"
+        "Wait until an interrupt that was just sent can hit nothing more, then unblock. A cell whose reply was lost fails with `NoReplyError`."
         conn = self.connection
         try:
             late = True
             while late:
-                late = asked is not None and not asked.done()
+                late = message is not None and not message.done()
                 passed = await self._pass()
-                if run is not None and run.request is not None and not run.request.ended: await self._collect(run.request, passed)
-                if not late or asked is None: break
-                await first_of(asked, timeout=conn.grace)   # it is coming only now, so once more
-                if not asked.done(): late = not asked.cancel()   # or never
+                request = None if run is None else run.request
+                if request is not None and not request.ended: await self._collect(request, passed)
+                if not late or message is None: break
+                await first_of(message, timeout=conn.grace)   # the interrupt is coming only now, so once more
+                if not message.done(): late = not message.cancel()   # or it never comes
         except RuntimeError as e: log.debug('No fence: %r', e)   # there is no kernel any more
         finally: self.unblock()
 
-    async def _pass(self) -> Request:
-        idle = asyncio.get_running_loop().create_future()
-        def watch(msg: Any) -> None:
-            if msg['content'].get('execution_state') == 'idle' and not idle.done(): idle.set_result(None)
-        req = self.connection.request('kernel_info_request', {}, on_iopub=watch)
-        await first_of(req.wait(), idle)
-        await first_of(req.wait(), timeout=.2)   # if the interrupt hit it, there is no reply
-        return req
-
     async def _collect(self, request: Request, passed: Request) -> None:
-        "The fence has come back, the reply has not: has the kernel finished the cell?"
+        "The fence has come back, and the reply has not: fail the cell if the kernel has finished it"
         if not (passed.replied and request.idle): await first_of(request.wait(), timeout=self.connection.grace)
         self.connection.router.fail_lost([request.msg_id], NoReplyError('The kernel was interrupted before it replied'))
 
 # %% ../../nbs/cells/02_stop.ipynb #1dcef444
-class Interrupts(_Fenced):
-    "The interrupts of a kernel's main shell"
-    async def interrupt(self, run: Stoppable) -> bool: # Was there anything to interrupt?
-        "Interrupt this run and nothing else"
+INSIDE = .05   # seconds in which a cell gets from the kernel's code to the user's
+
+class _Watching(_Fenced):
+    async def _runs(self, run: Stoppable) -> bool:
+        "Wait until the kernel runs the user's code of `run`; return whether it still does"
+        if run.queued: return False
+        if not await run.wait_until(lambda: run.began is not None or run.over, .5) or run.began is None: return False
+        await run.wait_until(lambda: run.inside or run.over, .5)
+        await run.wait_until(lambda: run.over, run.began+INSIDE-asyncio.get_running_loop().time())
+        self.connection.transport.drain()
+        return not run.over
+
+# %% ../../nbs/cells/02_stop.ipynb #ecbb592b
+GAP = .2   # seconds in which a second interrupt is not sent
+
+class _OneCell(_Watching):
+    async def _send_fenced(self, run: Stoppable|None = None) -> None:
+        "Interrupt the kernel; a task unblocks when the fence has passed"
+        message = await self.send()
+        self.block()
+        self.connection.spawn(self.fence(run, message))
+
+    async def interrupt(self, run: Stoppable) -> bool: # Whether there was anything to interrupt
+        "Interrupt `run` and nothing else; return when the interrupt was sent, or when there is nothing to interrupt"
         loop = asyncio.get_running_loop()
         self.block()
         try:
-            if run.queued or not await run.wait_until(lambda: run.began is not None or run.over, .5) or run.began is None: return False
-            await run.wait_until(lambda: run.inside or run.over, .5)
-            await run.wait_until(lambda: run.over, run.began+INSIDE-loop.time())
-            self.connection.transport.drain()
-            if run.over: return False
+            if not await self._runs(run): return False
             if run.interrupted and loop.time()-run.interrupted < GAP: return True
             run.interrupted = loop.time()
-            asked = await self.send()
-            self.block()
-            self.connection.spawn(self.fence(run, asked))
+            await self._send_fenced(run)
             return True
         finally: self.unblock()
 
+# %% ../../nbs/cells/02_stop.ipynb #9d86e979
+class Interrupts(_OneCell):
+    "The interrupts of a kernel's main shell"
     async def interrupt_anything(self) -> None:
-        "Interrupt whatever the kernel is running, also a cell of another client. A kernel that is being restarted is left alone."
+        "Interrupt whatever the kernel is running, also a cell of another client; return when the interrupt was sent. A kernel that is being restarted is left alone."
         if self.connection.life.state in (State.ENDING, State.COMING): return
         self.block()
-        try:
-            asked = await self.send()
-            self.block()
-            self.connection.spawn(self.fence(asked=asked))
+        try: await self._send_fenced()
         finally: self.unblock()
