@@ -138,7 +138,7 @@ class _Releasing(_Holding[I]):
             self.uncounted.discard(o)
             self.given_up -= 1
 
-# %% ../../nbs/engine/03_lane.ipynb #84f6003b
+# %% ../../nbs/engine/03_lane.ipynb #fad737a8
 class _GivingUp(_Releasing[I]):
     __slots__ = ()
     given_up: int
@@ -149,8 +149,8 @@ class _GivingUp(_Releasing[I]):
         self.under_way[key] = None
         self.given_up += 1
 
-    def withdraw(self, key: Hashable) -> bool: # Did it wait?
-        "Take `key` out of the queue: it is not sent"
+    def withdraw(self, key: Hashable) -> bool:
+        "Take `key` out of the queue, so that it is not sent; return whether it waited"
         return self.waiting.pop(key, None) is not None
 
 # %% ../../nbs/engine/03_lane.ipynb #fbb8adcb

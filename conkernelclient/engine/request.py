@@ -92,7 +92,7 @@ class _Reading(_Ending[T]):
         if isinstance(self._error, asyncio.CancelledError): raise copy(self._error)
         return self._error
 
-# %% ../../nbs/engine/02_request.ipynb #8a1ef846
+# %% ../../nbs/engine/02_request.ipynb #a6fd58d0
 class _Callbacks(_Reading[T]):
     __slots__ = ()
     def _call_back(self) -> None:
@@ -105,8 +105,8 @@ class _Callbacks(_Reading[T]):
         elif self._callbacks is None: self._callbacks = [(fn, context)]
         else: self._callbacks.append((fn, context))
 
-    def remove_done_callback(self, fn: Callable[[Any], object], /) -> int: # How often it was there
-        "Do not call `fn` after all"
+    def remove_done_callback(self, fn: Callable[[Any], object], /) -> int:
+        "Do not call `fn` after all; return how often it was there"
         kept = [o for o in self._callbacks or () if o[0] != fn]
         removed = len(self._callbacks or ()) - len(kept)
         self._callbacks = kept or None
@@ -118,23 +118,26 @@ class Waiter(asyncio.Future[None]):
     __slots__ = ('awaitable',)
     awaitable: '_Leaving[Any]'   # what the task waits for
 
-    def cancel(self, msg: Any = None) -> bool: # Will the task be cancelled?
-        "The task was cancelled: ask the awaitable whether only this waiter ends, or everything"
+    def cancel(self, msg: Any = None) -> bool:
+        "The task was cancelled: ask the awaitable what ends. Returns whether the task will be cancelled."
         return not self.done() and self.awaitable.leave(self, msg)
 
     def end(self, msg: Any) -> bool:
         "Cancel this waiter only"
         return super().cancel(msg)
 
-# %% ../../nbs/engine/02_request.ipynb #086bc2f7
+# %% ../../nbs/engine/02_request.ipynb #e5a957f2
 class _Leaving(_Callbacks[T]):
     __slots__ = ()
     def unwanted(self) -> bool:
         "Return whether no task waits for it at this moment"
         return not self._waiters
 
-    def leave(self, waiter: Waiter, msg: Any = None) -> bool: # Will the task be cancelled?
-        "The task of `waiter` was cancelled. The last one cancels all; any other leaves alone."
+    def leave(self, waiter: Waiter, msg: Any = None) -> bool:
+        """The task of `waiter` was cancelled: the last one cancels everything, any other leaves alone
+
+        Returns whether the task will be cancelled.
+        """
         assert self._waiters is not None
         self._waiters.remove(waiter)
         if self.unwanted():
@@ -143,8 +146,8 @@ class _Leaving(_Callbacks[T]):
             self._waiters.remove(waiter)
         return waiter.end(msg)
 
-    def cancel(self, msg: Any = None) -> bool: # Was it still to be done?
-        "Give up: every waiting task gets `CancelledError`"
+    def cancel(self, msg: Any = None) -> bool:
+        "Give up: every waiting task gets `CancelledError`. Returns false if it has ended already."
         if self._done: return False
         self._end(None, asyncio.CancelledError() if msg is None else asyncio.CancelledError(msg))
         return True
@@ -178,8 +181,11 @@ class _Awaited(_Leaving[T]):
 class Awaitable(_Awaited[T], Coroutine[Any, Any, T]):
     "A coroutine to Python, with the methods of a future, that any number of tasks may await"
     __slots__ = ('__weakref__',)
-    def send(self, value: None) -> Any: # A waiter to sleep on
-        "A task that was created from this takes a step. Raises `StopIteration` with the result after the end."
+    def send(self, value: None) -> Any:
+        """A task that was created from this takes a step: return the `Waiter` that it must sleep on
+
+        Raises `StopIteration` with the result after the end, or the exception it ended with.
+        """
         if self._done: raise StopIteration(self.result())
         return self._waiter()
 
@@ -217,10 +223,10 @@ class _Asked(Awaitable[Message]):
     "The message, the kernel it is meant for, and the receivers of the answer"
     __slots__ = ('header', 'content', 'metadata', 'msg_id', 'channel', 'generation',
                  'claims_reply', 'claims_iopub', 'has_reply', 'on_iopub', 'on_stdin', 'on_reply')
-    header: Header
-    content: dict[str, Any]
-    metadata: dict[str, Any]
-    msg_id: str
+    header: Header   # of the message that was sent
+    content: dict[str, Any]   # of the message that was sent
+    metadata: dict[str, Any]   # of the message that was sent
+    msg_id: str   # its answers carry it in their parent header
     channel: str   # `shell` or `control`
     generation: int   # the kernel process it is meant for
     claims_reply: bool   # if not, its reply goes to the mailbox of its channel
@@ -230,13 +236,13 @@ class _Asked(Awaitable[Message]):
     on_stdin: Hook|None   # called with each of its `input_request`s
     on_reply: Hook|None   # called with the reply, in the turn of the loop in which it comes
 
-# %% ../../nbs/engine/02_request.ipynb #a3830f4b
+# %% ../../nbs/engine/02_request.ipynb #ac82fb57
 class _Answered(_Asked):
     "The answer so far"
     __slots__ = ('reply', 'replied', 'idle', 'ended', 'complete', 'lossy', 'unread', 'parsed', 'unpack')
-    reply: Message|None
-    replied: bool
-    idle: bool
+    reply: Message|None   # the reply, once it has come
+    replied: bool   # has the kernel replied?
+    idle: bool   # has iopub said *idle* for it?
     ended: bool   # nothing more is expected
     complete: bool   # reply and idle have come, and nothing in between was lost
     lossy: bool   # iopub was away for a while, so outputs may be missing
@@ -388,14 +394,17 @@ class _GivingUp(_Finishing):
         "Return whether no task waits for its reply or its end. A request that has its reply goes on to its end."
         return not self._done and not self._waiters and (self._end_of is None or not self._end_of._waiters)
 
-    def cancel(self, msg: Any = None) -> bool: # Was it still without a reply?
-        "Give up waiting. A request that still waits for its turn is then never sent."
+    def cancel(self, msg: Any = None) -> bool:
+        """Give up waiting; a request that still waits for its turn is then never sent
+
+        Returns false if it has its reply, or has ended.
+        """
         if not super().cancel(msg): return False
         if self.router is not None: self.router.abandon(cast('Request', self))
         self.finish(False)
         return True
 
-# %% ../../nbs/engine/02_request.ipynb #f7aefa4d
+# %% ../../nbs/engine/02_request.ipynb #5aa4f560
 class End(Awaitable['Request']):
     "The end of a request: reply, *idle* and hooks"
     __slots__ = ('request',)
@@ -411,8 +420,8 @@ class End(Awaitable['Request']):
         "Return whether the request may be cancelled: not while a task waits for its reply, and not after it"
         return not self._waiters and self.request is not None and self.request.unwanted()
 
-    def cancel(self, msg: Any = None) -> bool: # Was it still to be done?
-        "Give up, and cancel the request if its reply has not come"
+    def cancel(self, msg: Any = None) -> bool:
+        "Give up, and cancel the request if its reply has not come. Returns false if it has ended already."
         if self._done: return False
         if self.request is not None and self.request.cancel(msg): return True
         return super().cancel(msg)

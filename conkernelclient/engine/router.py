@@ -586,9 +586,10 @@ class _Turns(_Losing):
         if b'busy' in content and len(self.foreign) < 1000: self.foreign.add(msg_id)
         elif b'idle' in content: self.foreign.discard(msg_id)
 
-# %% ../../nbs/engine/05_router.ipynb #ea4e9348
+# %% ../../nbs/engine/05_router.ipynb #b1c9a125
 class _Skimming(_Turns):
-    def _unclaimed(self, msg_id: str|None, frames: Any) -> bool: # Must it be parsed now?
+    def _unclaimed(self, msg_id: str|None, frames: Any) -> bool:
+        "Keep or drop a message that has no request; return whether it must be parsed now"
         if msg_id is None: return True
         if msg_id in self.abandoned:
             shell, serial = self.abandoned[msg_id]
