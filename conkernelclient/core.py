@@ -11,7 +11,6 @@ import asyncio
 import logging
 import os
 import sys
-import time
 from collections.abc import AsyncIterator, Callable, Generator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -20,138 +19,225 @@ from typing import Any, cast
 from weakref import WeakSet, finalize, ref
 
 import zmq
-from jupyter_client import AsyncKernelClient, AsyncKernelManager, KernelManager
+from jupyter_client.asynchronous.client import AsyncKernelClient
 from jupyter_client.channelsabc import HBChannelABC
 from jupyter_client.client import validate_string_dict
 from jupyter_client.connect import port_names
-from jupyter_client.ioloop import AsyncIOLoopKernelManager
+from jupyter_client.ioloop.manager import AsyncIOLoopKernelManager
 from jupyter_client.kernelspec import KernelSpec, NoSuchKernel
+from jupyter_client.manager import AsyncKernelManager, KernelManager
 from jupyter_core.utils import ensure_async
 from traitlets import DottedObjectName, Float, Integer, Type, default, observe
 
 from .cells.run import Runs
 from .cells.subshell import HasSubshells
-from .channels import ConChannel
+from .channels import ConChannel, HeartbeatView
 from .engine.connection import Connection
 from .engine.errors import ClientClosedError, DeadKernelError, UnknownKernel
 from .engine.life import State
 from .engine.request import Hook, Request, prompt
 from .engine.router import Router
 from .engine.session import ConSession, Message, apply_session_patch, own_session
-from .engine.transport import NoHost, weakly
+from .engine.transport import Host, NoHost, Transport, weakly
 from .transports.zmq import Heartbeat, ZMQTransport
 
 log = logging.getLogger('conkernelclient')
 
 # %% ../nbs/01_core.ipynb #39031c0f
-class ManagerHost(NoHost):
-    "A kernel manager as the host of a kernel's process"
+class _ProcessFacts:
     def __init__(self,
-        manager: Any, # A `KernelManager`
-    ): self.manager = manager
+        manager: KernelManager, # Manages the kernel
+    ): self.manager: Any = manager
 
     @property
-    def owns(self) -> bool: return bool(self.manager.owns_kernel)   # type: ignore[override]
+    def owns(self) -> bool:
+        "Can it say whether the process lives?"
+        return bool(self.manager.owns_kernel)
 
     @property
-    def started(self) -> bool: return not self.owns or self.manager.provisioner is not None   # type: ignore[override]
+    def started(self) -> bool:
+        "Has the process been started?"
+        return not self.owns or self.manager.provisioner is not None
 
     @property
-    def comes_back(self) -> bool: return bool(getattr(self.manager, 'will_restart', False))   # type: ignore[override]
+    def comes_back(self) -> bool:
+        "Is a dead kernel restarted, by somebody who watches it or by a restart under way?"
+        return bool(getattr(self.manager, 'will_restart', False))
 
     @property
-    def hint(self) -> str:   # type: ignore[override]
+    def hint(self) -> str:
+        "What a person can do when the kernel is dead"
         return 'km.restart_kernel() starts it anew, and this client goes on' if self.owns else NoHost.hint
 
-    async def alive(self) -> bool|None: return cast(bool, await ensure_async(self.manager.is_alive())) if self.owns else None
+# %% ../nbs/01_core.ipynb #22c0e074
+class ManagerHost(_ProcessFacts):
+    "A kernel manager as the host of a kernel's process"
+    async def alive(self) -> bool|None:
+        "Does the process live? `None`: the manager does not own it, so nobody can know."
+        return cast(bool, await ensure_async(self.manager.is_alive())) if self.owns else None
 
     async def exit_code(self) -> int|None:
-        return cast('int|None', await self.manager.provisioner.poll()) if self.owns and self.manager.has_kernel else None
+        "The exit code of the process; `None` while it runs, and where nobody can know"
+        if not self.owns or not self.manager.has_kernel: return None
+        return cast('int|None', await self.manager.provisioner.poll())
 
     async def interrupt(self) -> bool:
+        "Interrupt the process by a signal. False: nothing was done, and the kernel may take an `interrupt_request`."
         if not self.owns or getattr(self.manager.kernel_spec, 'interrupt_mode', 'signal') == 'message': return False
         await ensure_async(self.manager.interrupt_kernel())
         return True
 
-    async def restart(self, now: bool) -> None: await ensure_async(self.manager.restart_kernel(now=now))
+    async def restart(self, now: bool) -> None:
+        "Restart the kernel; `now`: without time to clean up. Raises what the manager raises."
+        await ensure_async(self.manager.restart_kernel(now=now))
 
-# %% ../nbs/01_core.ipynb #3d9ad193
-class ClientSockets:
-    "Makes the sockets of a client"
-    def __init__(self, client: 'ConKernelClient'): self.client: Callable[[], Any] = ref(client)
+# %% ../nbs/01_core.ipynb #2a323378
+CHANNELS = 'shell', 'iopub', 'stdin', 'control'   # those that carry messages; the heartbeat, `hb`, is the fifth
 
-    def connect(self, channel: str, identity: bytes|None) -> Any:
-        "The socket of a channel; with `identity`, a further one"
-        kc = self.client()
-        face = getattr(kc, f'{channel}_channel')
-        if identity is not None:
-            kwargs = {} if channel == 'iopub' else dict(identity=identity)
-            face.socket = getattr(kc, f'connect_{channel}')(**kwargs)
-        elif hasattr(face, 'attach'): face.attach(channel, kc.connection)
-        return face.socket
-
-    def heartbeat(self) -> Any: return self.client().heartbeat_anew()
-
-    def address(self, channel: str) -> str:
-        kc = self.client()
-        return 'the kernel' if kc is None else kc.address(channel)
-
-    def encrypted(self) -> bool: return self.client().curve_publickey is not None
-
-    def identity(self) -> bytes: return cast(bytes, self.client().session.bsession)
-
-    def own_context(self) -> Any:
-        kc = self.client()
-        return kc.context if kc.made_context else None
-
-# %% ../nbs/01_core.ipynb #637f9e65
-CHANNELS = "shell", "iopub", "stdin", "control"
-_SETTINGS = 'window', 'grace', 'lost_after'
-
-class _Joined(HasSubshells, AsyncKernelClient):
+class _Settings(AsyncKernelClient):
     shell_channel_class = Type(ConChannel)   # type: ignore[assignment]
     iopub_channel_class = Type(ConChannel)   # type: ignore[assignment]
     stdin_channel_class = Type(ConChannel)   # type: ignore[assignment]
     control_channel_class = Type(ConChannel)   # type: ignore[assignment]
     hb_channel_class = Type(Heartbeat, klass=HBChannelABC)   # type: ignore[assignment]
 
-    window = Integer(256, min=1, max=1000, config=True, help='Requests on the wire of one shell at most; the rest wait in the client. '
-                     'Less where this process has more than three clients for a kernel')
+    window = Integer(256, min=1, max=1000, config=True, help='Requests on the wire of one shell at most; '
+                     'the rest wait in the client. Less where this process has more than three clients for a kernel')
     grace = Float(3., config=True, help='Seconds to wait for *idle* after a reply, or for the reply after *idle*')
-    unclaimed = Integer(50_000, min=1, config=True, help='Messages to keep for get_iopub_msg and the like, for each channel')
-    lost_after = Float(.6, config=True, help='Seconds without a connection after which a kernel that is not ours counts as dead')
-    startup_timeout = Float(None, allow_none=True, config=True,
-                            help='Seconds that `await start_channels()` waits; by default 60, or 300 where we see that the process lives')
-    readers_grace = Float(3., config=True, help='Seconds after a death until calls that wait in get_shell_msg and the like raise')
+    unclaimed = Integer(50_000, min=1, config=True, help='Messages to keep for get_iopub_msg and the like, by channel')
+    lost_after = Float(.6, config=True, help='Seconds without a connection until a kernel not ours counts as dead')
+    startup_timeout = Float(None, allow_none=True, config=True, help='Seconds that `await start_channels()` waits; '
+                            'by default 60, or 300 where we see that the process lives')
+    readers_grace = Float(3., config=True, help='Seconds after a death until get_shell_msg and the like raise')
 
+# %% ../nbs/01_core.ipynb #56a4fda3
+class _Sockets(_Settings):
+    connection: Connection
+
+    def _create_connected_socket(self, channel: str, identity: Any = None) -> Any:
+        opts = self.context.sockopts
+        before = dict(opts)
+        opts.update({zmq.RCVHWM: 0, zmq.SNDHWM: 0})
+        try: return AsyncKernelClient._create_connected_socket(self, channel, identity)
+        finally:
+            opts.clear()
+            opts.update(before)
+
+    def address(self,
+        channel: str, # `shell`, `iopub`, `stdin`, `control` or `hb`
+    ) -> str: # Such as `tcp://127.0.0.1:50001`
+        "Where a channel connects to"
+        return self._make_url(channel)
+
+    def unused_heartbeat(self) -> Any:
+        "The heartbeat channel, not started; a new one when the last was stopped"
+        stopped = self._hb_channel is not None and getattr(self._hb_channel, 'socket', None) is None
+        if stopped and self.connection.loop is not None: self._hb_channel = None   # (without a loop, it has not begun)
+        return self.hb_channel
+
+    @property
+    def own_context(self) -> 'zmq.Context[Any]|None':
+        "The ZMQ context made for this client, to be destroyed with it; `None`: there is none, or it is shared"
+        return self.context if self._created_context else None
+
+# %% ../nbs/01_core.ipynb #3d9ad193
+class ClientSockets:
+    "The sockets of a client, for its transport"
     def __init__(self,
-        **kwargs: Any # As for `AsyncKernelClient`, and the traits above
+        client: Any, # A `ConKernelClient`; it is held weakly
+    ): self.client: Callable[[], Any] = ref(client)
+
+    def connect(self, channel: str, identity: bytes|None) -> Any:
+        "The connected socket of a channel; with `identity`, a further one"
+        kc = self.client()
+        face = getattr(kc, f'{channel}_channel')   # its first use connects
+        if identity is not None:
+            kwargs = {} if channel == 'iopub' else dict(identity=identity)   # a subscription has no identity
+            face.socket = getattr(kc, f'connect_{channel}')(**kwargs)
+        elif isinstance(face, ConChannel): face.attach(channel, kc.connection)
+        return face.socket
+
+    def address(self, channel: str) -> str:
+        "Where a channel connects to"
+        kc = self.client()
+        return 'the kernel' if kc is None else cast(str, kc.address(channel))
+
+    def heartbeat(self) -> Any: return self.client().unused_heartbeat()
+    def encrypted(self) -> bool: return self.client().curve_publickey is not None
+    def identity(self) -> bytes: return cast(bytes, self.client().session.bsession)
+    def own_context(self) -> Any: return self.client().own_context
+
+# %% ../nbs/01_core.ipynb #738df303
+class _Parts(_Sockets):
+    def make_transport(self) -> Transport:
+        """What carries the messages: by default, ZMQ sockets. Called once, by `__init__`.
+        The transport must not keep the client alive."""
+        return ZMQTransport(ClientSockets(self))
+
+    def make_host(self) -> Host:
+        """Who runs the kernel's process: by default, the manager that made this client, or nobody we know.
+        Called once, by `__init__`."""
+        return cast(Host, ManagerHost(self.parent)) if isinstance(self.parent, KernelManager) else NoHost()
+
+    def _own_session(self) -> ConSession:
+        "A session that packs fast, with an id of its own where the manager shares its session: replies go by that id"
+        shared = isinstance(self.parent, KernelManager) and self.session.session == self.parent.session.session
+        if shared or not isinstance(self.session, ConSession): return own_session(self.session, keep_id=not shared)
+        return self.session
+
+# %% ../nbs/01_core.ipynb #857dbd90
+class _Asked(HasSubshells, _Parts):
+    def _shown_name(self) -> str: return self.connection_file or self.connection.transport.describe('shell')
+
+    def _learn_address(self) -> None:
+        "A restarted kernel may listen elsewhere, with other keys: its manager knows"
+        if not isinstance(self.parent, KernelManager): return
+        for o in (*port_names, 'curve_publickey', 'curve_secretkey'): setattr(self, o, getattr(self.parent, o))
+
+    def _answer(self, string: str, parent: Message) -> None: cast(Any, self).input(string, parent=parent)
+
+# %% ../nbs/01_core.ipynb #e65d999b
+class _Views(_Asked):
+    def _view_channels(self) -> None:
+        for o in CHANNELS:
+            channel = getattr(self, f'{o}_channel_class')(None, self.session)
+            channel.attach(o, self.connection)
+            setattr(self, f'_{o}_channel', channel)
+        self._hb_channel = HeartbeatView(self.connection)
+
+# %% ../nbs/01_core.ipynb #16f080b9
+class _Joined(_Views):
+    def __init__(self,
+        **kwargs: Any # As for `AsyncKernelClient`, and the settings
     ):
         apply_session_patch()
         for k in 'curve_publickey', 'curve_secretkey':
             if isinstance(kwargs.get(k), str): kwargs[k] = kwargs[k].encode()
         super().__init__(**kwargs)
-        managed = isinstance(self.parent, KernelManager)
-        shared = managed and self.session.session == cast(Any, self.parent).session.session
-        if shared or not isinstance(self.session, ConSession): self.session = own_session(self.session, keep_id=not shared)
-        self.made_of(ManagerHost(self.parent) if managed else NoHost())
-
-    def made_of(self, host: Any) -> None:
-        "Join the parts; called once"
-        transport = ZMQTransport(ClientSockets(cast(Any, self)))
+        session = self.session = self._own_session()
+        transport = self.make_transport()
         self.connection = Connection(
-            transport, cast(ConSession, self.session), host, name=weakly(self._name), readdress=weakly(self._readdress),
+            transport, session, self.make_host(), name=weakly(self._shown_name), readdress=weakly(self._learn_address),
             on_info=weakly(self._handle_kernel_info_reply), keeper=ref(self), window=self.window, grace=self.grace,
             unclaimed=self.unclaimed, lost_after=self.lost_after, readers_grace=self.readers_grace)
         self.runs = Runs(self.connection, weakly(self._answer))
-        finalize(self, _let_go, ref(self.connection), transport)
+        if not isinstance(transport, ZMQTransport): self._view_channels()
+        finalize(self, _close_dropped, ref(self.connection), transport)
 
-    @observe(*_SETTINGS)
-    def _set(self, change: Any) -> None:
+def _close_dropped(connection: Callable[[], Connection|None], transport: Transport) -> None:
+    "The client was dropped: close what is open, in the thread of its event loop"
+    conn = connection()
+    if conn is not None and conn.life.state is not State.CLOSED: conn.call_in_loop(conn.close)
+    transport.close()
+
+# %% ../nbs/01_core.ipynb #9d1d6f42
+class _LiveSettings(_Joined):
+    @observe('window', 'grace', 'lost_after')
+    def _set_connection(self, change: Any) -> None:
         if hasattr(self, 'connection'): setattr(self.connection, change['name'], change['new'])
 
     @observe('readers_grace')
-    def _set_readers_grace(self, change: Any) -> None:
+    def _set_life(self, change: Any) -> None:
         if hasattr(self, 'connection'): self.connection.life.readers_grace = change['new']
 
     @observe('session')
@@ -160,80 +246,21 @@ class _Joined(HasSubshells, AsyncKernelClient):
         session = change['new']
         self.connection.use_session(session if isinstance(session, ConSession) else own_session(session, keep_id=True))
 
-    def _name(self) -> str: return self.connection_file or self.address('shell')
-
-    def _readdress(self) -> None:
-        "Learn where a restarted kernel listens"
-        km = cast(Any, self.parent)
-        if not isinstance(km, KernelManager): return
-        for name in (*port_names, 'curve_publickey', 'curve_secretkey'): setattr(self, name, getattr(km, name))
-
-    def _answer(self, string: str, parent: Message) -> None: raise NotImplementedError
-    def address(self, channel: str) -> str: raise NotImplementedError
-
-def _let_go(connection: Callable[[], Connection|None], transport: ZMQTransport) -> None:
-    "The client was dropped: close what is open, in the thread of its event loop"
-    conn = connection()
-    if conn is not None and conn.life.state is not State.CLOSED: conn.call_in_loop(conn.close)
-    transport.close()
-
-# %% ../nbs/01_core.ipynb #56a4fda3
-class _Channels(_Joined):
-    def _create_connected_socket(self, channel: str, identity: Any = None) -> Any:   # type: ignore[override]
-        opts = self.context.sockopts
-        before = dict(opts)
-        opts.update({zmq.RCVHWM: 0, zmq.SNDHWM: 0})   # the window limits what is on the wire; what was received is never to be dropped
-        try: return AsyncKernelClient._create_connected_socket(self, channel, identity)   # type: ignore[no-untyped-call]
-        finally:
-            opts.clear()
-            opts.update(before)
-
-    def address(self,
-        channel: str, # `shell`, `iopub`, `stdin`, `control` or `hb`
-    ) -> str:
-        "Where a channel connects to, such as `tcp://127.0.0.1:50001`"
-        return self._make_url(channel)
-
-    def heartbeat_anew(self) -> Any:
-        "A new heartbeat channel, not started"
-        if self._hb_channel is not None and getattr(self._hb_channel, 'socket', None) is None and self.connection.loop is not None:
-            self._hb_channel = None
-        return self.hb_channel
-
-    @property
-    def made_context(self) -> bool:
-        "Was the ZMQ context made for this client?"
-        return bool(self._created_context)
-
-    def start_channels(self,   # type: ignore[override]
-        shell: bool = True, # Requests and their replies
-        iopub: bool = True, # Outputs
-        stdin: bool = True, # The kernel's questions
-        hb: bool = True, # The heartbeat
-        control: bool = True, # Requests that overtake
-    ) -> 'Starting': # Awaits readiness (`startup_timeout`), gives the client
-        "Open the channels. Raises `ClientClosedError` when they have been stopped before."
-        wanted = [o for o, on in zip((*CHANNELS, 'hb'), (shell, iopub, stdin, control, hb)) if on]
-        self.connection.open(wanted)
-        AsyncKernelClient.start_channels(self, shell=shell, iopub=iopub, stdin=stdin, hb=hb, control=control)
-        return Starting(cast(Any, self))
-
-    def stop_channels(self) -> None:
-        "Close the channels; pending calls get `ClientClosedError`. Harmless when called again."
-        conn = self.connection
-        if conn.life.state is State.CLOSED: return
-        conn.close()
-        if os.getpid() != conn.pid: return   # a forked child: sockets and context are its parent's
-        for o in self._shell_channel, self._iopub_channel, self._stdin_channel, self._control_channel:
-            if isinstance(o, ConChannel): o.socket = None
-        if self._created_context and not self.context.closed: self.context.destroy(linger=100)
-
-    def __del__(self) -> None: "The finalizer closes what jupyter_client's method would"
+# %% ../nbs/01_core.ipynb #432678ee
+class _Ready(_LiveSettings):
+    async def wait_for_ready(self,
+        timeout: float|None = None, # Seconds; `None`: as long as it takes
+    ) -> None:
+        """Wait until the kernel answers and its outputs reach us. Raises `DeadKernelError`, `ClientClosedError`,
+        and `RuntimeError`, which says what is missing, when it was not ready in time."""
+        await self.connection.ready(timeout)
 
 # %% ../nbs/01_core.ipynb #145e4723
 class Starting:
     "What `start_channels` returns: `await` it to have the client once its kernel is ready"
-    def __init__(self, client: 'ConKernelClient'): self.client = client
+    def __init__(self,
+        client: 'ConKernelClient', # Its channels are open
+    ): self.client = client
 
     def __await__(self) -> 'Generator[Any, None, ConKernelClient]': return self._ready().__await__()
 
@@ -242,8 +269,43 @@ class Starting:
         await kc.wait_for_ready(timeout=kc.startup_timeout or (300 if kc.connection.host.owns else 60))
         return kc
 
+class _Opening(_Ready):
+    def start_channels(self,   # type: ignore[override]
+        shell: bool = True, # Requests and their replies
+        iopub: bool = True, # Outputs
+        stdin: bool = True, # The kernel's questions
+        hb: bool = True, # The heartbeat
+        control: bool = True, # Requests that overtake
+    ) -> Starting: # `await` it for the client, ready
+        """Open the channels, or further ones. Raises `ClientClosedError` when they have been stopped before.
+        To await what it returns raises what `wait_for_ready` does, after `startup_timeout` seconds."""
+        wanted = [o for o, on in zip((*CHANNELS, 'hb'), (shell, iopub, stdin, control, hb)) if on]
+        self.connection.open(wanted)
+        AsyncKernelClient.start_channels(self, shell=shell, iopub=iopub, stdin=stdin, hb=hb, control=control)
+        return Starting(cast(Any, self))
+
+# %% ../nbs/01_core.ipynb #cf800619
+class _Closing(_Opening):
+    def stop_channels(self) -> None:
+        "Close the channels; pending calls raise `ClientClosedError`. Harmless when called again."
+        conn = self.connection
+        if conn.life.state is State.CLOSED: return
+        conn.close()
+        if os.getpid() != conn.pid: return   # a forked child: sockets and context are its parent's
+        for o in CHANNELS:
+            channel = getattr(self, f'_{o}_channel')
+            if isinstance(channel, ConChannel): channel.detach()
+        context = self.own_context
+        if context is not None and not context.closed: context.destroy(linger=100)
+
+    def __del__(self) -> None: "The finalizer closes what jupyter_client's method would"
+
 # %% ../nbs/01_core.ipynb #b231c639
-class _Asking(_Channels):
+class _Requesting(_Closing):
+    def _opened(self, msg_type: str) -> Connection:
+        if self.connection.life.state is State.NEW and msg_type != 'execute_request': self.start_channels()
+        return self.connection
+
     def request(self,
         msg_type: str, # The protocol's name, such as `inspect_request`
         content: dict[str, Any]|None = None, # The message's content
@@ -251,28 +313,37 @@ class _Asking(_Channels):
         *,
         timeout: float|None = None, # Seconds until it fails with `ReplyTimeout`; `None`: never
         metadata: dict[str, Any]|None = None, # The message's metadata
-        subshell_id: str|None = None, # The subshell it is for ([JEP 91](https://github.com/jupyter/enhancement-proposals/pull/91))
+        subshell_id: str|None = None, # The subshell it is for (JEP 91)
         buffers: list[Any]|None = None, # Binary buffers
         msg_id: str|None = None, # Its id; a new one by default
         iopub: bool = True, # Keep its iopub messages in the request? If not, they are for `get_iopub_msg`
         on_iopub: Hook|None = None, # Called with each of its iopub messages; may be async
         on_stdin: Hook|None = None, # Called when it asks for input; may be async
     ) -> Request: # `await` it for the reply, `await req.wait()` for the end of its outputs
-        "Send a request. Raises `ClientClosedError`, `DeadKernelError`, `NotConnected`, and `ValueError` for a `msg_id` in flight."
-        conn = self.connection
-        if conn.life.state is State.NEW and msg_type != 'execute_request': self.start_channels()
-        return conn.request(msg_type, content, channel, timeout=timeout, metadata=metadata, subshell_id=subshell_id, buffers=buffers,
-                            msg_id=msg_id, iopub=iopub, on_iopub=on_iopub, on_stdin=on_stdin)
+        """Send a request. Raises `ClientClosedError`, `DeadKernelError`, `NotConnected`,
+        and `ValueError` for a `msg_id` in flight."""
+        return self._opened(msg_type).request(
+            msg_type, content, channel, timeout=timeout, metadata=metadata, subshell_id=subshell_id, buffers=buffers,
+            msg_id=msg_id, iopub=iopub, on_iopub=on_iopub, on_stdin=on_stdin)
 
-    def _ask(self, msg_type: str, content: dict[str, Any], reply: bool = False, timeout: float|None = None, channel: str = 'shell',
-             msg_id: str|None = None, metadata: dict[str, Any]|None = None, subshell_id: str|None = None, buffers: Any = None) -> Any:
+# %% ../nbs/01_core.ipynb #97030f6c
+class _Asking(_Requesting):
+    def _ask(self, msg_type: str, content: dict[str, Any], reply: bool = False, timeout: float|None = None,
+             channel: str = 'shell', **kwargs: Any) -> str|Request: # (`msg_id`, `metadata`, `subshell_id`, `buffers`)
         "As jupyter_client's methods: the id of the message, or with `reply` what awaits its reply"
-        conn = self.connection
-        if conn.life.state is State.NEW and msg_type != 'execute_request': self.start_channels()
-        if not reply: return conn.post(msg_type, content, channel, msg_id=msg_id, metadata=metadata, subshell_id=subshell_id, buffers=buffers)
-        return conn.request(msg_type, content, channel, timeout=timeout, metadata=metadata, subshell_id=subshell_id, buffers=buffers,
-                            msg_id=msg_id, iopub=False)
+        conn = self._opened(msg_type)
+        if not reply: return conn.post(msg_type, content, channel, **kwargs)
+        return conn.request(msg_type, content, channel, timeout=timeout, iopub=False, **kwargs)
 
+    def _execution(self, code: str, silent: bool, store_history: bool, user_expressions: dict[str, Any]|None,
+                   allow_stdin: bool|None, stop_on_error: bool) -> dict[str, Any]:
+        "The content of an execute request. Raises `ValueError` for code that is not a string."
+        if not isinstance(code, str): raise ValueError(f'code {code!r} must be a string')
+        return dict(code=code, silent=silent, store_history=store_history, user_expressions=user_expressions or {},
+                    allow_stdin=self.allow_stdin if allow_stdin is None else allow_stdin, stop_on_error=stop_on_error)
+
+# %% ../nbs/01_core.ipynb #83aab9fd
+class _Executing(_Asking):
     def execute(self,   # type: ignore[override]
         code: str, # Code in the kernel's language
         silent: bool = False, # Run it without outputs, history and counting?
@@ -288,16 +359,15 @@ class _Asking(_Channels):
         subshell_id: str|None = None, # The subshell to run in (JEP 91)
         buffers: list[Any]|None = None, # Binary buffers
     ) -> str|Request: # The message's id, or with `reply` an awaitable of the reply
-        "Run `code`. It is sent at the call, whether or not you await what this returns. Raises `ValueError` for code that is not a string."
-        if not isinstance(code, str): raise ValueError(f'code {code!r} must be a string')
-        if user_expressions is None: user_expressions = {}
-        else: validate_string_dict(user_expressions)
-        content = dict(code=code, silent=silent, store_history=store_history, user_expressions=user_expressions,
-                       allow_stdin=self.allow_stdin if allow_stdin is None else allow_stdin, stop_on_error=stop_on_error)
-        return cast('str|Request', self._ask('execute_request', content, reply, timeout, 'shell', msg_id, metadata, subshell_id, buffers))
+        """Run `code`. It is sent at the call, whether or not you await what this returns. Raises `ClientClosedError`,
+        `DeadKernelError`, `NotConnected`, and `ValueError` for a `msg_id` in flight or code that is not a string."""
+        content = self._execution(code, silent, store_history, user_expressions, allow_stdin, stop_on_error)
+        if user_expressions is not None: validate_string_dict(user_expressions)
+        return self._ask('execute_request', content, reply, timeout,
+                         msg_id=msg_id, metadata=metadata, subshell_id=subshell_id, buffers=buffers)
 
 # %% ../nbs/01_core.ipynb #f30f05b5
-class _Questions(_Asking):
+class _AboutCode(_Executing):
     def complete(self,   # type: ignore[override]
         code: str, # The code in which to complete
         cursor_pos: int|None = None, # Where, in characters; the end by default
@@ -307,7 +377,7 @@ class _Questions(_Asking):
     ) -> str|Request: # The message's id, or with `reply` an awaitable of the reply
         "Ask for completions of `code` at `cursor_pos`"
         content = dict(code=code, cursor_pos=len(code) if cursor_pos is None else cursor_pos)
-        return cast('str|Request', self._ask('complete_request', content, reply, timeout, subshell_id=subshell_id))
+        return self._ask('complete_request', content, reply, timeout, subshell_id=subshell_id)
 
     def inspect(self,   # type: ignore[override]
         code: str, # The code with the name to look up
@@ -317,10 +387,13 @@ class _Questions(_Asking):
         timeout: float|None = None, # Seconds to wait for the reply
         subshell_id: str|None = None, # The subshell to ask (JEP 91)
     ) -> str|Request: # The message's id, or with `reply` an awaitable of the reply
-        "Ask what is known of the object at `cursor_pos`"
-        content = dict(code=code, cursor_pos=len(code) if cursor_pos is None else cursor_pos, detail_level=detail_level)
-        return cast('str|Request', self._ask('inspect_request', content, reply, timeout, subshell_id=subshell_id))
+        "Ask for the documentation of the object at `cursor_pos`"
+        pos = len(code) if cursor_pos is None else cursor_pos
+        content = dict(code=code, cursor_pos=pos, detail_level=detail_level)
+        return self._ask('inspect_request', content, reply, timeout, subshell_id=subshell_id)
 
+# %% ../nbs/01_core.ipynb #f87923fb
+class _AboutInput(_AboutCode):
     def history(self,   # type: ignore[override]
         raw: bool = True, # The input as typed (rather than transformed)?
         output: bool = False, # The outputs too?
@@ -332,7 +405,7 @@ class _Questions(_Asking):
         "Ask for entries of the history"
         if hist_access_type == 'range': kwargs = dict(session=0, start=0)|kwargs
         content = dict(raw=raw, output=output, hist_access_type=hist_access_type, **kwargs)
-        return cast('str|Request', self._ask('history_request', content, reply, timeout))
+        return self._ask('history_request', content, reply, timeout)
 
     def is_complete(self,   # type: ignore[override]
         code: str, # What was typed so far
@@ -340,17 +413,17 @@ class _Questions(_Asking):
         timeout: float|None = None, # Seconds to wait for the reply
     ) -> str|Request: # The message's id, or with `reply` an awaitable of the reply
         "Ask whether `code` is complete, or wants another line"
-        return cast('str|Request', self._ask('is_complete_request', dict(code=code), reply, timeout))
+        return self._ask('is_complete_request', dict(code=code), reply, timeout)
 
 # %% ../nbs/01_core.ipynb #96f3be3f
-class _KernelQuestions(_Questions):
+class _AboutKernel(_AboutInput):
     def kernel_info(self,   # type: ignore[override]
         *, reply: bool = False, # Return what awaits the reply, instead of the id?
         timeout: float|None = None, # Seconds to wait for the reply
         channel: str = 'shell', # `control` is answered even while a cell runs
     ) -> str|Request: # The message's id, or with `reply` an awaitable of the reply
-        "Ask the kernel who it is"
-        return cast('str|Request', self._ask('kernel_info_request', {}, reply, timeout, channel))
+        "Ask the kernel for its language, version and features"
+        return self._ask('kernel_info_request', {}, reply, timeout, channel)
 
     def comm_info(self,   # type: ignore[override]
         target_name: str|None = None, # Only comms of this target
@@ -359,7 +432,7 @@ class _KernelQuestions(_Questions):
     ) -> str|Request: # The message's id, or with `reply` an awaitable of the reply
         "Ask for the open comms"
         content = {} if target_name is None else dict(target_name=target_name)
-        return cast('str|Request', self._ask('comm_info_request', content, reply, timeout))
+        return self._ask('comm_info_request', content, reply, timeout)
 
     def shutdown(self,   # type: ignore[override]
         restart: bool = False, # Is it to be restarted afterwards?
@@ -367,23 +440,23 @@ class _KernelQuestions(_Questions):
         timeout: float|None = None, # Seconds to wait for the reply
     ) -> str|Request: # The message's id, or with `reply` an awaitable of the reply
         "Ask the kernel to shut down, on the control channel"
-        return cast('str|Request', self._ask('shutdown_request', dict(restart=restart), reply, timeout, 'control'))
+        return self._ask('shutdown_request', dict(restart=restart), reply, timeout, 'control')
 
-    def input(self,   # type: ignore[override]
+# %% ../nbs/01_core.ipynb #e3f955ee
+class _Answering(_AboutKernel):
+    def input(self,
         string: str, # The answer
-        parent: Any = None, # The `input_request` that it answers; inside a hook, by default, the one that the hook was called with
+        parent: Any = None, # The `input_request` that it answers; by default, that of the hook that calls this
     ) -> None:
-        "Answer the kernel's question"
+        "Answer the kernel's question. Raises `ClientClosedError`, also when the stdin channel was not started."
         conn = self.connection
         conn.in_loop()
         if 'stdin' not in conn.channels: raise ClientClosedError('The stdin channel was not started')
         msg = self.session.msg('input_reply', dict(value=string), parent=parent or prompt.get())
         self.stdin_channel.send(msg)
 
-    def _answer(self, string: str, parent: Message) -> None: self.input(string, parent=parent)
-
 # %% ../nbs/01_core.ipynb #1fbe32a1
-class _Status(_KernelQuestions):
+class _Status(_Answering):
     @property
     def router(self) -> Router:
         "The table of requests in flight, and the mailboxes"
@@ -396,32 +469,33 @@ class _Status(_KernelQuestions):
 
     def on_status(self,
         callback: Callable[[str], Any], # Called with the new status, in the event loop
-    ) -> Callable[[], None]: # Call it to be called no more
-        "Watch `status`"
+    ) -> Callable[[], None]: # Removes `callback`
+        "Call `callback` whenever `status` changes. A callback that raises is logged, and the others are called."
         return self.connection.watch(callback)
 
     async def wait_for_status(self,
         *statuses: str, # Any of these will do
         timeout: float|None = None, # Seconds; `None`: as long as it takes
     ) -> str: # The one that came
-        "Wait until `status` is one of `statuses`. Raises `TimeoutError`."
+        "Wait until `status` is one of `statuses`. Raises `TimeoutError` when it is not in time."
         return await self.connection.wait_for_status(*statuses, timeout=timeout)
 
-    async def wait_for_ready(self,   # type: ignore[override]
-        timeout: float|None = None, # Seconds; `None`: as long as it takes
-    ) -> None:
-        "Wait until the kernel answers and its outputs reach us. Raises `RuntimeError` that says what is wrong: `DeadKernelError`, or that it did not answer in time."
-        await self.connection.ready(timeout)
-
 # %% ../nbs/01_core.ipynb #f4e7f071
-def _parent_id(msg: Message) -> Any: return msg['parent_header'].get('msg_id') if isinstance(msg['parent_header'], dict) else None
+def _parent_id(msg: Message) -> Any:
+    parent = msg['parent_header']
+    return parent.get('msg_id') if isinstance(parent, dict) else None
 
-class _Reading(_Status):
+def _says_idle(msg: Message) -> bool:
+    return msg['msg_type'] == 'status' and msg['content'].get('execution_state') == 'idle'
+
+# %% ../nbs/01_core.ipynb #70895d5a
+class _Outputs(_Status):
     async def get_pubs(self,
         msg_id: str|None = None, # Only those of this request; by default, all that no request has claimed
         timeout: float = 1., # Seconds to wait for requests in flight to become idle
     ) -> list[Message]: # iopub messages, in order
-        "The iopub messages of `execute` calls: all there are, once those in flight are *idle*, or `timeout` is over"
+        """The iopub messages of `execute` calls: all there are, once those in flight are *idle*, or `timeout` is over.
+        Raises `ClientClosedError`."""
         self.connection.in_loop()
         await asyncio.sleep(0)   # so that a loop around this lets others work
         box, loop = self.router.mailboxes['iopub'], asyncio.get_running_loop()
@@ -429,15 +503,24 @@ class _Reading(_Status):
         deadline = loop.time()+timeout
         res: list[Message] = []
         while True:
-            try: msg = await box.get(max(0, deadline-loop.time()) if waiting else 0)
+            try: res.append(msg := await box.get(max(0, deadline-loop.time()) if waiting else 0))
             except Empty: break
-            res.append(msg)
-            if msg['msg_type'] == 'status' and msg['content'].get('execution_state') == 'idle': waiting.discard(_parent_id(msg))
+            if _says_idle(msg): waiting.discard(_parent_id(msg))
         if msg_id is None: return res
         for o in res:
             if _parent_id(o) != msg_id: box.push(o)   # not ours: for the next reader
         return [o for o in res if _parent_id(o) == msg_id]
 
+# %% ../nbs/01_core.ipynb #70834bf8
+class _Printing(_Outputs):
+    def _default_output_hook(self) -> Callable[[Any], Any]:
+        ip = sys.modules['IPython'].get_ipython() if 'IPython' in sys.modules else None
+        if ip is None or getattr(ip, 'kernel', None) is None: return self._output_hook_default
+        pub = ip.display_pub
+        return partial(self._output_hook_kernel, pub.session, pub.pub_socket, pub.parent_header)
+
+# %% ../nbs/01_core.ipynb #ce5df965
+class _Interactive(_Printing):
     async def execute_interactive(self,   # type: ignore[override]
         code: str, # Code in the kernel's language
         silent: bool = False, # Run it without outputs, history and counting?
@@ -447,141 +530,125 @@ class _Reading(_Status):
         stop_on_error: bool = True, # Does an error abort the execute requests that wait behind it?
         timeout: float|None = None, # Seconds for all of it
         output_hook: Callable[[Any], Any]|None = None, # Called with each iopub message; default: print it
-        stdin_hook: Callable[[Any], Any]|None = None, # Called with each `input_request`, may be async; default: ask the terminal
+        stdin_hook: Callable[[Any], Any]|None = None, # Called with each `input_request`; default: ask the terminal
     ) -> Message: # The reply
-        "Run `code`, and pass on its outputs and prompts as they come. Raises `TimeoutError`, and what a hook raises."
-        if not isinstance(code, str): raise ValueError(f'code {code!r} must be a string')
-        if allow_stdin is None: allow_stdin = self.allow_stdin
-        for name, wanted in ('iopub', True), ('stdin', allow_stdin):
+        """Run `code`, and pass on its outputs and prompts as they come. Hooks may be async.
+        Raises `TimeoutError`, and what a hook or `execute` raises."""
+        content = self._execution(code, silent, store_history, user_expressions, allow_stdin, stop_on_error)
+        for name, wanted in ('iopub', True), ('stdin', content['allow_stdin']):
             if wanted and name not in self.connection.channels: raise RuntimeError(f'{name} channel must be running')
-        if output_hook is None: output_hook = self._kernel_output_hook() or self._output_hook_default
-        content = dict(code=code, silent=silent, store_history=store_history, user_expressions=user_expressions or {},
-                       allow_stdin=allow_stdin, stop_on_error=stop_on_error)
-        req = self.request('execute_request', content, timeout=timeout, on_iopub=output_hook, on_stdin=stdin_hook or self._stdin_hook_default)
+        on_iopub = output_hook or self._default_output_hook()
+        on_stdin = stdin_hook or cast(Hook, self._stdin_hook_default)
+        req = self.request('execute_request', content, timeout=timeout, on_iopub=on_iopub, on_stdin=on_stdin)
         await req.wait()
         return await req
 
-    def _kernel_output_hook(self) -> Callable[[Any], Any]|None:
-        "Inside an IPython kernel, outputs are shown as that kernel's own (as jupyter_client does)"
-        ip = sys.modules['IPython'].get_ipython() if 'IPython' in sys.modules else None
-        if ip is None or getattr(ip, 'kernel', None) is None: return None
-        pub = ip.display_pub
-        return partial(self._output_hook_kernel, pub.session, pub.pub_socket, pub.parent_header)
-
 # %% ../nbs/01_core.ipynb #16c927cd
-class ConKernelClient(_Reading):
+class ConKernelClient(_Interactive):
     "An `AsyncKernelClient` that can have any number of requests in flight: each reply comes to its own caller"
 
 # %% ../nbs/01_core.ipynb #fe4da6ad
-class _Restarting(AsyncKernelManager):
-    client_class = DottedObjectName('conkernelclient.core.ConKernelClient', config=True)   # type: ignore[assignment]
-    client_factory = Type(ConKernelClient, klass=AsyncKernelClient, config=True)   # type: ignore[assignment]
-
+class _Launching(AsyncKernelManager):
     def __init__(self,
-        *args: Any,
+        *args: Any, # As for `AsyncKernelManager`
         kernel_spec: KernelSpec|None = None, # What to launch, instead of an installed kernel
         **kwargs: Any # As for `AsyncKernelManager`: `kernel_name`, `session`, `transport_encryption`, …
     ):
         self._given_spec = kernel_spec
-        self._clients: WeakSet[Any] = WeakSet()
-        self._restarting: asyncio.Future[None]|None = None
         super().__init__(*args, **kwargs)
 
     @default('transport_encryption')
     def _transport_encryption_default(self) -> str: return 'auto' if zmq.has('curve') else 'disabled'
 
     @property
-    def kernel_spec(self) -> Any: return self._given_spec or super().kernel_spec   # type: ignore[override]
+    def kernel_spec(self) -> Any:
+        "The kernelspec to launch. Raises `NoSuchKernel` where no kernel has the manager's `kernel_name`."
+        return self._given_spec or super().kernel_spec
 
-    @property
-    def will_restart(self) -> bool:
-        "Is a dead kernel not the end: is it being restarted, or does a restarter watch it?"
-        return self.restarting or bool(self.autorestart and self._restarter is not None and not self.shutting_down)
+    async def start_kernel(self, **kwargs: Any) -> None:   # type: ignore[override]
+        "Start the kernel's process. Raises `UnknownKernel` where no kernel has that name, and what the launch raises."
+        try: self.kernel_spec   # asked for first: jupyter_client logs a traceback of what fails in its own method
+        except NoSuchKernel as e: raise UnknownKernel(e.name, self.kernel_spec_manager.find_kernel_specs()) from None
+        await super().start_kernel(**kwargs)
 
-    @property
-    def restarting(self) -> bool:
-        "Is `restart_kernel` under way?"
-        return self._restarting is not None and not self._restarting.done()
+# %% ../nbs/01_core.ipynb #12d106ee
+class _WithClients(_Launching):
+    client_class = DottedObjectName('conkernelclient.core.ConKernelClient', config=True)
+    client_factory = Type(ConKernelClient, klass=AsyncKernelClient, config=True)
 
-    def tell(self,
-        what: str, # `restart_begins` or `restart_ends`
-        *args: Any
-    ) -> None:
-        "Tell all clients"
-        for kc in list(self._clients):
-            if isinstance(kc, ConKernelClient): getattr(kc.connection, what)(*args)
+    def __init__(self, *args: Any, **kwargs: Any):
+        self._clients: WeakSet[Any] = WeakSet()
+        super().__init__(*args, **kwargs)
 
-# %% ../nbs/01_core.ipynb #4b8e8cb6
-class ConKernelManager(_Restarting):
-    "An `AsyncKernelManager` whose clients are `ConKernelClient`s"
     def client(self, **kwargs: Any) -> ConKernelClient:   # type: ignore[override]
         "A client for this kernel, with a session (and so replies) of its own"
         kc = super().client(**kwargs)
         self._clients.add(kc)
         return cast(ConKernelClient, kc)
 
-    async def start_kernel(self, **kwargs: Any) -> None:   # type: ignore[override]
-        "Start the kernel's process. Raises `UnknownKernel` (a `NoSuchKernel`) where no kernel has that name."
-        try: self.kernel_spec   # asked for first: jupyter_client logs a traceback of what fails in its own method
-        except NoSuchKernel as e: raise UnknownKernel(e.name, self.kernel_spec_manager.find_kernel_specs()) from None
-        await super().start_kernel(**kwargs)
+    def _connections(self) -> list[Connection]:
+        "Of the clients that are ours (`client_factory` may make others)"
+        return [o.connection for o in list(self._clients) if isinstance(o, ConKernelClient)]
 
-    async def shutdown_kernel(self, now: bool = False, restart: bool = False) -> None:   # type: ignore[override]
-        "Shut the kernel down. A restart that is under way ends first (jupyter_client's manager does not bear both)."
-        if self.restarting: await asyncio.wait([cast(Any, self._restarting)])
-        await super().shutdown_kernel(now=now, restart=restart)
+# %% ../nbs/01_core.ipynb #4d526766
+class _Restarting(_WithClients):
+    _restart: 'asyncio.Future[None]|None' = None   # the last one; done when it has ended
 
-    async def restart_kernel(self, now: bool = False, newports: bool = False, **kwargs: Any) -> None:   # type: ignore[override]
-        "Restart the kernel: what is in flight fails with `KernelRestartedError`, and all clients go on with the new kernel"
-        if self.provisioner is None: raise RuntimeError('Cannot restart the kernel: it has not been started (start_kernel)')
-        while self.restarting: await asyncio.wait([cast(Any, self._restarting)])
+    @property
+    def restarting(self) -> bool:
+        "Is `restart_kernel` under way?"
+        return self._restart is not None and not self._restart.done()
+
+    @property
+    def will_restart(self) -> bool:
+        "Is a dead kernel not the end: is it being restarted, or does a restarter watch it?"
+        return self.restarting or bool(self.autorestart and self._restarter is not None and not self.shutting_down)
+
+    async def _restart_ended(self) -> None:
+        while self.restarting: await asyncio.wait([cast('asyncio.Future[None]', self._restart)])
+
+# %% ../nbs/01_core.ipynb #4b8e8cb6
+class ConKernelManager(_Restarting):
+    "An `AsyncKernelManager` whose clients are `ConKernelClient`s"
+    async def restart_kernel(self,   # type: ignore[override]
+        now: bool = False, # Kill it, without time to clean up?
+        newports: bool = False, # Let it listen on other ports?
+        **kwargs: Any # For the launch; by default, as at the start
+    ) -> None:
+        """Restart the kernel. What is in flight fails with `KernelRestartedError`; all clients go on with the new one.
+        Raises `RuntimeError` for a kernel that was never started, and what the launch raises."""
+        if self.provisioner is None:
+            raise RuntimeError('Cannot restart the kernel: it has not been started (start_kernel)')
+        await self._restart_ended()
         code = await self.provisioner.poll() if self.has_kernel else None   # it may have died by itself
-        self.tell('restart_begins', code)
-        self._restarting = asyncio.get_running_loop().create_future()
+        for o in self._connections(): o.restart_begins(code)
+        self._restart = asyncio.get_running_loop().create_future()
         try: await super().restart_kernel(now=now, newports=newports, **kwargs)
         except BaseException as e:
-            self.tell('restart_ends', e)
+            for o in self._connections(): o.restart_ends(e)
             raise
-        finally: self._restarting.set_result(None)
-        self.tell('restart_ends')
+        finally: self._restart.set_result(None)
+        for o in self._connections(): o.restart_ends()
 
-class ConIOLoopKernelManager(ConKernelManager, AsyncIOLoopKernelManager):   # type: ignore[misc]
-    "A `ConKernelManager` that restarts a crashed kernel (`autorestart`) and connects with Tornado's streams, as servers ask for"
+    async def shutdown_kernel(self, now: bool = False, restart: bool = False) -> None:   # type: ignore[override]
+        "Shut the kernel down, after a restart that is under way; `now`: kill it; `restart`: keep its connection file"
+        await self._restart_ended()
+        await super().shutdown_kernel(now=now, restart=restart)
+
+# %% ../nbs/01_core.ipynb #f4507e1e
+class ConIOLoopKernelManager(ConKernelManager, AsyncIOLoopKernelManager):
+    "A `ConKernelManager` that restarts a crashed kernel (`autorestart`) and gives Tornado's streams, as servers want"
     def start_restarter(self) -> None:
-        "Watch the kernel; when it has died too often, the clients' status is `dead`"
+        "Watch the kernel, and restart it when it has died. When it has died too often, the clients' status is `dead`."
         first = self._restarter is None
         super().start_restarter()
         if first: self.add_restart_callback(self._gave_up, 'dead')
 
-    def _gave_up(self) -> None: self.tell('restart_ends', 'it died too often', 'gave up')
+    def _gave_up(self) -> None:
+        for o in self._connections(): o.restart_ends('it died too often', 'gave up')
 
-# %% ../nbs/01_core.ipynb #eb1c0668
-@asynccontextmanager
-async def run_kernel(
-    kernel_name: str = 'python3', # An installed kernel
-    *, kernel_spec: KernelSpec|None = None, # What to launch instead
-    startup_timeout: float = 60, # Seconds until it must be ready
-    manager_class: type[ConKernelManager] = ConKernelManager, # Manages it
-    **kwargs: Any # For `start_kernel`: `cwd`, `env`, `extra_arguments`, …
-) -> AsyncIterator[tuple[ConKernelManager, ConKernelClient]]:
-    "Start a kernel, give its manager and a ready client, and shut it down at the end, whatever ends the block"
-    km: ConKernelManager|None = None
-    kc: ConKernelClient|None = None
-    try:
-        for again in True, False:
-            km = manager_class(kernel_name=kernel_name, kernel_spec=kernel_spec)
-            try:
-                kc = await _start(km, startup_timeout, kwargs)
-                break
-            except DeadKernelError:   # somebody may have taken one of its ports before it could: once more, with others
-                if not again: raise
-                await _end(km)
-        yield cast(ConKernelManager, km), cast(ConKernelClient, kc)
-    finally:
-        if kc is not None: kc.stop_channels()
-        if km is not None: await asyncio.shield(asyncio.ensure_future(_end(km)))
-
-async def _start(km: ConKernelManager, timeout: float, kwargs: dict[str, Any]) -> ConKernelClient:
+# %% ../nbs/01_core.ipynb #d75db57a
+async def _ready_client(km: ConKernelManager, timeout: float, kwargs: dict[str, Any]) -> ConKernelClient:
     await km.start_kernel(**kwargs)
     kc = km.client()
     try:
@@ -592,6 +659,33 @@ async def _start(km: ConKernelManager, timeout: float, kwargs: dict[str, Any]) -
         raise
     return kc
 
-async def _end(km: ConKernelManager) -> None:
+async def _end_kernel(km: ConKernelManager) -> None:
     if km.has_kernel: await km.shutdown_kernel(now=True)
     else: await km.cleanup_resources()
+
+# %% ../nbs/01_core.ipynb #eb1c0668
+@asynccontextmanager
+async def run_kernel(
+    kernel_name: str = 'python3', # An installed kernel
+    *, kernel_spec: KernelSpec|None = None, # What to launch instead
+    startup_timeout: float = 60, # Seconds until it must be ready
+    manager_class: type[ConKernelManager] = ConKernelManager, # Manages it
+    **kwargs: Any # For `start_kernel`: `cwd`, `env`, `extra_arguments`, …
+) -> AsyncIterator[tuple[ConKernelManager, ConKernelClient]]:
+    """Start a kernel, give its manager and a ready client, and shut it down at the end, whatever ends the block.
+    Raises `UnknownKernel`, `DeadKernelError`, and `RuntimeError` when it is not ready in time."""
+    km: ConKernelManager|None = None
+    kc: ConKernelClient|None = None
+    try:
+        for again in True, False:
+            km = manager_class(kernel_name=kernel_name, kernel_spec=kernel_spec)
+            try:
+                kc = await _ready_client(km, startup_timeout, kwargs)
+                break
+            except DeadKernelError:   # perhaps for a port that somebody else has taken
+                if not again: raise
+                await _end_kernel(km)
+        yield cast(ConKernelManager, km), cast(ConKernelClient, kc)
+    finally:
+        if kc is not None: kc.stop_channels()
+        if km is not None: await asyncio.shield(asyncio.ensure_future(_end_kernel(km)))
