@@ -29,45 +29,53 @@ T = TypeVar('T')
 CLOSED = State.CLOSED   # (a member costs 45 ns where it is looked up in its class, and these two are looked at for each request)
 DEAD = State.DEAD
 
-# %% ../../nbs/engine/07_connection.ipynb #f5877ca7
-class _Joined:
-    def __init__(self,
-        transport: Transport, # Carries the messages
-        session: ConSession, # Packs, signs and parses
-        host: Host|None = None, # Runs the kernel's process; by default, nobody that we know
-        *, name: Callable[[], str] = lambda: 'the kernel', # For log messages
-        readdress: Callable[[], None] = lambda: None, # Learn the address of a restarted kernel
-        on_info: Callable[[Message], None] = lambda reply: None, # Called with the `kernel_info_reply` of each new kernel
-        keeper: Callable[[], Any] = lambda: None, # Gives what has to live while a request is awaited
-        window: int = 256, # Requests on the wire of one shell at most
-        grace: float = 3., # Seconds for the second half of an answer
-        unclaimed: int = 50_000, # Messages to keep in each mailbox
-        lost_after: float = .6, # Seconds without a connection after which a kernel whose process we cannot see counts as dead
-        readers_grace: float = 3., # Seconds after a death until readers of mailboxes get the error
-        clock: Callable[[], float]|None = None, # Seconds; for grace times
-    ):
-        self.transport = transport
-        self.host: Host = host if host is not None else NoHost()
-        self.life = Life(readers_grace)
-        self.session = session
-        self.name = name
-        self.readdress = readdress
-        self.on_info = on_info
-        self.keeper = keeper
-        self.lost_after = lost_after
+# %% ../../nbs/engine/07_connection.ipynb #27e14ca0
+class _Fields:
+    "What a connection knows"
+    life: Life
+    router: Router
+    _window: int
+
+    def _set_up(self) -> None:
+        "Set the fields; each step below adds its own, and the functions that the router calls"
         self.channels: set[str] = set()   # those that are open
         self.info: dict[str, Any] = {}   # what the kernel said of itself
         self.loop: asyncio.AbstractEventLoop|None = None
         self.thread: int|None = None
         self.pid = os.getpid()
-        self._window = window
-        self._shared = window
         self._breathed = 0.
         self._tasks: set[asyncio.Task[Any]] = set()
-        kwargs = {} if clock is None else dict(clock=clock)
-        self.router = Router(transport.send, self.life, window=window, grace=grace, maxlen=unclaimed, **kwargs)
-        self.router.read_with(session)
-        self._listen()
+
+# %% ../../nbs/engine/07_connection.ipynb #f5877ca7
+class _Joined(_Fields):
+    def __init__(self,
+        transport: Transport, # Carries the messages
+        session: ConSession, # Packs, signs and parses
+        host: Host|None = None, # Runs the kernel's process; by default, nobody that we know
+        *, name: Callable[[], str] = lambda: 'the kernel', # For log messages
+        readdress: Callable[[], None] = lambda: None, # Learns the address of a restarted kernel
+        on_info: Callable[[Message], None] = lambda reply: None, # Called with the `kernel_info_reply` of each new kernel
+        keeper: Callable[[], Any] = lambda: None, # Returns what has to live while a request is awaited
+        window: int = 256, # Requests on the wire of one shell at most
+        grace: float = 3., # Seconds for the second half of an answer
+        unclaimed: int = 50_000, # Messages to keep in each mailbox
+        lost_after: float = .6, # Seconds without a connection after which a kernel whose process we cannot see counts as dead
+        readers_grace: float = 3., # Seconds after a death until readers of mailboxes get the error
+        clock: Callable[[], float]|None = None, # Returns seconds; for grace times
+    ):
+        self.transport = transport
+        self.host: Host = host if host is not None else NoHost()
+        self.name = name
+        self.readdress = readdress
+        self.on_info = on_info
+        self.keeper = keeper
+        self.lost_after = lost_after
+        self.life = Life(readers_grace)
+        self._window = window
+        timing: dict[str, Any] = {} if clock is None else dict(clock=clock)
+        self.router = Router(transport.send, self.life, window=window, grace=grace, maxlen=unclaimed, **timing)
+        self.use_session(session)
+        self._set_up()
 
     def use_session(self,
         session: ConSession, # Packs, signs and parses from now on
@@ -76,10 +84,10 @@ class _Joined:
         self.session = session
         self.router.read_with(session)
 
-    def _listen(self) -> None: "Connect the router's functions"
-
+# %% ../../nbs/engine/07_connection.ipynb #d731f41d
+class _Spawning(_Joined):
     def spawn(self, coro: Coroutine[Any, Any, T]) -> 'asyncio.Task[T]':
-        "A task that is cancelled when the connection closes"
+        "A task that is cancelled when the connection closes. What it fails with is logged."
         task = cast(asyncio.AbstractEventLoop, self.loop).create_task(coro)
         self._tasks.add(task)
         task.add_done_callback(weakly(self._task_over))
@@ -92,8 +100,23 @@ class _Joined:
         expected = isinstance(error, (RuntimeError, TimeoutError))   # the kernel is gone, or does not answer
         log.log(logging.DEBUG if expected else logging.ERROR, 'A task ended with %r', error, exc_info=error)
 
+# %% ../../nbs/engine/07_connection.ipynb #c595015a
+class _Belonging(_Spawning):
+    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        "From here on the connection belongs to `loop`"
+        self.loop = loop
+        self.thread = threading.get_ident()
+        self.transport.start(loop)
+
+    def _why_not(self) -> str:
+        if self.loop is not None and self.loop.is_closed(): return "This client's event loop is closed: make a client for a new loop, with km.client()"
+        if threading.get_ident() != self.thread:
+            return ('This client belongs to another thread. Use asyncio.run_coroutine_threadsafe(coro, loop) '
+                    'with the event loop in which its channels were started')
+        return 'This client belongs to another event loop (its channels were started there): make one for this loop with km.client()'
+
 # %% ../../nbs/engine/07_connection.ipynb #31e16405
-class _InLoop(_Joined):
+class _InLoop(_Belonging):
     def in_loop(self) -> asyncio.AbstractEventLoop|None: # `None`: no loop runs, and none is needed to send
         "The event loop of the connection. Raises `ClientClosedError`, and `RuntimeError` in another loop or thread."
         try: loop = asyncio.get_running_loop()
@@ -107,18 +130,22 @@ class _InLoop(_Joined):
         if loop is self.loop or loop is None and not self.loop.is_closed() and threading.get_ident() == self.thread: return self.loop
         raise RuntimeError(self._why_not())
 
-    def _why_not(self) -> str:
-        if self.loop is not None and self.loop.is_closed(): return "This client's event loop is closed: make a client for a new loop, with km.client()"
-        if threading.get_ident() != self.thread:
-            return ('This client belongs to another thread. Use asyncio.run_coroutine_threadsafe(coro, loop) '
-                    'with the event loop in which its channels were started')
-        return 'This client belongs to another event loop (its channels were started there): make one for this loop with km.client()'
-
     def need_loop(self) -> asyncio.AbstractEventLoop:
-        "The same, where a loop is needed"
+        "The event loop of the connection, where one is needed. Raises as `in_loop`, and `RuntimeError` where no loop runs."
         loop = self.in_loop()
         if loop is None: raise RuntimeError('A reply can only be awaited in an event loop: call this inside a coroutine')
         return loop
+
+# %% ../../nbs/engine/07_connection.ipynb #06990dbc
+class _Crossing(_InLoop):
+    def call_in_loop(self, f: Callable[..., Any], *args: Any) -> None:
+        "Call `f` in the thread of the event loop; not at all when that loop is closed"
+        if self.loop is not None and self.loop.is_closed(): return
+        if self.loop is None or threading.get_ident() == self.thread:
+            f(*args)
+            return
+        try: self.loop.call_soon_threadsafe(f, *args)
+        except RuntimeError: pass   # closed this moment
 
     async def breathe(self) -> None:
         "Let other tasks work, every 20 ms: for calls that may return without having waited, in a loop"
@@ -127,51 +154,28 @@ class _InLoop(_Joined):
         self._breathed = now
         await asyncio.sleep(0)
 
-    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
-        "From here on the connection belongs to `loop`"
-        self.loop = loop
-        self.thread = threading.get_ident()
-        self.transport.start(loop)
-
-    def call_in_loop(self, f: Callable[..., Any], *args: Any) -> None:
-        "Call `f` in the thread of the event loop; not at all when that loop is closed"
-        if self.loop is not None and self.loop.is_closed(): return
-        if self.loop is None or threading.get_ident() == self.thread: return f(*args)
-        try: self.loop.call_soon_threadsafe(f, *args)
-        except RuntimeError: pass   # closed this moment
-
 # %% ../../nbs/engine/07_connection.ipynb #f3c27f57
 STATUS = {State.NEW: 'closed', State.STARTING: 'starting', State.ENDING: 'restarting', State.COMING: 'restarting',
           State.DEAD: 'dead', State.CLOSED: 'closed'}
 
-class _Status(_InLoop):
-    _said = 'closed'
-    _watchers: list[Callable[[str], Any]]
-    _waiting: 'list[asyncio.Future[None]]'
-
-    def _listen(self) -> None:
-        self._watchers = []
-        self._waiting = []
-
+class _Status(_Crossing):
     @property
     def status(self) -> str:
         "`starting`, `ready`, `busy`, `unresponsive`, `restarting`, `dead` or `closed`"
         if self.life.state is not State.READY: return STATUS[self.life.state]
         return 'unresponsive' if self.life.silent else 'busy' if self.router.busy else 'ready'
 
-    def watch(self,
-        callback: Callable[[str], Any], # Called with each new status, in the event loop
-    ) -> Callable[[], None]: # Call it to be called no more
-        "Watch `status`"
-        self._watchers.append(callback)
-        self.router.on_activity = weakly(self.announce)
-        def remove() -> None:
-            if callback in self._watchers: self._watchers.remove(callback)
-            if not self._watchers: self.router.on_activity = None
-        return remove
+# %% ../../nbs/engine/07_connection.ipynb #29503f52
+class _Announcing(_Status):
+    _said = 'closed'
+    _watchers: list[Callable[[str], Any]]
+
+    def _set_up(self) -> None:
+        super()._set_up()
+        self._watchers = []
 
     def announce(self) -> None:
-        "Tell the watchers, if the status is another one"
+        "Call the watchers, if the status is another one"
         status, before = self.status, self._said
         if status == before: return
         self._said = status
@@ -182,6 +186,33 @@ class _Status(_InLoop):
             try: f(status)
             except Exception: log.exception('A status callback failed')
 
+# %% ../../nbs/engine/07_connection.ipynb #25fd336f
+class _Watched(_Announcing):
+    def watch(self,
+        callback: Callable[[str], Any], # Called with each new status, in the event loop
+    ) -> Callable[[], None]: # Call it to end this
+        "Watch `status`"
+        self._watchers.append(callback)
+        self.router.on_activity = weakly(self.announce)
+        def remove() -> None:
+            if callback in self._watchers: self._watchers.remove(callback)
+            if not self._watchers: self.router.on_activity = None
+        return remove
+
+# %% ../../nbs/engine/07_connection.ipynb #7d433bb8
+class _Woken(_Watched):
+    _waiting: 'list[asyncio.Future[None]]'
+
+    def _set_up(self) -> None:
+        super()._set_up()
+        self._waiting = []
+
+    def _next_state(self) -> 'asyncio.Future[None]':
+        "Done when the state is another one"
+        news = asyncio.get_running_loop().create_future()
+        self._waiting.append(news)
+        return news
+
     def _wake(self) -> None:
         "The state is another one"
         waiting, self._waiting = self._waiting, []
@@ -189,15 +220,8 @@ class _Status(_InLoop):
             if not o.done(): o.set_result(None)
 
 # %% ../../nbs/engine/07_connection.ipynb #b5093471
-class _Acting(_Status):
-    _events: 'deque[tuple[str, dict[str, Any]]]|None' = None
-    _timers: dict[str, asyncio.TimerHandle]
-    lanes: dict[Lane[Any], Callable[[Any, Exception], None]]
-
-    def _listen(self) -> None:
-        super()._listen()
-        self._timers = {}
-        self.lanes = {}
+class _Happening(_Woken):
+    _events: 'deque[tuple[str, dict[str, Any]]]|None' = None   # those that wait, while actions are carried out
 
     def happened(self, event: str, **facts: Any) -> None:
         "Carry out what `event` means"
@@ -220,13 +244,28 @@ class _Acting(_Status):
             self.do(o)
 
     def do(self, action: Action) -> None:
-        "Carry out one action"
-        getattr(self, '_do_'+action.do.replace(' ', '_'))(action)
+        "Carry out one action. Each step below knows some; the others raise `ValueError`."
+        raise ValueError(f'No such action: {action!r}')
 
-    def _do_timer(self, action: Action) -> None:
-        name = action.what
+# %% ../../nbs/engine/07_connection.ipynb #d8bc6e4b
+class _Timing(_Happening):
+    _timers: dict[str, asyncio.TimerHandle]
+
+    def _set_up(self) -> None:
+        super()._set_up()
+        self._timers = {}
+
+    def do(self, action: Action) -> None:
+        match action.do:
+            case 'timer': self._start_timer(action.what, cast(float, action.seconds))
+            case 'stop timer': self._stop_timer(action.what)
+            case 'stop timers':
+                for o in list(self._timers): self._stop_timer(o)
+            case _: super().do(action)
+
+    def _start_timer(self, name: str, seconds: float) -> None:
         self._stop_timer(name)
-        if self.loop is not None: self._timers[name] = self.loop.call_later(cast(float, action.seconds), weakly(self._timer_over), name)
+        if self.loop is not None: self._timers[name] = self.loop.call_later(seconds, weakly(self._timer_over), name)
 
     def _timer_over(self, name: str) -> None:
         del self._timers[name]
@@ -236,19 +275,38 @@ class _Acting(_Status):
         timer = self._timers.pop(name, None)
         if timer is not None and not cast(asyncio.AbstractEventLoop, self.loop).is_closed(): timer.cancel()
 
-    def _do_stop_timer(self, action: Action) -> None: self._stop_timer(action.what)
-
-    def _do_stop_timers(self, action: Action) -> None:
-        for o in list(self._timers): self._stop_timer(o)
+# %% ../../nbs/engine/07_connection.ipynb #4d548abd
+class _Opening(_Timing):
+    def open(self,
+        channels: Collection[str], # Of `shell`, `iopub`, `stdin`, `control`, `hb`
+    ) -> None:
+        "Open channels; again, later, for more. Raises `ClientClosedError` when the connection was closed."
+        if self.life.state is State.CLOSED: raise ClientClosedError('The channels have been stopped: a new client (km.client()) is needed')
+        new = [o for o in channels if o not in self.channels]
+        if self.life.state is State.NEW:
+            self.thread = threading.get_ident()
+            self.happened('opened')
+        if new: self.transport.open(cast(Any, self), new)
+        self.channels.update(new)
+        try: self.in_loop()
+        except RuntimeError:
+            if self.loop is not None: raise
+        if self.loop is not None and new: self.transport.start(self.loop)
 
 # %% ../../nbs/engine/07_connection.ipynb #c0be3c63
-class _Lanes(_Acting):
+class _Holding(_Opening):
+    lanes: dict[Lane[Any], Callable[[Any, Exception], None]]   # each with what to call for an item that is dropped
+
+    def _set_up(self) -> None:
+        super()._set_up()
+        self.lanes = {}
+
     def lane(self,
         limit: int, # Items under way at most
         send: Callable[[Any], None], # Sends an item
         on_drop: Callable[[Any, Exception], None], # Called with each item of a kernel that is gone, and the error
     ) -> Lane[Any]:
-        "A lane for a shell that is held while nothing may be sent, and whose items end with their kernel"
+        "Make a lane for a shell that is held while nothing may be sent, and whose items end with their kernel"
         lane: Lane[Any] = Lane(limit, send)
         lane.holds |= self.life.holds
         self.lanes[lane] = on_drop
@@ -258,61 +316,70 @@ class _Lanes(_Acting):
         "The shell of `lane` is no more"
         self.lanes.pop(lane, None)
 
-    def _do_hold(self, action: Action) -> None:
-        self.router.hold(action.what)
-        for o in self.lanes: o.hold(action.what)
+# %% ../../nbs/engine/07_connection.ipynb #f81bc7de
+class _Lanes(_Holding):
+    def do(self, action: Action) -> None:
+        match action.do:
+            case 'hold': self._hold(action.what)
+            case 'free': self._free(action.what)
+            case 'fail': self._fail(*action.what)
+            case 'fail ids': self.router.fail_lost(*action.what)
+            case _: super().do(action)
 
-    def _do_free(self, action: Action) -> None:
-        self.router.free(action.what)
-        for o in list(self.lanes): o.free(action.what)
+    def _hold(self, why: Hold) -> None:
+        self.router.hold(why)
+        for o in self.lanes: o.hold(why)
 
-    def _do_fail(self, action: Action) -> None:
-        upto, error = action.what
+    def _free(self, why: Hold) -> None:
+        self.router.free(why)
+        for o in list(self.lanes): o.free(why)
+
+    def _fail(self, upto: int, error: Exception) -> None:
         self.router.fail(error, upto)
         for lane, on_drop in list(self.lanes.items()):
             for item in lane.drop(upto): on_drop(item, copy(error))
             lane.pump()
 
-    def _do_fail_ids(self, action: Action) -> None: self.router.fail_lost(*action.what)
+# %% ../../nbs/engine/07_connection.ipynb #7e088612
+class _Marking(_Lanes):
+    def do(self, action: Action) -> None:
+        match action.do:
+            case 'lossy': self.router.lossy = action.what
+            case 'mark': self._mark()
+            case _: super().do(action)
 
-    def _do_lossy(self, action: Action) -> None: self.router.lossy = action.what
-
-    def _do_mark(self, action: Action) -> None:
+    def _mark(self) -> None:
         for req in self.router.table.values():
             if req.packed is None: req.lossy = True   # what waits in the client loses nothing
         self.router.foreign.clear()   # their *idle* may be lost
 
-    def _do_readable(self, action: Action) -> None:
-        for o in self.router.mailboxes.values(): o.fail(None)
+# %% ../../nbs/engine/07_connection.ipynb #c813256e
+class _Mailing(_Marking):
+    def do(self, action: Action) -> None:
+        match action.do:
+            case 'readable': self._fail_readers(None)
+            case 'fail readers': self._fail_readers(self.life.error)
+            case 'forget start': self._forget_start()
+            case _: super().do(action)
 
-    def _do_fail_readers(self, action: Action) -> None:
-        for o in self.router.mailboxes.values(): o.fail(self.life.error)
+    def _fail_readers(self, error: Exception|None) -> None:
+        for o in self.router.mailboxes.values(): o.fail(error)
 
-    def _do_forget_start(self, action: Action) -> None:
-        "Drop what the kernel published in answer to nobody (jupyter_client reads iopub empty at the start)"
+    def _forget_start(self) -> None:
         box = self.router.mailboxes['iopub']
         for _ in range(len(box)):
             msg = box.pop()
             if msg is not None and isinstance(msg['parent_header'], dict) and msg['parent_header'].get('msg_id'): box.push(msg)
 
 # %% ../../nbs/engine/07_connection.ipynb #a223cbdf
-class _Carried(_Lanes):
-    def _do_drain(self, action: Action) -> None: self.transport.drain()
-
-    def _do_reopen(self, action: Action) -> None: self.transport.reopen(action.what)
-
-    def _do_new_address(self, action: Action) -> None: self.readdress()
-
-    def _do_expect_beats(self, action: Action) -> None: self.transport.expect(action.what)
-
-    def _do_close(self, action: Action) -> None:
-        for box in self.router.mailboxes.values(): box.fail(self.life.error)
-        if self._grace_timer is not None: self._grace_timer.cancel()
-        if self.loop is None or not self.loop.is_closed():
-            for task in list(self._tasks): task.cancel()
-        self.transport.close()
-
-    _grace_timer: asyncio.TimerHandle|None = None
+class _Carried(_Mailing):
+    def do(self, action: Action) -> None:
+        match action.do:
+            case 'drain': self.transport.drain()
+            case 'reopen': self.transport.reopen(action.what)
+            case 'new address': self.readdress()
+            case 'expect beats': self.transport.expect(action.what)
+            case _: super().do(action)
 
 # %% ../../nbs/engine/07_connection.ipynb #4caf4a12
 class _Sink(_Carried):
@@ -331,14 +398,34 @@ class _Sink(_Carried):
         self.happened('silent' if not alive else 'beats' if self.host.owns else 'beats, nobody knows')
 
     def host_says(self, status: str) -> None:
-        "A server tells about its kernel"
+        "A server reports the state of its kernel"
         events = {'restarting': 'died, comes back', 'dead': 'died', 'gone': 'died', 'restart asked': 'restart asked'}
         if status in events: self.happened(events[status], code=None)
 
     def lost_output(self, why: str) -> None:
         "Everything in flight may lack output"
         log.warning('Outputs may be missing: %s', why)
-        self._do_mark(Action('mark'))
+        self._mark()
+
+# %% ../../nbs/engine/07_connection.ipynb #9ef30b8f
+class _Noticing(_Sink):
+    def _set_up(self) -> None:
+        super()._set_up()
+        self.router.on_orphan = weakly(self._orphan)
+        self.router.on_other_kernel = weakly(self._other_kernel)
+
+    def _other_kernel(self) -> None: self.happened('other kernel')
+
+    def _orphan(self, msg: Message) -> bool: # Is it of no use to anybody else?
+        "What the kernel publishes of itself, in answer to nobody"
+        if msg['msg_type'] == 'iopub_welcome': self.happened('welcome')
+        return msg['msg_type'] == 'iopub_welcome' or msg['msg_type'] == 'status' and msg['content'].get('execution_state') == 'starting'
+
+# %% ../../nbs/engine/07_connection.ipynb #def5666c
+class _Window(_Noticing):
+    def _set_up(self) -> None:
+        super()._set_up()
+        self._shared = 1000
 
     def share(self, limit: int) -> None:
         "So many requests may be on the wire, because this process has several clients for this kernel"
@@ -355,21 +442,8 @@ class _Sink(_Carried):
         self._window = limit
         self.share(self._shared)
 
-    def _listen(self) -> None:
-        super()._listen()
-        self._shared = 1000
-        self.router.on_orphan = weakly(self._orphan)
-        self.router.on_other_kernel = weakly(self._other_kernel)
-
-    def _other_kernel(self) -> None: self.happened('other kernel')
-
-    def _orphan(self, msg: Message) -> bool:
-        "What the kernel publishes of itself, in answer to nobody"
-        if msg['msg_type'] == 'iopub_welcome': self.happened('welcome')
-        return msg['msg_type'] == 'iopub_welcome' or msg['msg_type'] == 'status' and msg['content'].get('execution_state') == 'starting'
-
 # %% ../../nbs/engine/07_connection.ipynb #89485c0d
-class _Requests(_Sink):
+class _Packing(_Window):
     def _message(self, msg_type: str, content: dict[str, Any]|None, channel: str, metadata: dict[str, Any]|None = None,
                  subshell_id: str|None = None, msg_id: str|None = None, buffers: Any = None) -> tuple[Message, Packed]:
         if self.life.state is DEAD: raise self.dead()
@@ -387,6 +461,8 @@ class _Requests(_Sink):
         code = self.life.exit_code
         return DeadKernelError(f'The kernel is dead{exit_code(code)}; {self.host.hint}', code)
 
+# %% ../../nbs/engine/07_connection.ipynb #d8d8e884
+class _Requesting(_Packing):
     def request(self,
         msg_type: str, # The protocol's name, such as `inspect_request`
         content: dict[str, Any]|None = None, # The message's content
@@ -411,13 +487,15 @@ class _Requests(_Sink):
         self.router.submit(req, packed, timeout, first)
         return req
 
+# %% ../../nbs/engine/07_connection.ipynb #77e306e1
+class _Posting(_Requesting):
     def post(self,
         msg_type: str, # The protocol's name
         content: dict[str, Any]|None = None, # The message's content
         channel: str = 'shell', # `shell` or `control`
         **kwargs: Any # `metadata`, `subshell_id`, `msg_id`, `buffers`
     ) -> str: # The message's id
-        "Send a request whose reply goes to the mailbox of its channel. Needs no running event loop."
+        "Send a request whose reply goes to the mailbox of its channel. Raises as `request`; needs no running event loop."
         self.in_loop()
         msg, packed = self._message(msg_type, content, channel, **kwargs)
         self.forward(msg, packed, channel)
@@ -428,27 +506,40 @@ class _Requests(_Sink):
         packed: Packed, # The same, packed
         channel: str, # Where to send it
     ) -> None:
-        "Send a message; what it leads to goes to the mailboxes. Raises `DeadKernelError`."
+        "Send a message; its reply and outputs go to the mailboxes. Raises `DeadKernelError`, `NotConnected`."
         if self.life.state is State.DEAD: raise self.dead()
         has_reply = msg['header']['msg_type'].endswith('_request')
         req = Request(msg, channel, self.loop, generation=self.life.generation, claims_reply=False, claims_iopub=False, has_reply=has_reply)
         self.router.submit(req, packed)
 
 # %% ../../nbs/engine/07_connection.ipynb #6f1df757
-class _Probing(_Requests):
+class _Asking(_Posting):
+    def _first(self, msg_type: str, channel: str = 'shell', subshell_id: str|None = None, timeout: float|None = None) -> Request:
+        "A request that goes out whatever waits or holds"
+        msg, packed = self._message(msg_type, {}, channel, None, subshell_id)
+        req = Request(msg, channel, self.loop, generation=self.life.generation)
+        self.router.submit(req, packed, timeout, first=True)
+        return req
+
+    async def _ask(self) -> Request|None:
+        "Ask for `kernel_info`: the request when its reply has come, `None` when it has not come in a second"
+        try: req = self._first('kernel_info_request')
+        except RuntimeError:   # not connected
+            await asyncio.sleep(.1)
+            return None
+        try:
+            for _ in range(20):
+                if await first_of(req, timeout=.05): return req if req.reply is not None else None
+                if await self.host.alive() is not False: continue
+                if self.life.state is State.COMING and self.host.comes_back: continue   # its restarter has not looked yet
+                self.happened('died', code=await self.host.exit_code(), probing=True, known=True)
+        finally:
+            if req.reply is None: req.cancel()
+        return None
+
+# %% ../../nbs/engine/07_connection.ipynb #2216b628
+class _Probing(_Asking):
     _probe: 'asyncio.Task[None]|None' = None
-
-    def _do_probe(self, action: Action) -> None:
-        if self.loop is None or self._probe is not None and not self._probe.done(): return   # (it begins with the loop)
-        self._probe = self.spawn(self._until_ready())
-
-    def _do_stop_probing(self, action: Action) -> None:
-        if self._probe is not None and self.loop is not None and not self.loop.is_closed(): self._probe.cancel()
-        self._probe = None
-
-    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
-        super()._begin(loop)
-        if self.life.state is State.COMING: self._do_probe(Action('probe'))
 
     async def _until_ready(self) -> None:
         patience = .02
@@ -467,85 +558,34 @@ class _Probing(_Requests):
         self.happened('answered', session=reply['header'].get('session'), up=up)
 
     async def _hears(self, req: Request, patience: float) -> bool:
-        "Has iopub spoken since it was connected? (A kernel that welcomes its subscribers does so at once.)"
+        "Has iopub spoken since it was connected? (A kernel that welcomes its subscribers does so immediately.)"
         def heard() -> bool: return 'iopub' not in self.channels or self.life.welcomed or bool(req.iopub)
         if not heard(): await first_of(req.wait(), timeout=patience)
         self.router.abandon(req)
         return heard()
 
-    async def _ask(self) -> Request|None:
-        "Ask for `kernel_info`: the request when its reply has come, `None` when it has not come in a second"
-        try: req = self._first('kernel_info_request')
-        except RuntimeError:   # not connected
-            await asyncio.sleep(.1)
-            return None
-        try:
-            for _ in range(20):
-                if await first_of(req, timeout=.05): return req if req.reply is not None else None
-                if await self.host.alive() is not False: continue
-                if self.life.state is State.COMING and self.host.comes_back: continue   # its restarter has not looked yet
-                self.happened('died', code=await self.host.exit_code(), probing=True, known=True)
-        finally:
-            if req.reply is None: req.cancel()
-        return None
+# %% ../../nbs/engine/07_connection.ipynb #07722f46
+class _Probes(_Probing):
+    def do(self, action: Action) -> None:
+        match action.do:
+            case 'probe': self._start_probing()
+            case 'stop probing': self._stop_probing()
+            case _: super().do(action)
 
-    def _first(self, msg_type: str, channel: str = 'shell', subshell_id: str|None = None, timeout: float|None = None) -> Request:
-        "A request that goes out whatever waits or holds"
-        msg, packed = self._message(msg_type, {}, channel, None, subshell_id)
-        req = Request(msg, channel, self.loop, generation=self.life.generation)
-        self.router.submit(req, packed, timeout, first=True)
-        return req
+    def _start_probing(self) -> None:
+        if self.loop is None or self._probe is not None and not self._probe.done(): return   # (it begins with the loop)
+        self._probe = self.spawn(self._until_ready())
 
-# %% ../../nbs/engine/07_connection.ipynb #caa37669
-class _Ready(_Probing):
-    _wanting = 0
+    def _stop_probing(self) -> None:
+        if self._probe is not None and self.loop is not None and not self.loop.is_closed(): self._probe.cancel()
+        self._probe = None
 
-    async def ready(self,
-        timeout: float|None = None, # Seconds; `None`: as long as it takes
-    ) -> None:
-        "Wait until the kernel answers and its outputs reach us. Raises `DeadKernelError`, or `RuntimeError` with what is wrong."
-        loop = self.need_loop()
-        await asyncio.sleep(0)   # so that a loop around this lets others work, also when it raises
-        if self.life.state is State.DEAD: raise self.dead()
-        if not self.host.started: raise RuntimeError('The kernel has not been started: call start_kernel() first')
-        until = None if timeout is None else loop.time()+timeout
-        self._wanting += 1
-        try:
-            self.happened('wanted')
-            while not self._arrived():
-                left = None if until is None else until-loop.time()
-                if left is not None and left <= 0: raise RuntimeError(self._not_ready(timeout))
-                self._waiting.append(news := loop.create_future())
-                await first_of(news, timeout=left)
-        finally:
-            self._wanting -= 1
-            if not self._wanting: self.happened('unwanted')
+    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        super()._begin(loop)
+        if self.life.state is State.COMING: self._start_probing()
 
-    def _arrived(self) -> bool:
-        state = self.life.state
-        if state is State.DEAD: raise copy(self.life.error)
-        if state is State.CLOSED: raise ClientClosedError('The channels were stopped before the kernel was ready')
-        return state is State.READY
-
-    async def wait_for_status(self,
-        *statuses: str, # Any of these will do
-        timeout: float|None = None, # Seconds; `None`: as long as it takes
-    ) -> str: # The one that came
-        "Wait until `status` is one of `statuses`. Raises `TimeoutError`."
-        await asyncio.sleep(0)
-        if self.status in statuses: return self.status
-        came: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        remove = self.watch(lambda o: o in statuses and not came.done() and came.set_result(o))
-        asking = self.spawn(self._asked_for()) if self.life.state is State.STARTING and self.loop is not None else None   # else nobody might ask
-        try: return await asyncio.wait_for(came, timeout)
-        finally:
-            remove()
-            if asking is not None: asking.cancel()
-
-    async def _asked_for(self) -> None:
-        try: await self.ready()
-        except RuntimeError as e: log.debug('Not ready: %r', e)
-
+# %% ../../nbs/engine/07_connection.ipynb #83a0f5d2
+class _Diagnosing(_Probes):
     def _not_ready(self, timeout: float|None) -> str:
         return f"Kernel didn't respond in {timeout} seconds: {self._whats_wrong()}"
 
@@ -563,18 +603,65 @@ class _Ready(_Probing):
             return f"its heartbeat beats, but it does not answer on {where('shell')}: it is busy, or the key is not the kernel's"
         return f'it is connected on {where("shell")}, but does not answer'
 
-# %% ../../nbs/engine/07_connection.ipynb #12154d90
-class _Verifying(_Ready):
-    _verifying: 'asyncio.Task[None]|None' = None
+# %% ../../nbs/engine/07_connection.ipynb #caa37669
+class _Ready(_Diagnosing):
+    _wanting = 0   # how many wait for it
 
+    async def ready(self,
+        timeout: float|None = None, # Seconds; `None`: as long as it takes
+    ) -> None:
+        "Wait until the kernel answers and its outputs reach us. Raises `DeadKernelError`, or `RuntimeError` with what is wrong."
+        loop = self.need_loop()
+        await asyncio.sleep(0)   # so that a loop around this lets others work, also when it raises
+        if self.life.state is State.DEAD: raise self.dead()
+        if not self.host.started: raise RuntimeError('The kernel has not been started: call start_kernel() first')
+        until = None if timeout is None else loop.time()+timeout
+        self._wanting += 1
+        try:
+            self.happened('wanted')
+            while not self._arrived():
+                left = None if until is None else until-loop.time()
+                if left is not None and left <= 0: raise RuntimeError(self._not_ready(timeout))
+                await first_of(self._next_state(), timeout=left)
+        finally:
+            self._wanting -= 1
+            if not self._wanting: self.happened('unwanted')
+
+    def _arrived(self) -> bool:
+        state = self.life.state
+        if state is State.DEAD: raise copy(self.life.error)
+        if state is State.CLOSED: raise ClientClosedError('The channels were stopped before the kernel was ready')
+        return state is State.READY
+
+# %% ../../nbs/engine/07_connection.ipynb #1fbf2536
+class _Awaited(_Ready):
+    async def wait_for_status(self,
+        *statuses: str, # Any of these will do
+        timeout: float|None = None, # Seconds; `None`: as long as it takes
+    ) -> str: # The one that came
+        "Wait until `status` is one of `statuses`. Raises `TimeoutError`."
+        await asyncio.sleep(0)
+        if self.status in statuses: return self.status
+        came: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        def look(status: str) -> None:
+            if status in statuses and not came.done(): came.set_result(status)
+        remove = self.watch(look)
+        asking = self.spawn(self._asked_for()) if self.life.state is State.STARTING and self.loop is not None else None   # else nobody might ask
+        try: return await asyncio.wait_for(came, timeout)
+        finally:
+            remove()
+            if asking is not None: asking.cancel()
+
+    async def _asked_for(self) -> None:
+        try: await self.ready()
+        except RuntimeError as e: log.debug('Not ready: %r', e)
+
+# %% ../../nbs/engine/07_connection.ipynb #12154d90
+class _Verifying(_Awaited):
     def _in_doubt(self) -> bool:
-        "Could it be dead without our knowing? (The host of a restart tells its end.)"
+        "Could it be dead without our knowing? (The host of a restart says when it ends.)"
         state = self.life.state
         return state in (State.READY, State.STARTING) or state is State.COMING and not self.host.owns
-
-    def _do_verify(self, action: Action) -> None:
-        if self.loop is None or self._verifying is not None and not self._verifying.done(): return
-        self._verifying = self.spawn(self._verify())
 
     async def _verify(self) -> None:
         loop = asyncio.get_running_loop()
@@ -597,18 +684,26 @@ class _Verifying(_Ready):
         comes_back = self.host.owns and self.host.comes_back
         self.happened('died, comes back' if comes_back else 'died', code=code, known=self.host.owns)
 
+# %% ../../nbs/engine/07_connection.ipynb #818d3ede
+class _Verified(_Verifying):
+    _verification: 'asyncio.Task[None]|None' = None
+
+    def do(self, action: Action) -> None:
+        if action.do == 'verify': self._start_verifying()
+        else: super().do(action)
+
+    def _start_verifying(self) -> None:
+        if self.loop is None or self._verification is not None and not self._verification.done(): return
+        self._verification = self.spawn(self._verify())
+
 # %% ../../nbs/engine/07_connection.ipynb #4eb608df
-class _Fencing(_Verifying):
-    _doubted: set[tuple[str, str|None]]
+class _Fencing(_Verified):
+    def do(self, action: Action) -> None:
+        if action.do == 'fence': self._fence_all()
+        else: super().do(action)
 
-    def _listen(self) -> None:
-        super()._listen()
-        self._doubted = set()
-        self.router.on_doubt = weakly(self._doubt)
-        self.router.on_deleted = weakly(self._deleted)
-
-    def _do_fence(self, action: Action) -> None:
-        shells = {(o, None): [] for o in ('shell', 'control') if o in self.channels}
+    def _fence_all(self) -> None:
+        shells: dict[tuple[str, str|None], list[str]] = {(o, None): [] for o in ('shell', 'control') if o in self.channels}
         shells |= {key: [o for o in shell.under_way if isinstance(o, str)] for key, shell in self.router.shells.items()}
         for (channel, subshell_id), ids in shells.items():
             if ids or subshell_id is None: self.spawn(self._fence(channel, subshell_id, ids))
@@ -618,6 +713,15 @@ class _Fencing(_Verifying):
         try: await self._first('kernel_info_request', channel, subshell_id)   # (a reply of another kernel is noticed by the router)
         except (RuntimeError, TimeoutError): return
         if self.life.generation == generation: self.happened('fence', ids=ids)
+
+# %% ../../nbs/engine/07_connection.ipynb #ec7f038e
+class _Doubting(_Fencing):
+    _doubted: set[tuple[str, str|None]]
+
+    def _set_up(self) -> None:
+        super()._set_up()
+        self._doubted = set()
+        self.router.on_doubt = weakly(self._doubt)
 
     def _doubt(self, channel: str, subshell_id: str|None, ids: list[str]) -> None:
         "The kernel is done with `ids`, but their replies are late: they are lost when something sent later has been answered"
@@ -634,14 +738,22 @@ class _Fencing(_Verifying):
         finally: self._doubted.discard(shell)
         for o in ids: self.router.give_up(o)
 
+# %% ../../nbs/engine/07_connection.ipynb #ccc927d4
+class _Deleting(_Doubting):
+    def _set_up(self) -> None:
+        super()._set_up()
+        self.router.on_deleted = weakly(self._deleted)
+
     def _deleted(self, subshell_id: str) -> None:   # a reply may still be on its way
         error = NoReplyError('The subshell was deleted before it replied')
         if self.loop is not None: self.loop.call_later(self.router.grace, weakly(self.router.close_shell), subshell_id, error)
 
 # %% ../../nbs/engine/07_connection.ipynb #34c2ad8c
-class _Graces(_Fencing):
-    def _listen(self) -> None:
-        super()._listen()
+class _Graces(_Deleting):
+    _grace_timer: asyncio.TimerHandle|None = None
+
+    def _set_up(self) -> None:
+        super()._set_up()
         self.router.on_grace = weakly(self._grace_begins)
 
     def _grace_begins(self, delay: float|None = None) -> None:
@@ -663,25 +775,8 @@ class _Graces(_Fencing):
     @grace.setter
     def grace(self, seconds: float) -> None: self.router.grace = seconds
 
-# %% ../../nbs/engine/07_connection.ipynb #4d548abd
-class Connection(_Graces):
-    "One kernel, reached: requests, status, readiness"
-    def open(self,
-        channels: Collection[str], # Of `shell`, `iopub`, `stdin`, `control`, `hb`
-    ) -> None:
-        "Open channels; again, later, for more. Raises `ClientClosedError` when it was closed."
-        if self.life.state is State.CLOSED: raise ClientClosedError('The channels have been stopped: a new client (km.client()) is needed')
-        new = [o for o in channels if o not in self.channels]
-        if self.life.state is State.NEW:
-            self.thread = threading.get_ident()
-            self.happened('opened')
-        if new: self.transport.open(self, new)
-        self.channels.update(new)
-        try: self.in_loop()
-        except RuntimeError:
-            if self.loop is not None: raise
-        if self.loop is not None and new: self.transport.start(self.loop)
-
+# %% ../../nbs/engine/07_connection.ipynb #bb886224
+class _Restarting(_Graces):
     def restart_begins(self,
         code: int|None = None, # The exit code, if the kernel had died by itself
     ) -> None:
@@ -692,7 +787,7 @@ class Connection(_Graces):
 
     def restart_ends(self,
         error: object = None, # Why it failed
-        event: str = 'restart failed', # What to make of `error`: this, or `gave up`
+        event: str = 'restart failed', # What `error` means: this, or `gave up`
     ) -> None:
         "The host has restarted the kernel, or has failed to. From any thread."
         self.call_in_loop(self._restart_ends, error, event)
@@ -700,6 +795,21 @@ class Connection(_Graces):
     def _restart_ends(self, error: object, event: str) -> None:
         if error is None: self.happened('ended')
         else: self.happened(event, error=error)
+
+# %% ../../nbs/engine/07_connection.ipynb #ef09cb5a
+class Connection(_Restarting):
+    "One kernel, reached: requests, status, readiness"
+    def do(self, action: Action) -> None:
+        "Carry out one action. Raises `ValueError` for one that `Life` does not know."
+        if action.do == 'close': self._close()
+        else: super().do(action)
+
+    def _close(self) -> None:
+        self._fail_readers(self.life.error)
+        if self._grace_timer is not None: self._grace_timer.cancel()
+        if self.loop is None or not self.loop.is_closed():
+            for task in list(self._tasks): task.cancel()
+        self.transport.close()
 
     def close(self) -> None:
         "Close; pending calls get `ClientClosedError`. Harmless when called again. In a forked child, the parent's sockets stay."

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['PROBE', 'STOP_PROBING', 'VERIFY', 'FENCE', 'DRAIN', 'NEW_ADDRESS', 'MARK', 'LOSSY', 'LOSSLESS', 'FORGET_START',
            'READABLE', 'FAIL_READERS', 'STOP_TIMERS', 'EXPECT_BEATS', 'EXPECT_SILENCE', 'CLOSE', 'Facts', 'Step',
-           'TABLE', 'LIVING', 'S', 'AGAIN', 'UNHEARD', 'ENTER', 'RESTART', 'RESTARTING', 'State', 'Link', 'Action',
-           'timer', 'rows', 'exit_code', 'hold', 'free', 'reopen', 'fail_old', 'fail_all', 'fail_lost', 'when',
-           'never_up', 'was_down', 'hears', 'hears_not', 'nobody_knows', 'Life']
+           'TABLE', 'ENTER', 'S', 'LIVING', 'RESTARTING', 'RESTART', 'AGAIN', 'UNHEARD', 'State', 'Link', 'Action',
+           'timer', 'stop_timer', 'rows', 'exit_code', 'hold', 'free', 'reopen', 'fail_old', 'fail_all', 'fail_lost',
+           'when', 'never_up', 'was_down', 'hears', 'hears_not', 'nobody_knows', 'Life']
 
 # %% ../../nbs/engine/04_life.ipynb #b1d35de1
 from collections import Counter
@@ -20,7 +20,7 @@ from .lane import Hold
 
 # %% ../../nbs/engine/04_life.ipynb #0a2dd869
 class State(Enum):
-    "Where a connection stands"
+    "The state of a connection to a kernel"
     NEW = 'new'
     STARTING = 'starting'
     READY = 'ready'
@@ -30,6 +30,7 @@ class State(Enum):
     CLOSED = 'closed'
     def __repr__(self) -> str: return self.name
 
+# %% ../../nbs/engine/04_life.ipynb #80069d1a
 class Link(Enum):
     "The connection of one channel"
     NEW = 'new'
@@ -41,18 +42,19 @@ class Link(Enum):
 # %% ../../nbs/engine/04_life.ipynb #7dcb13d9
 class Action(NamedTuple):
     "Something to do"
-    do: str   # its name, below
-    what: Any = None
-    seconds: float|None = None
+    do: str # Its name
+    what: Any = None # What to do it with; depends on the name
+    seconds: float|None = None # For a timer
 
     def __repr__(self) -> str:
         what = '' if self.what is None else repr(self.what)
         return f"{self.do}({what}{'' if self.seconds is None else f', {self.seconds} s'})"
 
+# %% ../../nbs/engine/04_life.ipynb #2bf53ac0
 PROBE = Action('probe')                  # ask until the kernel answers
 STOP_PROBING = Action('stop probing')
 VERIFY = Action('verify')                # is the kernel dead?
-FENCE = Action('fence')                  # ask each lane, to learn what was lost
+FENCE = Action('fence')                  # ask each lane, to learn which replies are lost
 DRAIN = Action('drain')                  # take in all that has arrived
 NEW_ADDRESS = Action('new address')      # ask the host where the kernel listens now
 MARK = Action('mark')                    # what is on the wire may lack outputs
@@ -66,27 +68,43 @@ EXPECT_BEATS = Action('expect beats', True)
 EXPECT_SILENCE = Action('expect beats', False)
 CLOSE = Action('close')
 
+# %% ../../nbs/engine/04_life.ipynb #f67412c1
 def timer(name: str, seconds: float) -> Action:
-    "Come back with the event `name` after `seconds`; a later one of that name replaces it"
+    "Cause the event `name` after `seconds`; a later timer of that name replaces this one"
     return Action('timer', name, seconds)
+
+def stop_timer(name: str) -> Action:
+    "Forget the timer `name`, if it runs"
+    return Action('stop timer', name)
 
 # %% ../../nbs/engine/04_life.ipynb #776be559
 Facts = dict[str, Any]
 Step = Action|Callable[['Life', Facts], Action|None]
 TABLE: dict[tuple[State, str], tuple[State|None, tuple[Step, ...]]] = {}
-LIVING = State.STARTING, State.READY, State.ENDING, State.COMING, State.DEAD
+ENTER: dict[State, tuple[Step, ...]] = {}
+S = State
+LIVING = S.STARTING, S.READY, S.ENDING, S.COMING, S.DEAD
+RESTARTING = S.ENDING, S.COMING
 
-def rows(states: 'State|tuple[State, ...]', events: str, to: State|None, *steps: Step) -> None:
-    "Enter rows: for each of `states` and of `events` (separated by ` | `)"
+def rows(
+    states: State|tuple[State, ...], # In any of these states
+    events: str, # At any of these events, separated by ` | `
+    to: State|None, # Go to this state; `None`: stay
+    *steps: Step # And do this, in order
+) -> None:
+    "Enter rows into the table"
     for state in states if isinstance(states, tuple) else (states,):
         for event in events.split(' | '): TABLE[state, event] = to, steps
 
+# %% ../../nbs/engine/04_life.ipynb #c03fc72b
+rows(S.NEW, 'opened', S.STARTING)
+
 # %% ../../nbs/engine/04_life.ipynb #a3defd7d
 def exit_code(code: int|None) -> str:
-    "` (exit code 1)`, for a message; nothing where it is unknown"
+    "` (exit code 1)`, for a message; an empty string if the code is unknown"
     return '' if code is None else f' (exit code {code})'
 
-def _died(life: 'Life', facts: Facts) -> DeadKernelError:
+def _died(facts: Facts) -> DeadKernelError:
     code = facts.get('code')
     if 'error' in facts: return DeadKernelError(f"The kernel could not be restarted: {facts['error']}")
     if facts.get('probing'): return DeadKernelError(f'Kernel died before replying to kernel_info{exit_code(code)}', code)
@@ -98,121 +116,6 @@ def _restarted(life: 'Life', facts: Facts) -> KernelRestartedError:
     if code is None: return KernelRestartedError('The kernel was restarted')
     how = 'is being' if facts.get('event') == 'died, comes back' else 'was'
     return KernelRestartedError(f'The kernel died{exit_code(code)} and {how} restarted', code)
-
-# %% ../../nbs/engine/04_life.ipynb #c62ee889
-def hold(why: Hold) -> Step:
-    "Send nothing for this reason"
-    def step(life: 'Life', facts: Facts) -> Action:
-        life.holds.add(why)
-        return Action('hold', why)
-    return step
-
-def free(why: Hold) -> Step:
-    "This reason is over"
-    def step(life: 'Life', facts: Facts) -> Action|None:
-        if why not in life.holds: return None
-        life.holds.discard(why)
-        return Action('free', why)
-    return step
-
-def reopen(*channels: str) -> Step:
-    "Connect anew, all channels by default. Nothing that comes through the old connection counts any more."
-    def step(life: 'Life', facts: Facts) -> Action:
-        for o in channels or tuple(life.links): life.links[o] = Link.NEW
-        if life.links['iopub'] is Link.NEW: life.welcomed = False
-        return Action('reopen', channels or None)
-    return step
-
-def fail_old(life: 'Life', facts: Facts) -> Action:
-    "What was asked of an older kernel fails"
-    return Action('fail', (life.generation-1, _restarted(life, facts)))
-
-def fail_all(life: 'Life', facts: Facts) -> Action:
-    "Everything fails"
-    return Action('fail', (life.generation, life.error))
-
-def fail_lost(life: 'Life', facts: Facts) -> Action:
-    "The fence of a lane was answered: what was sent before it and has no reply lost it"
-    return Action('fail ids', (facts['ids'], NoReplyError('The connection broke and came back: the reply was lost in between')))
-
-# %% ../../nbs/engine/04_life.ipynb #a1678a0a
-def when(test: Callable[['Life', Facts], bool], step: Step, otherwise: Step|None = None) -> Step:
-    "`step` where `test` holds, else `otherwise`"
-    def choose(life: 'Life', facts: Facts) -> Action|None:
-        chosen = step if test(life, facts) else otherwise
-        return chosen(life, facts) if callable(chosen) else chosen
-    return choose
-
-def never_up(life: 'Life', facts: Facts) -> bool: return facts['before'] is not Link.UP
-def was_down(life: 'Life', facts: Facts) -> bool: return facts['before'] is Link.DOWN
-def hears(life: 'Life', facts: Facts) -> bool: return life.links['iopub'] is Link.UP
-def hears_not(life: 'Life', facts: Facts) -> bool: return not hears(life, facts)
-def nobody_knows(life: 'Life', facts: Facts) -> bool: return not facts.get('known')
-
-# %% ../../nbs/engine/04_life.ipynb #75efc79b
-S = State
-AGAIN = timer('iopub again', .2)
-
-rows(S.NEW, 'opened', S.STARTING)
-rows(S.STARTING, 'wanted', None, PROBE)
-rows(S.STARTING, 'unwanted', None, STOP_PROBING)
-rows(S.STARTING, 'answered', S.READY, FORGET_START)
-rows(S.STARTING, 'shell down | shell refused', None, VERIFY)
-rows((S.STARTING, S.COMING), 'iopub down', None, when(never_up, AGAIN))
-rows((S.STARTING, S.COMING, S.READY), 'iopub refused', None, AGAIN)
-rows((S.STARTING, S.COMING, S.READY), 'iopub again', None, when(hears_not, reopen('iopub')))
-rows((S.STARTING, S.COMING), 'unheard', None, when(hears_not, reopen('iopub')))
-rows(LIVING, 'refused for good', None, reopen())
-
-# %% ../../nbs/engine/04_life.ipynb #bf7cb3eb
-UNHEARD = timer('iopub timer', 3.)
-
-rows(S.READY, 'shell down', None, hold(Hold.SHELL_DOWN), VERIFY)
-rows(S.READY, 'shell up', None, when(was_down, FENCE))
-rows(S.READY, 'fence', None, fail_lost, free(Hold.SHELL_DOWN))
-rows(S.READY, 'other kernel', S.COMING, PROBE)
-rows(S.READY, 'iopub down', None, when(never_up, AGAIN), MARK, LOSSY, hold(Hold.IOPUB_DOWN), UNHEARD)
-rows(S.READY, 'iopub up', None, timer('iopub timer', .5))
-rows(S.READY, 'welcome', None, Action('stop timer', 'iopub timer'), LOSSLESS, free(Hold.IOPUB_DOWN))
-rows(S.READY, 'iopub timer', None, when(hears, LOSSLESS, LOSSY), free(Hold.IOPUB_DOWN))
-rows(S.READY, 'silent', None, VERIFY, timer('silence timer', .5))
-rows(S.READY, 'silence timer', None, VERIFY, timer('silence timer', .5))
-rows(S.READY, 'beats', None, Action('stop timer', 'silence timer'))
-
-# %% ../../nbs/engine/04_life.ipynb #fc52c74f
-rows((S.STARTING, S.READY), 'died, comes back', S.COMING, reopen(), PROBE)
-rows((S.STARTING, S.READY, S.COMING), 'died', S.DEAD, reopen())
-rows((S.STARTING, S.READY, S.DEAD), 'restart', S.ENDING)
-rows(S.COMING, 'restart', S.ENDING, STOP_PROBING)
-rows((S.STARTING, S.READY, S.DEAD, S.COMING), 'restart asked', S.ENDING, STOP_PROBING, timer('ending timer', 15.))
-rows(S.ENDING, 'shell down', None, DRAIN, fail_old)
-rows(S.ENDING, 'restart | restart asked', None)
-rows(S.ENDING, 'ended | ending timer', S.COMING, NEW_ADDRESS, reopen(), PROBE)
-rows(S.COMING, 'ended', None, STOP_PROBING, DRAIN, fail_old, NEW_ADDRESS, reopen(), PROBE)
-rows((S.ENDING, S.COMING), 'restart failed | gave up', S.DEAD)
-rows(S.COMING, 'answered', S.READY)
-rows(S.COMING, 'died, comes back', None)
-rows(S.COMING, 'shell down | shell refused', None, when(nobody_knows, VERIFY))
-rows(S.DEAD, 'shell up | beats, nobody knows', S.COMING, PROBE)
-rows(S.DEAD, 'gave up', None)
-rows(S.DEAD, 'readers timer', None, FAIL_READERS)
-rows((S.NEW, *LIVING), 'closed', S.CLOSED)
-
-# %% ../../nbs/engine/04_life.ipynb #c53ef621
-rows((S.READY, S.ENDING, S.COMING, S.DEAD), 'wanted | unwanted', None)
-rows((S.STARTING, S.ENDING, S.COMING), 'shell up | iopub up | silent | beats | welcome', None)
-rows(S.DEAD, 'iopub up | iopub down | shell down | silent | beats', None)
-rows(S.ENDING, 'iopub down', None)
-
-# %% ../../nbs/engine/04_life.ipynb #310d37c6
-ENTER: dict[State, tuple[Step, ...]] = {
-    S.COMING: (DRAIN, fail_old, EXPECT_BEATS),
-    S.READY: (STOP_TIMERS, EXPECT_BEATS, LOSSLESS, READABLE),
-    S.DEAD: (STOP_TIMERS, STOP_PROBING, DRAIN, fail_all, EXPECT_SILENCE, lambda life, facts: timer('readers timer', life.readers_grace)),
-    S.CLOSED: (STOP_TIMERS, STOP_PROBING, fail_all, CLOSE)}
-
-RESTART: tuple[Step, ...] = hold(Hold.RESTART), STOP_PROBING   # entering ending or coming from any other state
-RESTARTING = State.ENDING, State.COMING
 
 # %% ../../nbs/engine/04_life.ipynb #e731e801
 class _Known:
@@ -237,6 +140,9 @@ class _Known:
         held = ', '.join(sorted(o.name for o in self.holds))
         return f"<Life {self.state.value}, generation {self.generation}{', held: ' + held if held else ''}>"
 
+# %% ../../nbs/engine/04_life.ipynb #08cd5181
+class _Noting(_Known):
+    "The facts that an event brings"
     def _note(self, event: str, facts: Facts) -> None:
         channel, _, what = event.partition(' ')
         if channel in self.links and what in ('up', 'down', 'refused'): self._link(channel, Link(what), facts)
@@ -244,7 +150,7 @@ class _Known:
         if event == 'silent': self.silent = True
         if event == 'welcome': self.welcomed = True
         if channel.startswith('beats'): self.silent = False
-        if event in ('died', 'gave up', 'restart failed'): self.error = _died(self, facts)
+        if event in ('died', 'gave up', 'restart failed'): self.error = _died(facts)
 
     def _link(self, channel: str, link: Link, facts: Facts) -> None:
         before = facts['before'] = self.links[channel]
@@ -254,26 +160,68 @@ class _Known:
         self.breaks[channel] += 1
         if channel == 'iopub': self.welcomed = False
 
-# %% ../../nbs/engine/04_life.ipynb #9d3a8843
-class Life(_Known):
-    "The state of a connection, the generation of its kernel, the links of its channels, and the holds"
-    def on(self,
-        event: str, # One of the table's
-        **facts: Any # What came with it: `code`, `session`, `up`, `known`, `ids`, `error`
-    ) -> list[Action]: # To be carried out in this order
-        "What `event` means in this state"
-        facts['event'] = event
-        self._note(event, facts)
-        if (self.state, event) not in TABLE:
-            self.late[self.state.value, event] += 1
-            return []
-        to, steps = TABLE[self.state, event]
-        if to is not None: steps = (*self._enter(to, facts), *steps)
-        actions = [step(self, facts) if callable(step) else step for step in steps]
-        if to in (State.READY, State.DEAD): actions += [free(o)(self, facts) for o in list(self.holds)]   # the dead get nothing: calls raise
-        return [o for o in actions if o is not None]
+# %% ../../nbs/engine/04_life.ipynb #c62ee889
+def hold(why: Hold) -> Callable[['Life', Facts], Action|None]:
+    "Send nothing for this reason"
+    def step(life: 'Life', facts: Facts) -> Action|None:
+        life.holds.add(why)
+        return Action('hold', why)
+    return step
 
-    def _enter(self, to: State, facts: Facts) -> tuple[Step, ...]:
+def free(why: Hold) -> Callable[['Life', Facts], Action|None]:
+    "This reason is over; no action if it was not in force"
+    def step(life: 'Life', facts: Facts) -> Action|None:
+        if why not in life.holds: return None
+        life.holds.discard(why)
+        return Action('free', why)
+    return step
+
+# %% ../../nbs/engine/04_life.ipynb #e12a26da
+def reopen(*channels: str) -> Step:
+    "Connect anew, all channels by default. Nothing that comes through the old connection counts any more."
+    def step(life: 'Life', facts: Facts) -> Action:
+        for o in channels or tuple(life.links): life.links[o] = Link.NEW
+        if life.links['iopub'] is Link.NEW: life.welcomed = False
+        return Action('reopen', channels or None)
+    return step
+
+# %% ../../nbs/engine/04_life.ipynb #baf8b2cf
+def fail_old(life: 'Life', facts: Facts) -> Action:
+    "Fail what was asked of an older kernel"
+    return Action('fail', (life.generation-1, _restarted(life, facts)))
+
+def fail_all(life: 'Life', facts: Facts) -> Action:
+    "Fail everything"
+    return Action('fail', (life.generation, life.error))
+
+def fail_lost(life: 'Life', facts: Facts) -> Action:
+    "The fence of a lane was answered: a request that was sent before the fence and has no reply lost it"
+    return Action('fail ids', (facts['ids'], NoReplyError('The connection broke and came back: the reply was lost in between')))
+
+# %% ../../nbs/engine/04_life.ipynb #a1678a0a
+def when(
+    test: Callable[['Life', Facts], bool], # The condition
+    step: Step, # If it holds
+    otherwise: Step|None = None, # If not
+) -> Callable[['Life', Facts], Action|None]: # A step
+    "`step` if `test` holds, else `otherwise`"
+    def choose(life: 'Life', facts: Facts) -> Action|None:
+        chosen = step if test(life, facts) else otherwise
+        return chosen(life, facts) if callable(chosen) else chosen
+    return choose
+
+def never_up(life: 'Life', facts: Facts) -> bool: return facts['before'] is not Link.UP
+def was_down(life: 'Life', facts: Facts) -> bool: return facts['before'] is Link.DOWN
+def hears(life: 'Life', facts: Facts) -> bool: return life.links['iopub'] is Link.UP
+def hears_not(life: 'Life', facts: Facts) -> bool: return not hears(life, facts)
+def nobody_knows(life: 'Life', facts: Facts) -> bool: return not facts.get('known')
+
+# %% ../../nbs/engine/04_life.ipynb #4a2e3f1d
+RESTART: tuple[Step, ...] = hold(Hold.RESTART), STOP_PROBING   # on entering a restart from any other state
+
+class _Entering(_Noting):
+    "What holds in a state, however it is entered"
+    def _enter(self, to: State, facts: Facts) -> tuple[Step, ...]: # What to do before the steps of the row
         steps = ENTER.get(to, ())
         if to in RESTARTING and self.state not in RESTARTING:
             self.generation += 1
@@ -286,8 +234,103 @@ class Life(_Known):
         return steps
 
     def _arrive(self, facts: Facts) -> None:
-        "The kernel has answered, so what it answered over is up, even where that was never heard"
+        "The kernel has answered, so the links that it answered over are up"
         self.session = facts.get('session')
         self.silent = False
         self.exit_code = None
         for o in facts.get('up', ()): self.links[o] = Link.UP
+
+# %% ../../nbs/engine/04_life.ipynb #9d3a8843
+class Life(_Entering):
+    "The state of a connection, the generation of its kernel, the links of its channels, and the holds"
+    def on(self,
+        event: str, # One of the table's
+        **facts: Any # What came with it: `code`, `session`, `up`, `known`, `ids`, `error`
+    ) -> list[Action]: # To be carried out in this order
+        "Change the state as the table says; return what to do"
+        facts['event'] = event
+        self._note(event, facts)
+        if (self.state, event) not in TABLE:
+            self.late[self.state.value, event] += 1
+            return []
+        to, steps = TABLE[self.state, event]
+        if to is not None: steps = (*self._enter(to, facts), *steps)
+        actions = [step(self, facts) if callable(step) else step for step in steps]
+        if to in (State.READY, State.DEAD):   # (to a dead kernel nothing is sent either: calls raise)
+            actions += [free(o)(self, facts) for o in Hold if o in self.holds]
+        return [o for o in actions if o is not None]
+
+# %% ../../nbs/engine/04_life.ipynb #75efc79b
+rows(S.STARTING, 'wanted', None, PROBE)
+rows(S.STARTING, 'unwanted', None, STOP_PROBING)
+rows(S.STARTING, 'answered', S.READY, FORGET_START)
+rows(S.STARTING, 'shell down | shell refused', None, VERIFY)
+ENTER[S.READY] = STOP_TIMERS, EXPECT_BEATS, LOSSLESS, READABLE
+
+# %% ../../nbs/engine/04_life.ipynb #9d531c85
+AGAIN = timer('iopub again', .2)
+
+rows((S.STARTING, S.COMING), 'iopub down', None, when(never_up, AGAIN))
+rows((S.STARTING, S.COMING, S.READY), 'iopub refused', None, AGAIN)
+rows((S.STARTING, S.COMING, S.READY), 'iopub again', None, when(hears_not, reopen('iopub')))
+rows((S.STARTING, S.COMING), 'unheard', None, when(hears_not, reopen('iopub')))
+rows(LIVING, 'refused for good', None, reopen())
+
+# %% ../../nbs/engine/04_life.ipynb #bf7cb3eb
+rows(S.READY, 'shell down', None, hold(Hold.SHELL_DOWN), VERIFY)
+rows(S.READY, 'shell up', None, when(was_down, FENCE))
+rows(S.READY, 'fence', None, fail_lost, free(Hold.SHELL_DOWN))
+rows(S.READY, 'other kernel', S.COMING, PROBE)
+ENTER[S.COMING] = DRAIN, fail_old, EXPECT_BEATS
+rows(S.COMING, 'answered', S.READY)
+
+# %% ../../nbs/engine/04_life.ipynb #8c4bd496
+UNHEARD = timer('iopub timer', 3.)
+
+rows(S.READY, 'iopub down', None, when(never_up, AGAIN), MARK, LOSSY, hold(Hold.IOPUB_DOWN), UNHEARD)
+rows(S.READY, 'iopub up', None, timer('iopub timer', .5))
+rows(S.READY, 'welcome', None, stop_timer('iopub timer'), LOSSLESS, free(Hold.IOPUB_DOWN))
+rows(S.READY, 'iopub timer', None, when(hears, LOSSLESS, LOSSY), free(Hold.IOPUB_DOWN))
+
+# %% ../../nbs/engine/04_life.ipynb #a02bc184
+rows(S.READY, 'silent', None, VERIFY, timer('silence timer', .5))
+rows(S.READY, 'silence timer', None, VERIFY, timer('silence timer', .5))
+rows(S.READY, 'beats', None, stop_timer('silence timer'))
+
+# %% ../../nbs/engine/04_life.ipynb #fc52c74f
+def _readers_timer(life: 'Life', facts: Facts) -> Action: return timer('readers timer', life.readers_grace)
+
+rows((S.STARTING, S.READY, S.COMING), 'died', S.DEAD, reopen())
+rows(S.DEAD, 'shell up | beats, nobody knows', S.COMING, PROBE)
+rows(S.DEAD, 'readers timer', None, FAIL_READERS)
+ENTER[S.DEAD] = STOP_TIMERS, STOP_PROBING, DRAIN, fail_all, EXPECT_SILENCE, _readers_timer
+
+# %% ../../nbs/engine/04_life.ipynb #718f42e6
+rows((S.STARTING, S.READY), 'died, comes back', S.COMING, reopen(), PROBE)
+rows(S.COMING, 'died, comes back', None)
+
+# %% ../../nbs/engine/04_life.ipynb #51f7014c
+rows((S.STARTING, S.READY, S.DEAD), 'restart', S.ENDING)
+rows(S.COMING, 'restart', S.ENDING, STOP_PROBING)
+rows(S.ENDING, 'shell down', None, DRAIN, fail_old)
+rows(S.ENDING, 'restart | restart asked', None)
+rows(S.ENDING, 'ended | ending timer', S.COMING, NEW_ADDRESS, reopen(), PROBE)
+rows(S.COMING, 'ended', None, STOP_PROBING, DRAIN, fail_old, NEW_ADDRESS, reopen(), PROBE)
+rows(S.COMING, 'shell down | shell refused', None, when(nobody_knows, VERIFY))
+
+# %% ../../nbs/engine/04_life.ipynb #2d684339
+rows((S.STARTING, S.READY, S.DEAD, S.COMING), 'restart asked', S.ENDING, STOP_PROBING, timer('ending timer', 15.))
+
+# %% ../../nbs/engine/04_life.ipynb #c62e834b
+rows(RESTARTING, 'restart failed | gave up', S.DEAD)
+rows(S.DEAD, 'gave up', None)
+
+# %% ../../nbs/engine/04_life.ipynb #089788b0
+rows((S.NEW, *LIVING), 'closed', S.CLOSED)
+ENTER[S.CLOSED] = STOP_TIMERS, STOP_PROBING, fail_all, CLOSE
+
+# %% ../../nbs/engine/04_life.ipynb #c53ef621
+rows((S.READY, S.ENDING, S.COMING, S.DEAD), 'wanted | unwanted', None)
+rows((S.STARTING, S.ENDING, S.COMING), 'shell up | iopub up | silent | beats | welcome', None)
+rows(S.DEAD, 'iopub up | iopub down | shell down | silent | beats', None)
+rows(S.ENDING, 'iopub down', None)

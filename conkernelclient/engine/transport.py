@@ -27,7 +27,7 @@ class Sink(Protocol):
     def beat(self, alive: bool) -> None:
         "The heartbeat stays away, or is back"
     def host_says(self, status: str) -> None:
-        "`restarting`, `dead`, `gone`, `restart asked` or `stop asked`, where a server tells"
+        "`restarting`, `dead`, `gone`, `restart asked` or `stop asked`, from a server that reports it"
     def lost_output(self, why: str) -> None:
         "Everything in flight may lack output"
     def share(self, limit: int) -> None:
@@ -47,12 +47,14 @@ class Transport(Protocol):
         "Hand over all that has arrived"
     def pending(self) -> bool:
         "Has anything arrived that was not handed over? It will be, soon."
+        ...
     def reopen(self, channels: Collection[str]|None = None) -> None:
         "Connect anew. Nothing of the old connections is delivered, no late event either."
     def expect(self, beats: bool) -> None:
-        "Tell `beat` when the next heartbeat differs from this; what was asked before does not count"
+        "Call `beat` when the next heartbeat differs from this; what was asked before does not count"
     def describe(self, channel: str) -> str:
         "The address of a channel, for messages"
+        ...
     def close(self) -> None:
         "Close. From any thread, also twice, also with a closed loop; in a forked child it touches nothing."
 
@@ -66,11 +68,14 @@ class Host(Protocol):
     hint: str          # what a person can do when the kernel is dead
     async def alive(self) -> bool|None: "Does the process live? `None`: nobody can know"
     async def exit_code(self) -> int|None: "Its exit code; `None`: unknown, or it runs"
-    async def interrupt(self) -> bool: "Interrupt it; false: send an `interrupt_request` instead"
+    async def interrupt(self) -> bool:
+        "Interrupt it; false: send an `interrupt_request` instead"
+        ...
     async def restart(self, now: bool) -> None: "Restart it. Raises `UnsupportedFeature` where nobody can."
 
+# %% ../../nbs/engine/06_transport.ipynb #68fe76d8
 class NoHost:
-    "Nobody that we know runs the process: a connection file is all there is"
+    "No known host: a connection file is all there is"
     owns = False
     started = True
     comes_back = False
@@ -84,7 +89,7 @@ class NoHost:
 # %% ../../nbs/engine/06_transport.ipynb #c1f492eb
 def weakly(
     method: Callable[..., Any], # A bound method
-) -> Callable[..., Any]: # Calls it for as long as its object lives
+) -> Callable[..., Any]: # Calls it while its object lives; afterwards it returns `None`
     "`method`, without keeping its object alive"
     ref = weakref.ref(cast(MethodType, method).__self__)
     func = cast(MethodType, method).__func__
