@@ -38,7 +38,7 @@ from .engine.life import State
 from .engine.request import Hook, Request, prompt
 from .engine.router import Router
 from .engine.session import ConSession, Message, apply_session_patch, own_session
-from .engine.transport import NoHost, weakly
+from .engine.transport import Host, NoHost, Transport, weakly
 from .transports.zmq import Heartbeat, ZMQTransport
 
 log = logging.getLogger('conkernelclient')
@@ -136,9 +136,12 @@ class _Joined(HasSubshells, AsyncKernelClient):
         if shared or not isinstance(self.session, ConSession): self.session = own_session(self.session, keep_id=not shared)
         self.made_of(ManagerHost(self.parent) if managed else NoHost())
 
-    def made_of(self, host: Any) -> None:
+    def made_of(self,
+        host: Host, # Runs the kernel's process
+        transport: Transport|None = None, # Carries the messages; by default, ZMQ's
+    ) -> None:
         "Join the parts; called once"
-        transport = ZMQTransport(ClientSockets(cast(Any, self)))
+        if transport is None: transport = ZMQTransport(ClientSockets(cast(Any, self)))
         self.connection = Connection(
             transport, cast(ConSession, self.session), host, name=weakly(self._name), readdress=weakly(self._readdress),
             on_info=weakly(self._handle_kernel_info_reply), keeper=ref(self), window=self.window, grace=self.grace,
@@ -171,7 +174,7 @@ class _Joined(HasSubshells, AsyncKernelClient):
     def _answer(self, string: str, parent: Message) -> None: raise NotImplementedError
     def address(self, channel: str) -> str: raise NotImplementedError
 
-def _let_go(connection: Callable[[], Connection|None], transport: ZMQTransport) -> None:
+def _let_go(connection: Callable[[], Connection|None], transport: Transport) -> None:
     "The client was dropped: close what is open, in the thread of its event loop"
     conn = connection()
     if conn is not None and conn.life.state is not State.CLOSED: conn.call_in_loop(conn.close)
