@@ -32,7 +32,7 @@ class Shell:
         self.msg = self.steps = self.timer = None
         self.cut = False      # has an interrupt come?
         self.answer = None    # to its prompt
-        self.asking = False
+        self.asking = None    # the id of its `input_request`
 
 
 class Asked(dict):
@@ -180,11 +180,11 @@ class ModelKernel:
         if 'ask' in words and not shell.cut:
             if not msg.get('allow_stdin'): error = 'StdinNotImplementedError'
             else:
-                shell.answer, shell.asking = None, True
-                for o in msg.line.transport.place.lines('stdin'):
-                    if o.transport is msg.line.transport: o.answer(self.pack('input_request', dict(prompt='? ', password=False), msg.frame))
+                question = self.pack('input_request', dict(prompt='? ', password=False), msg.frame)
+                shell.answer, shell.asking = None, loads(question[1])['msg_id']
+                msg.line.transport.lines['stdin'].answer(question)
                 while shell.answer is None and not shell.cut: yield None
-                shell.asking = False
+                shell.asking = None
                 if not shell.cut: self.publish(msg, 'stream', dict(name='stdout', text=f'[{shell.answer}]'))
         if shell.cut: error = 'KeyboardInterrupt'
         elif 'error' in words: error = 'WordError'
@@ -208,7 +208,7 @@ class ModelKernel:
 
     def _answered(self, msg_id, msg):
         for shell in self.shells.values():
-            if shell.asking and shell.msg is not None and shell.msg.id == msg_id:
+            if shell.asking == msg_id and shell.msg is not None:
                 shell.answer = msg['value']
                 self._go_on(shell)
 
