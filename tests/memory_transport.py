@@ -180,12 +180,13 @@ class Face(ConChannel):
 
 class MemoryClient(ConKernelClient):
     "A client of the kernel at `place`"
+    transport_class = MemoryTransport
     def __init__(self, place, host=None, name='client', clock=None, **kwargs):
         self._place, self._host = place, host
         super().__init__(session=ConSession(key=b'', session=name), **kwargs)
         if clock is not None: self.router.clock = clock
 
-    def made_of(self, host): super().made_of(self._host or NoHost(), MemoryTransport(self._place))
+    def made_of(self, host): super().made_of(self._host or NoHost(), self.transport_class(self._place))
 
     def start_channels(self, shell=True, iopub=True, stdin=True, hb=True, control=True):
         "jupyter_client's would make ZMQ sockets"

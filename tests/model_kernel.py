@@ -43,11 +43,12 @@ class Asked(dict):
 class ModelKernel:
     "One kernel process"
     subshells = True
-    def __init__(self, place, serial=0, loop=None, welcomes=True, on_run=None, on_cut=None):
+    def __init__(self, place, serial=0, loop=None, welcomes=True, on_received=None, on_cut=None):
         self.place, self.serial, self.welcomes = place, serial, welcomes
         self.session = f'kernel-{serial}'
         self.loop = loop or asyncio.get_running_loop()
-        self.on_run, self.on_cut = on_run or (lambda kernel, shell, msg: None), on_cut or (lambda kernel, msg: None)
+        self.on_received = on_received or (lambda kernel, shell, msg: None)
+        self.on_cut = on_cut or (lambda kernel, msg, by: None)
         self.dead = self.frozen = False
         self.code = None
         self.stalled = []       # what has come, or was to be done, while it was frozen
@@ -103,7 +104,7 @@ class ModelKernel:
         msg.words['tag'] = tag
         shell = self.shells.get('control' if channel == 'control' else header.get('subshell_id'))
         if shell is None: return   # as ipykernel: it logs an error
-        if msg.type == 'execute_request': self.on_run(self, shell, msg)
+        self.on_received(self, shell, msg)
         shell.queue.append(msg)
         if shell.msg is None: self._next(shell)
 
@@ -153,7 +154,7 @@ class ModelKernel:
             return dict(status='ok') if shell is not None else dict(status='error', ename='KeyError', evalue='no such subshell', traceback=[])
         if msg.type == 'list_subshell_request': return dict(status='ok', subshell_id=self.open_subshells)
         if msg.type == 'interrupt_request':
-            self.interrupt()
+            self.interrupt(msg.client)
             return dict(status='ok')
         if msg.type == 'shutdown_request':
             self.loop.call_later(self.lingers, self.ended)
@@ -214,13 +215,13 @@ class ModelKernel:
 
     # --- what happens to it
 
-    def interrupt(self):
+    def interrupt(self, by=None):
         "A signal: it reaches the main shell"
-        if self.frozen: return self.stalled.append((self.interrupt, ()))
+        if self.frozen: return self.stalled.append((self.interrupt, (by,)))
         shell = self.shells[None]
         msg = shell.msg
         if self.dead or msg is None or msg.type != 'execute_request' or 'deaf' in msg.words or shell.cut: return
-        self.on_cut(self, msg)
+        self.on_cut(self, msg, by)
         shell.cut = True
         self._go_on(shell)
 
