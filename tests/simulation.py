@@ -35,7 +35,7 @@ from virtual_time import Stuck, run_virtual
 EPS = 1e-6
 RESTARTING = State.ENDING, State.COMING
 
-KNOWN = {'late reply of a failed request', 'complete without outputs', 'sent before the other kernel is noticed', 'cancelled by closing', 'asked while starting', 'hooks outlive their request', 'a late reply of another kernel is not noticed'}   # faults of the library that are known, and still there, by name: stories go on where they meet them
+KNOWN = {'late reply after a restart', 'complete without outputs', 'sent before the other kernel is noticed', 'cancelled by closing', 'asked while starting', 'hooks outlive their request', 'a late reply of another kernel is not noticed'}   # faults of the library that are known, and still there, by name: stories go on where they meet them
 
 
 class Violation(AssertionError):
@@ -131,6 +131,7 @@ class Player:
         if managed: sim.machine.clients.append(self.kc)
         self.kc.on_status(self.status)
         self.was = 'closed'
+        self.early = False      # did its connection break before it was ready?
         self.kc.start_channels()
 
     def status(self, status):
@@ -174,7 +175,7 @@ class Player:
         (self.mail if ask.kind == 'post' else self.ids)[ask.msg_id] = ask
         if ask.kind != 'run':
             shell = self.router.shells.get((channel, header.get('subshell_id')))
-            on_wire = sum(o.player is self and o.shell == ask.shell and o.sent and not o.replied and not o.awaitable.done() and o.kind in ('request', 'execute')
+            on_wire = sum(o.player is self and o.shell == ask.shell and o.sent and not o.replied and o.msg_id in self.router.table and o.kind in ('request', 'execute')
                           for o in sim.pending)
             if on_wire > self.router.window: sim.fail(f'{on_wire} on the wire, more than the window of {self.router.window}')
         link, at, state, generation = self.links.get('iopub', (None, 0, None, 0))
@@ -223,11 +224,11 @@ class Player:
                 seen[parent] += 1
                 if parent in self.ids:
                     ask = self.ids[parent]
-                    failed = isinstance(ask.error, (DeadKernelError, NoReplyError))
-                    self.sim.fail(f'{self.name}: a reply to {ask} is in the mailbox', 'late reply of a failed request' if failed else None)
+                    late = ask.error is not None and self.life.generation > 0
+                    self.sim.fail(f'{self.name}: a reply to {ask} is in the mailbox', 'late reply after a restart' if late else None)
                 ask = self.mail.get(parent)
                 if ask is not None:
-                    if ask.got: self.sim.fail(f'{self.name}: {ask} was replied twice')
+                    if ask.got: self.sim.fail(f'{self.name}: {ask} was replied twice', 'late reply after a restart' if self.life.generation else None)
                     ask.got = True
         for channel in 'iopub', 'stdin':
             while self.router.mailboxes[channel].pop() is not None: pass
@@ -322,6 +323,7 @@ class Simulation:
         if what == 'restart_ends' and args: self.deaths.append((self.now, 10**6))
 
     def broke(self, player):
+        if player.life.state is State.STARTING: player.early = 'asked while starting' in self.known
         player.breaks.append(self.now)
         player.iopub_breaks.append(self.now)
 
@@ -335,7 +337,8 @@ class Simulation:
         newer = kernel.serial > ask.knows >= 0 and not ask.restarting
         if newer and (ask.sent_knows >= kernel.serial or ask.sent_announced > ask.announced):
             first = ask.sent_knows >= kernel.serial and ask.sent_at == ask.player.learned
-            self.fail(f'{ask} was asked of kernel {ask.knows}, and runs in kernel {kernel.serial}', 'sent before the other kernel is noticed' if first else None)
+            known = 'asked while starting' if ask.state is State.STARTING else 'sent before the other kernel is noticed' if first else None
+            self.fail(f'{ask} was asked of kernel {ask.knows}, and runs in kernel {kernel.serial}', known)
         key = ask.player, kernel.serial, shell.id, ask.kind == 'run'
         if self.last_arrival.get(key, -1) > ask.number: self.fail(f'{ask} comes out of turn')
         self.last_arrival[key] = ask.number
@@ -399,7 +402,8 @@ class Simulation:
         if result.status == 'ok' and result.complete and result.stdout.count(one) != out:
             self.fail(f'{ask} is complete, and has {result.stdout.count(one)} of {out} outputs', 'complete without outputs' if lost else None)
         halves = any(o in ask.words for o in ('lose=reply', 'lose=idle'))
-        if not result.complete and not lost and not halves and not self.may_lack_reply(ask): self.fail(f'{ask} is incomplete, and nothing was lost')
+        closed = ask.player.life.state is State.CLOSED
+        if not result.complete and not lost and not halves and not closed and not self.may_lack_reply(ask): self.fail(f'{ask} is incomplete, and nothing was lost')
         if result.status == 'error' and result.error.ename == 'KeyboardInterrupt' and not ask.cut: self.fail(f'{ask} was not interrupted')
 
     def restarted_since(self, ask):
@@ -415,7 +419,7 @@ class Simulation:
     def judge_error(self, ask, error):
         player, kind = ask.player, type(error)
         def need(ok):
-            if not ok: self.fail(f'{ask} ended with {error!r}, without a cause')
+            if not ok: self.fail(f'{ask} ended with {error!r}, without a cause', 'asked while starting' if player.early else None)
         if kind is asyncio.CancelledError:
             closed = player.life.state is State.CLOSED
             if not ask.cancelled: self.fail(f'{ask} was cancelled, and nobody did that', 'cancelled by closing' if closed else None)
@@ -684,8 +688,8 @@ class Simulation:
         lines = [player.transport.lines[o] for o in channels if o in player.transport.lines]
         if not any(o.up for o in lines): return
         self.note(f'{player.name} loses {", ".join(channels)} for {seconds} s')
-        if 'shell' in channels: player.breaks.append(self.now)
-        if 'iopub' in channels: player.iopub_breaks.append(self.now)
+        if 'shell' in channels: self.broke(player)
+        elif 'iopub' in channels: player.iopub_breaks.append(self.now)
         for o in lines:
             if not o.blocked: o.block(seconds, lose=self.machine.lose)
 
@@ -764,6 +768,7 @@ class Simulation:
         while self.machine.turn.locked(): await self.sleep(1)
         if self.machine.kernel.dead:
             with suppress(RuntimeError): await self.machine.restart(now=True)
+        for o in self.players: self.call(Ask(o, 'ready'), o.kc.wait_for_ready(timeout=60))
         await self.sleep(5)
         for o in self.players:
             if o.life.state is State.DEAD: self.fail(f'{o.name} takes the kernel for dead')
@@ -778,7 +783,7 @@ class Simulation:
                     for channel in 'shell', 'control': self.call(Ask(o, 'poke', check=False, sub_gone=False), self.poke(o, channel))
             if i > 30 and not self.pending: break
         if self.pending:
-            early = all(o.state is State.STARTING for o in self.pending)
+            early = all(o.state is State.STARTING or o.player.early for o in self.pending)
             self.fail(f'These calls never end: {list(self.pending)}', 'asked while starting' if early else None)
             for o in list(self.pending): self.give_up(o)
         await self.sleep(5)
@@ -801,6 +806,7 @@ class Simulation:
         router, runs, kernel = player.router, player.kc.runs, self.machine.kernel
         def need(ok, why):
             if not ok: self.fail(f'{player.name}, at the end: {why}')
+        if player.early: return
         need(player.life.state is State.READY, player.life)
         need(not player.life.holds, player.life)
         need(player.life.session == kernel.session, f'it takes {player.life.session} for the kernel, which is {kernel.session}')
