@@ -542,9 +542,8 @@ class Simulation:
 
     def through_task(self, ask, awaitable):
         "A task awaits it, so that cancelling the task cancels it"
-        async def wait():
-            with suppress(Exception): await awaitable
-        ask.task = self.loop.create_task(wait())
+        ask.task = self.loop.create_task(awaitable)
+        ask.task.add_done_callback(lambda task: task.cancelled() or task.exception())
 
     def do_request(self, rng, player, sub=None, channel='shell', kind='request'):
         ask = self.new_ask(rng, player, kind, subshell=sub)
@@ -782,7 +781,7 @@ class Simulation:
             if o.life.state is State.DEAD and not self.machine.kernel.dead: self.fail(f'{o.name} takes the kernel for dead')
             for sub in list(o.subs): self.leave(sub)
         for o in list(self.pending):
-            if o.kind in ('run', 'execute', 'end') and (o.hook == 'never ends' or 'hang' in o.words or 'ask' in o.words): self.give_up(o)
+            if not o.cancelled and o.kind in ('run', 'execute', 'end') and (o.hook == 'never ends' or 'hang' in o.words or 'ask' in o.words): self.give_up(o)
         for i in range(60):
             await self.sleep(2)
             if self.stuck_cell(): self.unstick()
