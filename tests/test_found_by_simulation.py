@@ -207,3 +207,39 @@ async def test_a_later_reply_ends_a_request_of_which_both_halves_are_lost():
         await asyncio.sleep(5)
         await kc.kernel_info(reply=True)
         with pytest.raises(NoReplyError): await asyncio.wait_for(req, 60)
+
+@found
+@virtual
+async def test_a_subshell_that_is_left_at_the_death_of_its_kernel_is_not_deleted_in_the_next_one():
+    """The block is left in the turn of the loop in which the death is noticed: `gone` is still false, so `_delete` is spawned,
+    and begins when the generation has grown. Its requests are for the new kernel, which has no such subshell: they are
+    never answered. The block never ends; a task, a request and two lanes are left.
+
+    Right: `_delete` looks at `gone` first."""
+    async with kernel() as (machine, kc):
+        machine.boots = 0
+        async def use():
+            async with kc.subshell():
+                asyncio.get_running_loop().call_soon(kc.connection.restart_begins)
+        left = asyncio.create_task(use())
+        await asyncio.sleep(.1)
+        machine.kill()
+        await machine.restart(now=True)
+        await kc.wait_for_status('ready', timeout=5)
+        await asyncio.wait_for(left, 60)
+        assert not kc.router.table
+        assert set(kc.router.shells) <= {('shell', None), ('control', None)}
+
+@found
+@virtual
+async def test_cancel_all_reaches_runs_of_which_only_a_hook_is_at_work():
+    """The kernel is done with a cell, its async hook is not. The run is not done, but it is not in `queue` either, so
+    `cancel_all` leaves it; so does leaving a subshell's block.
+
+    Right: `queue` has all runs that are not done (or the docs say that it has not)."""
+    async with kernel() as (_, kc):
+        async def hook(event): await asyncio.Event().wait()
+        run = kc.run('x', on_output=hook)
+        await asyncio.sleep(1)
+        kc.cancel_all()
+        with pytest.raises(asyncio.CancelledError): await asyncio.wait_for(asyncio.shield(run), 30)
