@@ -1,9 +1,9 @@
 """A transport that keeps both ends in memory, for tests: no sockets, and only the delays that a test asks for.
 
-A `Place` is an address. A kernel listens there (anything with `received(line, channel, frames)` and `beats`), or nobody
-does. `MemoryTransport(place)` is the client's end, with one `Line` for each open connection of a channel. A line behaves
-as a ZMQ socket does: it connects by itself as soon as somebody listens, keeps what is sent while nobody does, keeps the
-order of its messages, and loses those under way when it is cut.
+A `Place` is an address. A kernel listens there (anything with `received(line, channel, frames)`, `joined(line)` and
+`beats`), or nobody does. `MemoryTransport(place)` is the client's end, with one `Line` for each open connection of a
+channel. A line behaves as a ZMQ socket does: it connects by itself as soon as somebody listens, keeps what is sent while
+nobody does, keeps the order of its messages, and loses those under way when it is cut.
 
     place = Place()
     place.listen(ModelKernel(place))
@@ -87,7 +87,8 @@ class Place:
         self.kernel = None
         self.transports = []
 
-    def lines(self, *channels): return [o for t in self.transports for c, o in t.lines.items() if not channels or c in channels]
+    def lines(self, *channels):
+        return [o for t in self.transports for c, o in t.lines.items() if not channels or c in channels]
 
     def listen(self, kernel):
         "From here on `kernel` listens. Lines that are up notice nothing, as behind a proxy."

@@ -1,7 +1,8 @@
 """A kernel and the machine it runs on, in memory, for `memory_transport`.
 
-`ModelKernel` is one process. It has several shells, tells busy and idle, echoes, prints, asks, aborts what is queued behind
-an error, welcomes subscribers (JEP 65) and has subshells (JEP 91). A cell says in words what it does, after a tag of its own:
+`ModelKernel` is one process. It has several shells, says busy and idle, echoes, prints, asks, aborts what is queued
+behind an error, welcomes subscribers (JEP 65) and has subshells (JEP 91). A cell says in words what it does, after a tag
+of its own:
 
     'a'                     prints `a;`
     'a take=.5 out=3'       prints `a;` three times, within half a second
@@ -69,10 +70,11 @@ class ModelKernel:
     # --- messages
 
     def _header(self, msg_type):
-        return dumps(dict(msg_id=f'{self.session}-{next(self.ids)}', msg_type=msg_type, session=self.session, username='model',
-                          date='2026-01-01T00:00:00.000000Z', version='5.4'))
+        return dumps(dict(msg_id=f'{self.session}-{next(self.ids)}', msg_type=msg_type, session=self.session,
+                          username='model', date='2026-01-01T00:00:00.000000Z', version='5.4'))
 
-    def pack(self, msg_type, content, parent=b'{}'): return b'', self._header(msg_type), parent, NO_META, dumps(content)
+    def pack(self, msg_type, content, parent=b'{}'):
+        return b'', self._header(msg_type), parent, NO_META, dumps(content)
 
     def publish(self, msg, msg_type, content): self.place.publish(self.pack(msg_type, content, msg.frame))
 
@@ -84,7 +86,8 @@ class ModelKernel:
     def reply(self, msg, content):
         if msg.words.get('lose') == 'reply': return
         name = msg.type.replace('_request', '_reply')
-        for _ in range(2 if msg.words.get('twice') == 'reply' else 1): msg.line.answer(self.pack(name, content, msg.frame))
+        for _ in range(2 if msg.words.get('twice') == 'reply' else 1):
+            msg.line.answer(self.pack(name, content, msg.frame))
 
     def joined(self, line):
         "A client has connected a channel"
@@ -127,7 +130,7 @@ class ModelKernel:
             return self._next(shell)
         if delay is not None: shell.timer = self.loop.call_later(delay, self._step, shell)
 
-    def _go_on(self, shell):
+    def go_on(self, shell):
         "Not when its timer is over, but now"
         if shell.msg is None: return
         if shell.timer is not None: shell.timer.cancel()
@@ -143,15 +146,17 @@ class ModelKernel:
 
     def _answer(self, msg):
         if msg.type == 'kernel_info_request':
-            return dict(status='ok', protocol_version='5.4', implementation='model', implementation_version='1', banner='',
-                        language_info=dict(name='words'), supported_features=['kernel subshells'] if self.subshells else [])
+            return dict(status='ok', protocol_version='5.4', implementation='model', implementation_version='1',
+                        banner='', language_info=dict(name='words'),
+                        supported_features=['kernel subshells'] if self.subshells else [])
         if msg.type == 'create_subshell_request':
             name = f'{self.session}-sub{next(self.names)}'
             self.shells[name] = Shell(name)
             return dict(status='ok', subshell_id=name)
         if msg.type == 'delete_subshell_request':
             shell = self.shells.pop(msg['subshell_id'], None)
-            return dict(status='ok') if shell is not None else dict(status='error', ename='KeyError', evalue='no such subshell', traceback=[])
+            if shell is not None: return dict(status='ok')
+            return dict(status='error', ename='KeyError', evalue='no such subshell', traceback=[])
         if msg.type == 'list_subshell_request': return dict(status='ok', subshell_id=self.open_subshells)
         if msg.type == 'interrupt_request':
             self.interrupt(msg.client)
@@ -192,7 +197,7 @@ class ModelKernel:
         content = dict(status='ok', execution_count=len(self.ran), user_expressions={}, code=msg['code'])
         if error is not None:
             self.publish(msg, 'error', dict(ename=error, evalue=tag, traceback=[]))
-            content = dict(status='error', ename=error, evalue=tag, traceback=[], execution_count=len(self.ran), code=msg['code'])
+            content = dict(status='error', ename=error, evalue=tag, traceback=[], code=msg['code'])
         if 'late' not in words: self.reply(msg, content)
         self.status(msg, 'idle')
         if 'late' in words:
@@ -211,7 +216,7 @@ class ModelKernel:
         for shell in self.shells.values():
             if shell.asking == msg_id and shell.msg is not None:
                 shell.answer = msg['value']
-                self._go_on(shell)
+                self.go_on(shell)
 
     # --- what happens to it
 
@@ -223,7 +228,7 @@ class ModelKernel:
         if self.dead or msg is None or msg.type != 'execute_request' or 'deaf' in msg.words or shell.cut: return
         self.on_cut(self, msg, by)
         shell.cut = True
-        self._go_on(shell)
+        self.go_on(shell)
 
     def freeze(self, seconds):
         if self.frozen: return

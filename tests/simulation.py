@@ -1,20 +1,21 @@
 """Random stories of clients and kernels, in virtual time, and the rules that each of them must keep.
 
-`python tests/simulation.py SEED EVENTS` plays one story and prints it; `--shrink` looks for its shortest part that breaks
-the same rule, `--all` stops at faults that are known, too.
-A story depends on its seed only: no clock, no id and no order of a set decides anything.
+`python tests/simulation.py SEED EVENTS` plays one story and prints it; `--shrink` looks for its shortest part that
+breaks the same rule, `--all` stops at faults that are known, too. A story depends on its seed only: no clock, no id and
+no order of a set decides anything.
 
 What happens: sends, runs, replies, lost halves, duplicates, late messages, flaps of each link, frozen kernels, deaths,
-restarts (by us, by a restarter, by somebody else with and without a broken connection), cancels, time limits, hooks that
-raise or never end, prompts, subshells, interrupts, and two clients of one kernel.
+restarts (by us, by a restarter, by somebody else with and without a broken connection), cancels, time limits, hooks
+that raise or never end, prompts, subshells, interrupts, and two clients of one kernel.
 
 The rules:
 - Each call ends with its own answer, or with an error that has its cause in the story; at the end of a story, within a
   bounded time.
-- What was asked of one kernel process never runs in another, once the client can know that there is another; what is asked
-  after the beginning of a restart never runs in the old process.
+- What was asked of one kernel process never runs in another, once the client can know that there is another; what is
+  asked after the beginning of a restart never runs in the old process.
 - What its caller gave up before it was sent is never sent.
-- A shell's window and the one run of a shell at a time hold; what can be sent is sent; the order of each shell is kept.
+- The window of a shell holds, and there is one run of a shell at a time; what can be sent is sent; the order of each
+  shell is kept.
 - Requests wait for a lost iopub as long as they should, and control does not.
 - An interrupt reaches the run it was meant for.
 - The holds of all lanes are those of `Life`, and they fit its state.
@@ -36,11 +37,12 @@ from virtual_time import Stuck, run_virtual
 EPS = 1e-6
 RESTARTING = State.ENDING, State.COMING
 
+LATE = 'late reply after a restart'
+EARLY = 'asked while starting'
 UNNOTICED = 'a late reply of another kernel is not noticed'
 KNOWN = {   # faults of the library that `test_found_by_simulation` describes: stories go on where they meet them
-    UNNOTICED, 'sent before the other kernel is noticed', 'late reply after a restart', 'an old death', 'asked while starting',
-    'a lost fence', 'cancelled by closing', 'hooks outlive their request', 'complete without outputs',
-    'a subshell is deleted in the next kernel'}
+    UNNOTICED, LATE, EARLY, 'sent before the other kernel is noticed', 'an old death', 'a lost fence', 'cancelled by closing',
+    'hooks outlive their request', 'complete without outputs', 'a subshell is deleted in the next kernel'}
 
 
 class Violation(AssertionError):
@@ -186,12 +188,13 @@ class Player:
         (self.mail if ask.kind == 'post' else self.ids)[ask.msg_id] = ask
         if ask.kind != 'run':
             shell = self.router.shells.get((channel, header.get('subshell_id')))
-            on_wire = sum(o.player is self and o.shell == ask.shell and o.sent and not o.replied and o.msg_id in self.router.table and o.kind in ('request', 'execute')
-                          for o in sim.pending)
-            if on_wire > self.router.window: sim.fail(f'{on_wire} on the wire, more than the window of {self.router.window}')
+            sent = [o for o in sim.pending if o.player is self and o.shell == ask.shell and o.sent and not o.replied]
+            on_wire = sum(o.kind in ('request', 'execute') and o.msg_id in self.router.table for o in sent)
+            if on_wire > self.router.window: sim.fail(f'{on_wire} on the wire, the window is {self.router.window}')
         link, at, state, generation = self.links.get('iopub', (None, 0, None, 0))
-        if channel == 'shell' and link is Link.DOWN and state is State.READY is self.life.state and generation == self.life.generation:
-            if sim.now < at+3-EPS: sim.fail(f'{ask} was sent {sim.now-at:.2f} s after iopub was lost, not 3 s')
+        same = state is State.READY is self.life.state and generation == self.life.generation
+        if channel == 'shell' and link is Link.DOWN and same and sim.now < at+3-EPS:
+            sim.fail(f'{ask} was sent {sim.now-at:.2f} s after iopub was lost, not 3 s')
 
     def check(self):
         "What has to hold after each event"
@@ -199,20 +202,22 @@ class Player:
         def need(ok, why, known=None):
             if not ok: sim.fail(f'{self.name}: {why}; {life}', known)
         if life.state is State.CLOSED: return
-        need((Hold.RESTART in life.holds) == (life.state in RESTARTING), 'RESTART holds where no restart is, or not where one is')
+        need((Hold.RESTART in life.holds) == (life.state in RESTARTING), 'the RESTART hold and the state differ')
         if life.state in (State.NEW, State.STARTING, State.DEAD): need(not life.holds, 'held')
         need(Hold.INTERRUPT not in life.holds, 'the interrupt of a lane holds all')
         for (channel, _), shell in router.shells.items():
             holds = {o for o in life.holds if o is not Hold.IOPUB_DOWN or channel == 'shell'}
             need(shell.holds == holds, f'{shell} has other holds')
             need(shell.on_wire <= shell.limit, f'{shell} has more than its limit')
-            need(not shell.waiting or shell.holds or shell.on_wire >= shell.limit, f'{shell} does not send what may go')
+            stopped = shell.holds or shell.on_wire >= shell.limit
+            need(not shell.waiting or stopped, f'{shell} does not send what may go')
         interrupts = self.kc.runs.interrupts
         for o in self.kc.runs.shells.values():
             need(o.lane.holds-{Hold.INTERRUPT} == life.holds, f'{o.lane} has other holds')
             need(o.lane.on_wire <= 1, f'{o.lane} has more than one')
             need(not o.lane.waiting or o.lane.holds or o.lane.on_wire, f'{o.lane} does not send what may go')
-        need((Hold.INTERRUPT in interrupts.lane.holds) == (interrupts.under_way > 0), 'the INTERRUPT hold is not that of an interrupt')
+        held = Hold.INTERRUPT in interrupts.lane.holds
+        need(held == (interrupts.under_way > 0), 'the INTERRUPT hold is not that of an interrupt')
         if Hold.IOPUB_DOWN in life.holds and life.state is State.READY and self.links.get('iopub'):
             link, at, *_ = self.links['iopub']
             patience = .5 if link is Link.UP else 3
@@ -222,8 +227,8 @@ class Player:
         need(len(router.abandoned) <= 4096 and len(router.foreign) <= 1000, 'unbounded')
         for o in router.mailboxes.values(): need(len(o) <= o.maxlen, f'the {o.channel} mailbox is unbounded')
         if life.state is State.READY and not life.holds and self.knows >= 0:
-            need(life.session == f'kernel-{self.knows}', f'it is ready for {life.session}, and has a reply of kernel {self.knows}',
-                 UNNOTICED if self.by_late else None)
+            why = f'it is ready for {life.session}, and has a reply of kernel {self.knows}'
+            need(life.session == f'kernel-{self.knows}', why, UNNOTICED if self.by_late else None)
 
     def empty_mail(self):
         "What no request has claimed must be what nobody asked for, once"
@@ -235,18 +240,19 @@ class Player:
                 if parent in self.ids:
                     ask = self.ids[parent]
                     late = ask.error is not None and self.life.generation > 0
-                    self.sim.fail(f'{self.name}: a reply to {ask} is in the mailbox', 'late reply after a restart' if late else None)
+                    self.sim.fail(f'{self.name}: a reply to {ask} is in the mailbox', LATE if late else None)
                 ask = self.mail.get(parent)
                 if ask is not None:
-                    if ask.got: self.sim.fail(f'{self.name}: {ask} was replied twice', 'late reply after a restart' if self.life.generation else None)
+                    if ask.got: self.sim.fail(f'{self.name}: {ask} was replied twice', LATE if self.life.generation else None)
                     ask.got = True
         for channel in 'iopub', 'stdin':
             while self.router.mailboxes[channel].pop() is not None: pass
 
 
-OPS = dict(run=20, request=8, execute=12, post=4, control=4, run_sub=6, ask_sub=3, open_sub=2, close_sub=2, map=1, cancel=8, drop_task=3,
-           cancel_all=1, interrupt=2, interrupt_run=2, ready=2, flap_iopub=5, flap_shell=3, flap_both=1, freeze=1, kill=1, restart=2,
-           kc_restart=1, swap=1, swap_silent=1, read=3, fail_restart=.3, new_client=.5, pause=3)
+OPS = dict(run=20, request=8, execute=12, post=4, control=4, run_sub=6, ask_sub=3, open_sub=2, close_sub=2, map=1,
+           cancel=8, drop_task=3, cancel_all=1, interrupt=2, interrupt_run=2, ready=2, read=3, new_client=.5, pause=3,
+           flap_iopub=5, flap_shell=3, flap_both=1, freeze=1, kill=1, restart=2, kc_restart=1, fail_restart=.3,
+           swap=1, swap_silent=1)
 
 
 def story(seed, events):
@@ -281,8 +287,11 @@ class Simulation:
             self.stats[known] += 1
             return
         self.note(f'!!! {why}')
-        if self.failure is None: self.failure = Violation(f'{why} (at {self.now:.4f} s; seed {self.seed}, {len(self.ops)} events)')
+        self.keep(f'{why} (at {self.now:.4f} s; seed {self.seed}, {len(self.ops)} events)')
         raise self.failure
+
+    def keep(self, why):
+        if self.failure is None: self.failure = Violation(why)
 
     # --- the world
 
@@ -304,9 +313,10 @@ class Simulation:
         if self.managed and rng.random() < .4: m.start_restarter(times=rng.choice([1, 100]))
         count = rng.choice([1, 1, 2])
         self.window = rng.choice([1, 2, 8, 256])
-        self.settings = [dict(window=self.window, grace=rng.choice([.5, 3.]), unclaimed=200, lost_after=rng.choice([.6, 5.]))
-                         for _ in range(count)]
-        self.players = [Player(self, f'k{i}', self.managed and (i == 0 or rng.random() < .5), **self.settings[i]) for i in range(count)]
+        self.settings = [dict(window=self.window, grace=rng.choice([.5, 3.]), unclaimed=200,
+                              lost_after=rng.choice([.6, 5.])) for _ in range(count)]
+        managed = [self.managed and (i == 0 or rng.random() < .5) for i in range(count)]
+        self.players = [Player(self, f'k{i}', managed[i], **self.settings[i]) for i in range(count)]
         self.clients = count
         if rng.random() < self.readies:
             for o in self.players: self.call(Ask(o, 'ready'), o.kc.wait_for_ready(timeout=60))
@@ -316,7 +326,7 @@ class Simulation:
         error = context.get('exception')
         if isinstance(error, Violation): return
         self.note(f'loop: {context}')
-        if self.failure is None: self.failure = Violation(f"The loop reports {context.get('message')}: {error!r} (seed {self.seed}, {len(self.ops)} events)")
+        self.keep(f"The loop reports {context.get('message')}: {error!r} (seed {self.seed}, {len(self.ops)} events)")
 
     def watch(self, what, kernel=None, args=()):
         self.note(f'machine: {what}' + ('' if kernel is None else f' {kernel.session}') + (f' {args}' if args else ''))
@@ -331,7 +341,7 @@ class Simulation:
         if what == 'restart_ends' and args: self.deaths.append((self.now, 10**6))
 
     def broke(self, player):
-        if player.life.state is State.STARTING: player.early = 'asked while starting' in self.known
+        if player.life.state is State.STARTING: player.early = EARLY in self.known
         player.breaks.append(self.now)
         player.iopub_breaks.append(self.now)
 
@@ -341,11 +351,12 @@ class Simulation:
         ask = self.asks.get(tag)
         if ask is None: return
         self.note(f'{kernel.session} gets {ask}')
-        if kernel.serial < ask.least: self.fail(f'{ask} was asked after the beginning of a restart, and runs in the old kernel {kernel.serial}')
+        if kernel.serial < ask.least:
+            self.fail(f'{ask} was asked after the beginning of a restart, and runs in the old kernel {kernel.serial}')
         newer = kernel.serial > ask.knows >= 0 and not ask.restarting
         if newer and (ask.sent_knows >= kernel.serial or ask.sent_announced > ask.announced):
             first = ask.sent_knows >= kernel.serial and ask.sent_at == ask.player.learned
-            known = ('asked while starting' if ask.state is State.STARTING else UNNOTICED if ask.player.by_late else
+            known = (EARLY if ask.state is State.STARTING else UNNOTICED if ask.player.by_late else
                      'sent before the other kernel is noticed' if first else None)
             self.fail(f'{ask} was asked of kernel {ask.knows}, and runs in kernel {kernel.serial}', known)
         key = ask.player, kernel.serial, shell.id, ask.kind == 'run'
@@ -354,7 +365,8 @@ class Simulation:
         if ask.kind == 'run':
             for o in (shell.msg, *shell.queue):
                 other = o is not None and self.asks.get(o.words['tag'])
-                if other and other.kind == 'run' and other.player is ask.player: self.fail(f'{ask} was sent while {other} is under way')
+                if other and other.kind == 'run' and other.player is ask.player:
+                    self.fail(f'{ask} was sent while {other} is under way')
 
     def cut(self, kernel, msg, by):
         ask = self.asks.get(msg.words['tag'])
@@ -394,12 +406,12 @@ class Simulation:
         else: self.judge_error(ask, error)
 
     def judge_answer(self, ask, result):
-        if self.now > ask.dropped+EPS: self.fail(f'{ask} has an answer, though its task was cancelled {self.now-ask.dropped:.2f} s before')
+        if self.now > ask.dropped+EPS:
+            self.fail(f'{ask} has an answer, though its task was cancelled {self.now-ask.dropped:.2f} s before')
         if ask.kind in ('request', 'execute', 'control'):
             if result['parent_header']['msg_id'] != ask.awaitable.msg_id: self.fail(f'{ask} has the answer to another one')
-            content = result['content']
-            if ask.kind == 'execute' and content.get('status') in ('ok', 'error') and 'code' in content and content['code'].split()[0] != ask.tag:
-                self.fail(f'{ask} has the reply of {content["code"]}')
+            code = result['content'].get('code')
+            if ask.kind == 'execute' and code and code.split()[0] != ask.tag: self.fail(f'{ask} has the reply of {code}')
         if ask.kind == 'run' and result.status is not None: self.judge_result(ask, result)
         if ask.kind == 'map':
             for o, tag in zip(result, ask.words):
@@ -413,32 +425,39 @@ class Simulation:
         lost = ask.deaf or any(ask.at <= o for o in ask.player.iopub_breaks)
         out = next((int(o[4:]) for o in ask.words if o.startswith('out=')), 1)
         if result.status == 'ok' and result.complete and result.stdout.count(one) != out:
-            self.fail(f'{ask} is complete, and has {result.stdout.count(one)} of {out} outputs', 'complete without outputs' if lost else None)
+            why = f'{ask} is complete, and has {result.stdout.count(one)} of {out} outputs'
+            self.fail(why, 'complete without outputs' if lost else None)
         halves = any(o in ask.words for o in ('lose=reply', 'lose=idle'))
         closed = ask.player.life.state is State.CLOSED
-        if not result.complete and not lost and not halves and not closed and not self.may_lack_reply(ask): self.fail(f'{ask} is incomplete, and nothing was lost', UNNOTICED if ask.player.by_late else None)
-        if result.status == 'error' and result.error.ename == 'KeyboardInterrupt' and not ask.cut: self.fail(f'{ask} was not interrupted')
+        if not result.complete and not lost and not halves and not closed and not self.may_lack_reply(ask):
+            self.fail(f'{ask} is incomplete, and nothing was lost', UNNOTICED if ask.player.by_late else None)
+        if result.status == 'error' and result.error.ename == 'KeyboardInterrupt' and not ask.cut:
+            self.fail(f'{ask} was not interrupted')
 
     def restarted_since(self, ask):
         "Is there a reason for a `KernelRestartedError`?"
         if any(at >= ask.at-EPS and serial >= ask.least for at, serial in self.deaths): return True
-        if any(o >= ask.at-EPS for o in ask.player.deaths): return True   # (the next one that it meets may well be the same)
-        return ask.player.announced > ask.announced or ask.serial > max(ask.knows, ask.least) or ask.dead and ask.serial >= ask.least
+        if any(o >= ask.at-EPS for o in ask.player.deaths): return True   # (though it may then find the same one)
+        if ask.player.announced > ask.announced: return True
+        return ask.serial > max(ask.knows, ask.least) or ask.dead and ask.serial >= ask.least
 
     def may_lack_reply(self, ask):
-        return (any(o in ask.words for o in ('lose=reply', 'twice=idle')) or any(o.startswith('late') for o in ask.words)
-                or ask.cut or ask.wanted_end or any(ask.at-1 <= o for o in ask.player.breaks) or self.restarted_since(ask)
-                or ask.subshell is not None and ask.subshell.closing or ask.sub_gone)
+        if any(o in ('lose=reply', 'twice=idle') or o.startswith('late') for o in ask.words): return True
+        if ask.cut or ask.wanted_end or ask.sub_gone or ask.subshell is not None and ask.subshell.closing: return True
+        return any(ask.at-1 <= o for o in ask.player.breaks) or self.restarted_since(ask)
 
     def judge_error(self, ask, error):
         player, kind = ask.player, type(error)
         def need(ok, known=None):
-            if not ok: self.fail(f'{ask} ended with {error!r}, without a cause', 'asked while starting' if player.early else known)
+            if not ok: self.fail(f'{ask} ended with {error!r}, without a cause', EARLY if player.early else known)
         if kind is asyncio.CancelledError:
             closed = player.life.state is State.CLOSED
-            if not ask.cancelled and not ask.sub_gone: self.fail(f'{ask} was cancelled, and nobody did that', 'cancelled by closing' if closed else None)
+            if not ask.cancelled and not ask.sub_gone:
+                self.fail(f'{ask} was cancelled, and nobody did that', 'cancelled by closing' if closed else None)
         elif kind is ClientClosedError: need(player.life.state is State.CLOSED)
-        elif kind is KernelRestartedError: need(self.restarted_since(ask), UNNOTICED if player.by_late else 'an old death' if 'is being restarted' in str(error) else None)
+        elif kind is KernelRestartedError:
+            old = 'an old death' if 'is being restarted' in str(error) else None
+            need(self.restarted_since(ask), UNNOTICED if player.by_late else old)
         elif kind is DeadKernelError:
             # without a host, a connection that is away for a while counts as a death
             need(any(ask.at-EPS <= at for at, _ in self.deaths) or ask.dead or not player.managed and bool(player.breaks)
@@ -455,7 +474,7 @@ class Simulation:
         elif kind is NoReplyError: need(self.may_lack_reply(ask))
         elif kind is HookError: need(ask.hook in ('raises', 'raises late'))
         elif kind is ExecutionError: need(ask.kind == 'map' or ask.check)
-        elif kind is UnsupportedFeature: need(ask.kind in ('kc_restart',) and not player.managed or ask.kind in ('sub', 'map'))
+        elif kind is UnsupportedFeature: need(ask.kind in ('sub', 'map') or ask.kind == 'kc_restart' and not player.managed)
         elif kind is RuntimeError and ask.kind in ('ready', 'kc_restart'):
             need("didn't respond" in str(error) or 'no more processes' in str(error))
         else: need(False)
@@ -496,7 +515,8 @@ class Simulation:
 
     def new_ask(self, rng, player, kind, run=False, **kwargs):
         tag = f'{kind[0]}{len(self.asks)}'
-        ask = self.asks[tag] = Ask(player, kind, tag, self.words(rng, run) if kind in ('run', 'execute', 'post') else (), **kwargs)
+        words = self.words(rng, run) if kind in ('run', 'execute', 'post') else ()
+        ask = self.asks[tag] = Ask(player, kind, tag, words, **kwargs)
         ask.code = ' '.join([tag, *ask.words])
         return ask
 
@@ -518,7 +538,7 @@ class Simulation:
             if sub is None or not self.restarted_since(sub):
                 self.fail(f'{ask} raises {error!r}, without a cause', UNNOTICED if ask.player.by_late else None)
         elif type(error) is DeadKernelError:
-            if ask.player.life.state is not State.DEAD: self.fail(f'{ask} raises {error!r}, and the kernel is not known to be dead')
+            if ask.player.life.state is not State.DEAD: self.fail(f'{ask} raises {error!r}, and nobody says that it is dead')
         elif type(error) is ClientClosedError:
             if ask.player.life.state is not State.CLOSED: self.fail(f'{ask} raises {error!r}')
         else: self.fail(f'{ask} raises {error!r}')
@@ -533,7 +553,8 @@ class Simulation:
         if (hook := self.hook(rng, ask)) is not None: kwargs['on_output'] = hook
         if 'ask' in ask.words and rng.random() < .8: kwargs['stdin'] = self.answers(rng, ask)
         self.try_call(ask, lambda: (sub.shell if sub else player.kc).run(ask.code, **kwargs))
-        if ask.timeout is not None or ask.queue_timeout is not None: self.loop.call_later(min(ask.timeout or 99, ask.queue_timeout or 99), self.wants_end, ask)
+        limit = min(ask.timeout or 99, ask.queue_timeout or 99)
+        if limit < 99: self.loop.call_later(limit, self.wants_end, ask)
         if not ask.over and rng.random() < .15: self.through_task(ask, ask.awaitable, rng.random() < .2)
 
     def wants_end(self, ask): ask.wanted_end = True
@@ -558,8 +579,8 @@ class Simulation:
         ask = self.new_ask(rng, player, kind, subshell=sub)
         if rng.random() < .2: ask.timeout = rng.choice([.001, .1, 2.])
         target = sub.shell if sub else player.kc
-        self.try_call(ask, lambda: target.request('history_request', dict(tag=ask.tag), channel=channel, timeout=ask.timeout) if sub is None
-                      else target.request('history_request', dict(tag=ask.tag), timeout=ask.timeout))
+        kwargs = dict(timeout=ask.timeout) if sub else dict(timeout=ask.timeout, channel=channel)
+        self.try_call(ask, lambda: target.request('history_request', dict(tag=ask.tag), **kwargs))
         self.sent_now(ask, channel, sub)
 
     def sent_now(self, ask, channel, sub):
@@ -577,7 +598,8 @@ class Simulation:
         stop = rng.random() < .5
         if rng.random() < .3 and sub is None:
             hook = self.hook(rng, ask)
-            content = dict(code=ask.code, silent=False, store_history=True, user_expressions={}, allow_stdin=False, stop_on_error=stop)
+            content = dict(code=ask.code, silent=False, store_history=True, user_expressions={}, allow_stdin=False,
+                           stop_on_error=stop)
             self.try_call(ask, lambda: target.request('execute_request', content, timeout=ask.timeout, on_iopub=hook))
             if not ask.over and rng.random() < .8:
                 ask.end_ask = end = Ask(player, 'end', ask.tag, ask.words, hook=ask.hook, timeout=ask.timeout)
@@ -634,7 +656,8 @@ class Simulation:
     def do_map(self, rng, player):
         if 'kernel subshells' not in (player.kc.connection.info.get('supported_features') or ()): return
         tags = [f'm{next(self.numbers)}' for _ in range(rng.randint(1, 6))]
-        self.call(Ask(player, 'map', 'map', tags), player.kc.map([f'{o} take=.05' for o in tags], concurrency=rng.randint(1, 3)))
+        codes = [f'{o} take=.05' for o in tags]
+        self.call(Ask(player, 'map', 'map', tags), player.kc.map(codes, concurrency=rng.randint(1, 3)))
 
     def choose(self, rng, player, *kinds):
         asks = [o for o in self.pending if o.player is player and o.kind in kinds]
@@ -670,7 +693,8 @@ class Simulation:
         self.note(f'{player.name} cancels all')
         queue = player.kc.queue   # (one of which only the hooks are still at work is not in it)
         for o in self.pending:
-            if o.player is player and (o.kind == 'map' or o.kind == 'run' and o.awaitable in queue): o.cancelled = o.wanted_end = True
+            if o.player is player and (o.kind == 'map' or o.kind == 'run' and o.awaitable in queue):
+                o.cancelled = o.wanted_end = True
         player.kc.cancel_all()
 
     def do_interrupt(self, rng, player):
@@ -749,7 +773,6 @@ class Simulation:
         if self.machine.turn.locked() or self.machine.kernel.dead: return
         self.note('somebody else restarts it' + (', and no connection breaks' if silent else ''))
         self.machine.swap(silent, self.gap(rng))
-        if silent: self.place.kernel = self.machine.kernel
 
     def do_swap_silent(self, rng, player): self.do_swap(rng, player, True)
 
@@ -797,7 +820,8 @@ class Simulation:
             if o.life.state is State.DEAD and not self.machine.kernel.dead: self.fail(f'{o.name} takes the kernel for dead')
             for sub in list(o.subs): self.leave(sub)
         for o in list(self.pending):
-            if not o.cancelled and o.kind in ('run', 'execute', 'end') and (o.hook == 'never ends' or 'hang' in o.words or 'ask' in o.words): self.give_up(o)
+            endless = o.hook == 'never ends' or 'hang' in o.words or 'ask' in o.words
+            if endless and not o.cancelled and o.kind in ('run', 'execute', 'end'): self.give_up(o)
         for i in range(60):
             await self.sleep(2)
             if self.stuck_cell(): self.unstick()
@@ -811,19 +835,21 @@ class Simulation:
         if self.pending:
             early = all(o.state is State.STARTING or o.player.early for o in self.pending)
             held = all(o.player.early or Hold.SHELL_DOWN in o.player.life.holds for o in self.pending)
-            self.fail(f'These calls never end: {list(self.pending)}', 'asked while starting' if early else 'a lost fence' if held else None)
+            known = EARLY if early else 'a lost fence' if held else None
+            self.fail(f'These calls never end: {list(self.pending)}', known)
             for o in list(self.pending): self.give_up(o)
         await self.sleep(5)
         for o in self.players: self.check_end(o)
 
     async def poke(self, player, channel):
-        with suppress(KernelRestartedError, NoReplyError): await player.kc.request('kernel_info_request', channel=channel, timeout=30)
+        with suppress(KernelRestartedError, NoReplyError):
+            await player.kc.request('kernel_info_request', channel=channel, timeout=30)
 
     def unstick(self):
         for shell in list(self.machine.kernel.shells.values()):
             if shell.msg is not None and {'hang', 'ask'} & shell.msg.words.keys():
                 shell.cut = True
-                self.machine.kernel._go_on(shell)
+                self.machine.kernel.go_on(shell)
 
     async def sleep(self, seconds):
         await asyncio.sleep(seconds)
@@ -835,14 +861,16 @@ class Simulation:
             if not ok: self.fail(f'{player.name}, at the end: {why}')
         if player.early: return
         need(player.life.state is State.READY, player.life)
-        if player.life.holds == {Hold.SHELL_DOWN}: return self.fail(f'{player.name} is held: {player.life}', 'a lost fence')
+        if player.life.holds == {Hold.SHELL_DOWN}: return self.fail(f'{player.name}: {player.life}', 'a lost fence')
         need(not player.life.holds, player.life)
-        need(player.life.session == kernel.session, f'it takes {player.life.session} for the kernel, which is {kernel.session}')
-        delete = all(o.header.get('subshell_id') and o.header['msg_type'] == 'kernel_info_request' for o in router.table.values())
-        if router.table and delete: return self.fail(f'{player.name}, at the end: in the table: {router.table}', 'a subshell is deleted in the next kernel')
-        need(not router.table, f'in the table: {router.table}')
+        need(player.life.session == kernel.session, f'{player.life.session} is not {kernel.session}')
+        left = f'{player.name}, at the end: in the table: {router.table}'
+        if any(o.header.get('subshell_id') and o.header['msg_type'] == 'kernel_info_request' for o in router.table.values()):
+            return self.fail(left, 'a subshell is deleted in the next kernel')
+        if router.table: self.fail(left)
         need(not router.graces, f'graces: {router.graces}')
-        need(set(router.shells) <= {('shell', None), ('control', None), ('stdin', None)}, f'shells are left: {router.shells}')
+        mine = {('shell', None), ('control', None), ('stdin', None)}
+        need(set(router.shells) <= mine, f'shells are left: {router.shells}')
         need(set(runs.shells) <= {None}, f'runs are left: {runs.shells}')
         for o in (*router.shells.values(), *(s.lane for s in runs.shells.values())):
             need(not o.waiting and not o.under_way and not o.uncounted and not o.given_up, f'{o} is not empty')

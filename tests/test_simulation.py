@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 from conkernelclient.cells.run import Run
+from conkernelclient.cells.stop import Interrupts
 from conkernelclient.cells.subshell import Subshell
-from conkernelclient.engine import connection, life, router
+from conkernelclient.engine import life, router
 from conkernelclient.engine.connection import Connection
 from conkernelclient.engine.errors import KernelRestartedError
 from conkernelclient.engine.lane import Hold, Lane
@@ -49,8 +50,10 @@ def test_a_million_events(capsys):
 
 def trace(seed, hashes):
     tests = Path(__file__).parent
-    env = {**os.environ, 'PYTHONHASHSEED': str(hashes), 'PYTHONPATH': os.pathsep.join([str(tests.parent), os.environ.get('PYTHONPATH', '')])}
-    return subprocess.run([sys.executable, tests/'simulation.py', str(seed), '150'], env=env, capture_output=True, text=True, timeout=60).stdout
+    path = os.pathsep.join([str(tests.parent), os.environ.get('PYTHONPATH', '')])
+    env = {**os.environ, 'PYTHONHASHSEED': str(hashes), 'PYTHONPATH': path}
+    command = [sys.executable, tests/'simulation.py', str(seed), '150']
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60).stdout
 
 @pytest.mark.parametrize('seed', [3, 4])
 def test_a_seed_replays_exactly(seed):
@@ -125,7 +128,6 @@ def control_waits_for_iopub(patch):
 
 def tasks_cancelled_before_their_first_step(patch):
     "10: the task is cancelled, the cell runs to its end"
-    throw = Run.throw
     def without(self, typ, val=None, tb=None):
         error = val if val is not None else typ() if isinstance(typ, type) else typ
         raise error
@@ -150,14 +152,13 @@ def any_run_is_interrupted(patch):
     async def interrupt(self, run):
         await self.send()
         return True
-    from conkernelclient.cells.stop import Interrupts
     patch.setattr(Interrupts, 'interrupt', interrupt)
 
 
-FAULTS = [subshells_end_with_any_hold, runs_lose_their_generation, timers_are_not_replaced, replies_are_not_remembered, lanes_drop_all,
-          the_old_kernel_answers_for_the_new_one, probes_go_on, another_kernel_is_not_noticed, control_waits_for_iopub,
-          tasks_cancelled_before_their_first_step, withdrawn_requests_are_sent, fences_are_not_awaited, windows_are_not_kept,
-          any_run_is_interrupted]
+FAULTS = [subshells_end_with_any_hold, runs_lose_their_generation, timers_are_not_replaced, replies_are_not_remembered,
+          lanes_drop_all, the_old_kernel_answers_for_the_new_one, probes_go_on, another_kernel_is_not_noticed,
+          control_waits_for_iopub, tasks_cancelled_before_their_first_step, withdrawn_requests_are_sent,
+          fences_are_not_awaited, windows_are_not_kept, any_run_is_interrupted]
 
 @pytest.mark.parametrize('fault', FAULTS, ids=lambda o: o.__name__)
 def test_a_fault_is_found(fault, monkeypatch):
