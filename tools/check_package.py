@@ -34,7 +34,7 @@ def check_contents(wheel: Path, sdist: Path):
     "Stop when a file that should be in `wheel` or `sdist` is not, or the wheel has more than the library."
     in_wheel = set(zipfile.ZipFile(wheel).namelist())
     with tarfile.open(sdist) as tar: in_sdist = {o.name.partition('/')[2] for o in tar.getmembers()}
-    library = tracked(f'{LIB}/*.py') | {f'{LIB}/py.typed'}
+    library = tracked(f'{LIB}/*.py', f'{LIB}/*.pyi') | {f'{LIB}/py.typed'}
     project = library | tracked('nbs/*', 'tests/*.py', 'tools/*.py', 'settings.ini', 'setup.py', '*.toml', '*.md', 'LICENSE')
     extra = {o for o in in_wheel if not o.startswith(f'{LIB}-')} - library
     wrong = {'not in the wheel': library - in_wheel, 'too much in the wheel': extra, 'not in the sdist': project - in_sdist}
