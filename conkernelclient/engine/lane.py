@@ -35,12 +35,12 @@ class _Places(Generic[I]):
         limit: int, # Items under way at most; may be changed at any time, and a lower one only delays
         send: Callable[[I], None], # Sends an item. It handles what goes wrong, and then calls `release`
     ):
-        self.limit = limit
-        self.send = send
+        self.limit: int = limit
+        self.send: Callable[[I], None] = send
         self.under_way: dict[Hashable, I|None] = {}   # by key, in the order of sending; `None`: given up
         self.waiting: OrderedDict[Hashable, I] = OrderedDict()   # (its first item can be taken, and any one withdrawn, in no time)
         self.holds: set[Hashable] = set()
-        self.given_up = 0
+        self.given_up: int = 0
         self.uncounted: set[Hashable] = set()
         self._pumping = False
 
@@ -98,6 +98,7 @@ class _Sending(_Places[I]):
 # %% ../../nbs/engine/03_lane.ipynb #90937060
 class _Leaving(_Sending[I]):
     __slots__ = ()
+    given_up: int
     def release(self, key: Hashable) -> None:
         "The kernel is done with `key`: its place is free, and those of given-up items before it"
         if self.given_up and next(iter(self.under_way.values())) is None: self._pass(key)

@@ -86,7 +86,7 @@ def exit_code(code: int|None) -> str:
     "` (exit code 1)`, for a message; nothing where it is unknown"
     return '' if code is None else f' (exit code {code})'
 
-def _died(life: 'Life', facts: Facts) -> DeadKernelError:
+def _died(facts: Facts) -> DeadKernelError:
     code = facts.get('code')
     if 'error' in facts: return DeadKernelError(f"The kernel could not be restarted: {facts['error']}")
     if facts.get('probing'): return DeadKernelError(f'Kernel died before replying to kernel_info{exit_code(code)}', code)
@@ -107,7 +107,7 @@ def hold(why: Hold) -> Step:
         return Action('hold', why)
     return step
 
-def free(why: Hold) -> Step:
+def free(why: Hold) -> Callable[['Life', Facts], Action|None]:
     "This reason is over"
     def step(life: 'Life', facts: Facts) -> Action|None:
         if why not in life.holds: return None
@@ -220,14 +220,14 @@ class _Known:
     def __init__(self,
         readers_grace: float = 3., # Seconds after a death until readers of mailboxes get the error
     ):
-        self.readers_grace = readers_grace
-        self.state = State.NEW
+        self.readers_grace: float = readers_grace
+        self.state: State = State.NEW
         self.generation = 0   # which kernel process, counted from 0; grows on entering a restart
         self.session: str|None = None   # the kernel's own name for its process, in the headers of what it sends
-        self.links = {'shell': Link.NEW, 'iopub': Link.NEW}
+        self.links: dict[str, Link] = {'shell': Link.NEW, 'iopub': Link.NEW}
         self.breaks: Counter[str] = Counter()   # how often each link broke
-        self.silent = False   # does the heartbeat stay away?
-        self.welcomed = False   # has iopub greeted us since it was connected ([JEP 65](https://github.com/jupyter/enhancement-proposals/pull/65))?
+        self.silent: bool = False   # does the heartbeat stay away?
+        self.welcomed: bool = False   # has iopub greeted us since it was connected ([JEP 65](https://github.com/jupyter/enhancement-proposals/pull/65))?
         self.holds: set[Hold] = set()
         self.exit_code: int|None = None   # of the kernel that died last
         self.error: Exception = ClientClosedError('The channels were stopped before the reply came')
@@ -244,7 +244,7 @@ class _Known:
         if event == 'silent': self.silent = True
         if event == 'welcome': self.welcomed = True
         if channel.startswith('beats'): self.silent = False
-        if event in ('died', 'gave up', 'restart failed'): self.error = _died(self, facts)
+        if event in ('died', 'gave up', 'restart failed'): self.error = _died(facts)
 
     def _link(self, channel: str, link: Link, facts: Facts) -> None:
         before = facts['before'] = self.links[channel]
@@ -257,6 +257,8 @@ class _Known:
 # %% ../../nbs/engine/04_life.ipynb #9d3a8843
 class Life(_Known):
     "The state of a connection, the generation of its kernel, the links of its channels, and the holds"
+    exit_code: int|None
+    error: Exception
     def on(self,
         event: str, # One of the table's
         **facts: Any # What came with it: `code`, `session`, `up`, `known`, `ids`, `error`
