@@ -2,8 +2,8 @@
 import ast, importlib.util, json, os, re, shutil, subprocess, sys
 from pathlib import Path
 import pytest
+from syntax import ROOT, stubs
 
-ROOT = Path(__file__).parent.parent
 USES = ROOT/'tests'/'typing'
 LIB = 'conkernelclient'
 ENOUGH = .9    # of the public names have a known type
@@ -85,19 +85,8 @@ def test_right_uses_run():
     assert res.returncode == 0, res.stderr
 
 
-@pytest.fixture(scope='module')
-def stubs():
-    spec = importlib.util.spec_from_file_location('stubs', ROOT/'tools'/'stubs.py')
-    module = importlib.util.module_from_spec(spec)
-    sys.modules['stubs'] = module    # dataclasses look their module up
-    try:
-        spec.loader.exec_module(module)
-        yield module
-    finally: del sys.modules['stubs']
-
-
 @pytest.mark.parametrize('name', HELD)
-def test_every_method_is_used(name, stubs):
+def test_every_method_is_used(name):
     "`right.py` leaves out no public method or property"
     modules = stubs.load(ROOT/LIB)
     module, _, cls = f'{LIB}.{name}'.rpartition('.')

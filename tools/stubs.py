@@ -117,8 +117,10 @@ class Stub:
         res = []
         for o in cls.node.bases:
             name = o.value if isinstance(o, ast.Subscript) else o
-            if not isinstance(name, ast.Name): raise Unclear(f'{cls.name}: base {ast.unparse(o)}')
-            origin = cls.module.origin(name.id)
+            match name:
+                case ast.Name(id=name): origin = cls.module.origin(name)
+                case ast.Attribute(value=ast.Name(id=module), attr=name): origin = cls.module.origin(module)[0], name
+                case _: raise Unclear(f'{cls.name}: base {ast.unparse(o)}')
             if origin is not None and origin[1] not in ('Protocol', 'Generic'): res.append((cls.module, o, origin))
         return res
 

@@ -14,7 +14,9 @@ from typing import Any, Generic, Protocol, TypeVar
 class Item(Protocol):
     "What a lane carries"
     @property
-    def generation(self) -> int: "The kernel process it is meant for"
+    def generation(self) -> int:
+        "The kernel process it is meant for"
+        ...
 
 I = TypeVar('I', bound=Item)
 

@@ -47,12 +47,14 @@ class Transport(Protocol):
         "Hand over all that has arrived"
     def pending(self) -> bool:
         "Has anything arrived that was not handed over? It will be, soon."
+        ...
     def reopen(self, channels: Collection[str]|None = None) -> None:
         "Connect anew. Nothing of the old connections is delivered, no late event either."
     def expect(self, beats: bool) -> None:
         "Tell `beat` when the next heartbeat differs from this; what was asked before does not count"
     def describe(self, channel: str) -> str:
         "The address of a channel, for messages"
+        ...
     def close(self) -> None:
         "Close. From any thread, also twice, also with a closed loop; in a forked child it touches nothing."
 
@@ -66,7 +68,9 @@ class Host(Protocol):
     hint: str          # what a person can do when the kernel is dead
     async def alive(self) -> bool|None: "Does the process live? `None`: nobody can know"
     async def exit_code(self) -> int|None: "Its exit code; `None`: unknown, or it runs"
-    async def interrupt(self) -> bool: "Interrupt it; false: send an `interrupt_request` instead"
+    async def interrupt(self) -> bool:
+        "Interrupt it; false: send an `interrupt_request` instead"
+        ...
     async def restart(self, now: bool) -> None: "Restart it. Raises `UnsupportedFeature` where nobody can."
 
 class NoHost:
