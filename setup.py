@@ -39,7 +39,7 @@ setup(
     ],
     python_requires=f">={cfg['min_python']}",
     packages=find_packages(include=[lib, f'{lib}.*']),
-    package_data={lib: ['py.typed']},
+    package_data={lib: ['py.typed', '*.pyi']},
     install_requires=cfg['requirements'].split(),
     extras_require={'dev': cfg['dev_requirements'].split()},
     # nbdev finds the documentation links of a library's names through this entry point.

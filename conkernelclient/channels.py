@@ -33,7 +33,7 @@ class _View(AsyncZMQSocketChannel):
         if socket is not None: super().__init__(socket, session, loop)   # refuses a socket that is not asyncio's
         self.socket = socket
         self.session = session
-        self.name = ''
+        self.name: str = ''
         self.connection: Connection|None = None
         self.open = True   # until it is closed
 

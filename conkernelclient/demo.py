@@ -17,6 +17,7 @@ from typing import Any, TextIO
 from jupyter_client.kernelspec import NoSuchKernel
 
 from .cells.subshell import Subshell
+from .engine.session import Message
 from .core import ConKernelClient, run_kernel
 from .engine.session import Message
 

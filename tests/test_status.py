@@ -41,6 +41,14 @@ async def test_a_life():
         or [o for o in dict.fromkeys(seen)][:2]==['starting','ready'] and seen[-1]=='closed', seen
 
 
+async def test_waiting_begins_while_busy():
+    "A status that changed while nobody watched is known to those who begin to watch"
+    async with run_kernel() as (km,kc):
+        kc.execute('1')
+        assert kc.status=='busy'
+        assert await kc.wait_for_status('ready', timeout=5)=='ready'
+
+
 async def test_watching_ends():
     "A callback that was removed is not called, and one that raises hurts nobody"
     async with run_kernel() as (km, kc):

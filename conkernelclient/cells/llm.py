@@ -201,7 +201,7 @@ class LLMContent:
 
     def __init__(self,
                  parts: list[Part],  # In the order of the outputs; `type` is 'text', 'image' or 'file'
-                 ) -> None: self.parts = parts
+                 ) -> None: self.parts: list[Part] = parts
 
     @property
     def text(self) -> str:

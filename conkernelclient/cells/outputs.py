@@ -43,7 +43,7 @@ class Displays:
     def __init__(self,
                  maxlen: int = 10_000,  # Display ids to remember; the oldest is forgotten first
                  ) -> None:
-        self.maxlen = maxlen
+        self.maxlen: int = maxlen
         self._refs: dict[str, list[weakref.ref['Outputs']]] = {}
 
     def __len__(self) -> int: return len(self._refs)
@@ -88,7 +88,7 @@ class _OutputList:
     def __init__(self,
                  displays: Displays | None = None,  # Shared by the requests of a client, for updates across them
                  ) -> None:
-        self.displays = displays
+        self.displays: Displays | None = displays
         self._list: list[Output] = []
         self._ids: dict[str, list[int]] = {}   # Display id -> its positions in the list
         self._text: StreamText | None = None   # Of the last output, when that is a stream
@@ -206,10 +206,10 @@ class _Received:
                  msg_id: str | None = None,         # Of the request
                  displays: Displays | None = None,  # Shared by the requests of a client
                  ) -> None:
-        self.msg_id = msg_id
-        self.live = Outputs(displays)
+        self.msg_id: str | None = msg_id
+        self.live: Outputs = Outputs(displays)
         self.reply: AnyMessage | None = None  # The reply message, once it came
-        self.complete = False              # Whether both the reply and the kernel's idle have come: nothing is missing
+        self.complete: bool = False           # Whether both the reply and the kernel's idle have come: nothing is missing
         self._busy: AnyMessage | None = None  # Header of the first status 'busy'
         self._idle: AnyMessage | None = None  # Header of the last status 'idle'
         self._count: int | None = None     # From the echo of the input
@@ -232,6 +232,8 @@ def _page(
 class _Collector(_Received):
     "Takes in the messages"
     __slots__ = ()
+    reply: AnyMessage | None
+    complete: bool
 
     def add(self,
             msg: AnyMessage,  # A message from iopub, or the reply

@@ -22,10 +22,11 @@ from .stop import Interrupts
 from ..engine.connection import Connection
 from ..engine.errors import NoReplyError, UnsupportedFeature
 from ..engine.lane import Lane
+from ..engine.lane import Lane
 from ..engine.request import Awaitable, End, Request, first_of
 from ..engine.session import Message
 
-log = logging.getLogger('conkernelclient')
+log: logging.Logger = logging.getLogger('conkernelclient')
 
 # %% ../../nbs/cells/03_run.ipynb #ce8ac527
 class _Shell:
@@ -66,7 +67,7 @@ class ShellRuns(_Shell):
 # %% ../../nbs/cells/03_run.ipynb #16b9c5d7
 class _Shells:
     "The queues of all shells"
-    interrupt_timeout = 5.   # seconds that a caller waits for an interrupted cell to stop
+    interrupt_timeout: float = 5.   # seconds that a caller waits for an interrupted cell to stop
     begin_patience = 2.   # seconds that a kernel has, beyond the timeout, to say that it has begun a cell
 
     def __init__(self,
@@ -76,7 +77,7 @@ class _Shells:
         self.connection = connection
         self.input = input
         self.shells: dict[str|None, ShellRuns] = {}
-        self.interrupts = Interrupts(connection, self.shell().lane)
+        self.interrupts: Interrupts = Interrupts(connection, self.shell().lane)
         self._displays: tuple[int, Displays] = -1, Displays()
 
     def shell(self,
@@ -116,7 +117,7 @@ class _Progress(Awaitable[Result]):
                  '_verdict', '_timer', '_stopper', '_asking', '_news', '_mail', '_todo', '_hooks')
     def __init__(self, loop: asyncio.AbstractEventLoop):
         super().__init__(loop)
-        self.partial = Result()   # its result, as far as it goes
+        self.partial: Result = Result()   # its result, as far as it goes
         self.state = 'queued'   # later `sent`, `running`, and `done`
         self.request: Request|None = None   # once it was sent
         self.began: float|None = None   # when the kernel began it, in seconds of the loop's clock
@@ -156,7 +157,7 @@ class _Arguments(_Progress):
         self.check = check
         self.stdin = stdin
         self.on_output = on_output
-        self.generation = connection.life.generation
+        self.generation: int = connection.life.generation
         self.owner: Any = connection.keeper()
 
 # %% ../../nbs/cells/03_run.ipynb #c7784d16
@@ -238,7 +239,7 @@ class _Resolved(_Carrying):
     __slots__ = ()
     def _resolve(self) -> None:
         "Give the caller its result or its exception; after the hooks, if all is well"
-        if self._done: return
+        if self.done(): return
         verdict = self._verdict
         if verdict is None and self._hooks is not None: return
         if verdict is None and self.check and self.partial.status != 'ok': verdict = ExecutionError(self.partial)
@@ -273,7 +274,7 @@ class _Finished(_Resolved):
         if self.request is not None:   # no cycle, so that a run that is dropped is freed
             self.request.on_iopub = self.request.on_stdin = self.request.on_reply = None
         if self._verdict is None and error is not None: self._verdict = error
-        self.shell.sent.pop(self, None)
+        self.shell.sent.pop(cast(Run, self), None)
         self._resolve()
         self._changed()
         self.owner = None
@@ -328,7 +329,7 @@ class _Cancellable(_Ending):
         msg: Any = None, # For the `CancelledError`
     ) -> bool: # Whether there was anything to cancel
         "Stop: a queued run is never sent, a running one is interrupted. `await` raises `CancelledError` when the kernel has stopped, or does not stop."
-        if self._done: return False
+        if self.done(): return False
         self.end_early(asyncio.CancelledError() if msg is None else asyncio.CancelledError(msg))
         return True
 
@@ -372,7 +373,7 @@ class _Mail:
     "Events that a reader has not taken yet"
     __slots__ = ('events', 'news')
     def __init__(self, events: Iterable[Event]):
-        self.events = deque(events)
+        self.events: deque[Event] = deque(events)
         self.news: asyncio.Future[None]|None = None
 
     def wake(self) -> None:

@@ -18,7 +18,7 @@ from ..engine.life import State
 from ..engine.request import Request, first_of
 from ..engine.session import Message
 
-log = logging.getLogger('conkernelclient')
+log: logging.Logger = logging.getLogger('conkernelclient')
 
 # %% ../../nbs/cells/02_stop.ipynb #ba6a0cb8
 class Stoppable(Protocol):
@@ -48,7 +48,7 @@ class _Blocking:
     ):
         self.connection = connection
         self.lane = lane
-        self.under_way = 0   # interrupts that can still hit something
+        self.under_way: int = 0   # interrupts that can still hit something
 
     def block(self) -> None:
         "One more interrupt is under way"

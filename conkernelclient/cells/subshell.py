@@ -20,7 +20,7 @@ from ..engine.errors import KernelRestartedError, UnsupportedFeature
 from ..engine.life import State
 from ..engine.request import Request, first_of
 
-log = logging.getLogger('conkernelclient')
+log: logging.Logger = logging.getLogger('conkernelclient')
 
 # %% ../../nbs/cells/04_subshell.ipynb #dbf6e4d4
 FIX = '''def _fix():
@@ -61,7 +61,7 @@ class _Belongs:
         self.runs: Runs = kc.runs
         self.id: str|None = None
         self.closed = False
-        self.generation = self.connection.life.generation
+        self.generation: int = self.connection.life.generation
 
     def __repr__(self) -> str:
         name = '' if self.id is None else f' {self.id}'

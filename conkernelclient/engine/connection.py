@@ -24,7 +24,7 @@ from .router import Router
 from .session import ConSession, Message, Packed
 from .transport import Host, NoHost, Transport, weakly
 
-log = logging.getLogger('conkernelclient')
+log: logging.Logger = logging.getLogger('conkernelclient')
 T = TypeVar('T')
 CLOSED = State.CLOSED   # (a member costs 45 ns where it is looked up in its class, and these two are looked at for each request)
 DEAD = State.DEAD
@@ -42,7 +42,7 @@ class _Fields:
         self.info: dict[str, Any] = {}   # what the kernel said of itself
         self.loop: asyncio.AbstractEventLoop|None = None
         self.thread: int|None = None
-        self.pid = os.getpid()
+        self.pid: int = os.getpid()
         self._breathed = 0.
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -70,10 +70,10 @@ class _Joined(_Fields):
         self.on_info = on_info
         self.keeper = keeper
         self.lost_after = lost_after
-        self.life = Life(readers_grace)
+        self.life: Life = Life(readers_grace)
         self._window = window
         timing: dict[str, Any] = {} if clock is None else dict(clock=clock)
-        self.router = Router(transport.send, self.life, window=window, grace=grace, maxlen=unclaimed, **timing)
+        self.router: Router = Router(transport.send, self.life, window=window, grace=grace, maxlen=unclaimed, **timing)
         self.use_session(session)
         self._set_up()
 
@@ -192,6 +192,7 @@ class _Watched(_Announcing):
         callback: Callable[[str], Any], # Called with each new status, in the event loop
     ) -> Callable[[], None]: # Call it to end this
         "Watch `status`"
+        if not self._watchers: self._said = self.status   # busy and ready are followed only while somebody watches
         self._watchers.append(callback)
         self.router.on_activity = weakly(self.announce)
         def remove() -> None:
@@ -540,6 +541,7 @@ class _Asking(_Posting):
 # %% ../../nbs/engine/07_connection.ipynb #2216b628
 class _Probing(_Asking):
     _probe: 'asyncio.Task[None]|None' = None
+    info: dict[str, Any]
 
     async def _until_ready(self) -> None:
         patience = .02
@@ -799,6 +801,8 @@ class _Restarting(_Graces):
 # %% ../../nbs/engine/07_connection.ipynb #ef09cb5a
 class Connection(_Restarting):
     "One kernel, reached: requests, status, readiness"
+    thread: int|None
+
     def do(self, action: Action) -> None:
         "Carry out one action. Raises `ValueError` for one that `Life` does not know."
         if action.do == 'close': self._close()

@@ -54,7 +54,7 @@ class UnknownKernel(ConKernelError, NoSuchKernel):
         known: Iterable[str] = (), # The names of the installed kernels
     ):
         super().__init__(name)
-        self.known = list(known)
+        self.known: list[str] = list(known)
 
     def __str__(self) -> str:
         known = ', '.join(sorted(self.known)) or 'none'

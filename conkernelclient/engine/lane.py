@@ -46,8 +46,8 @@ class _Places(Generic[I]):
         limit: int, # Items under way at most; may be changed at any time, and a lower one only delays
         send: Callable[[I], None], # Sends an item. It handles what goes wrong, and then calls `release`
     ):
-        self.limit = limit
-        self.send = send
+        self.limit: int = limit
+        self.send: Callable[[I], None] = send
         self.under_way = {}
         self.waiting = OrderedDict()
         self.holds = set()

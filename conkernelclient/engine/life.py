@@ -123,14 +123,14 @@ class _Known:
     def __init__(self,
         readers_grace: float = 3., # Seconds after a death until readers of mailboxes get the error
     ):
-        self.readers_grace = readers_grace
-        self.state = State.NEW
+        self.readers_grace: float = readers_grace
+        self.state: State = State.NEW
         self.generation = 0   # which kernel process, counted from 0; grows on entering a restart
         self.session: str|None = None   # the kernel's own name for its process, in the headers of what it sends
-        self.links = {'shell': Link.NEW, 'iopub': Link.NEW}
+        self.links: dict[str, Link] = {'shell': Link.NEW, 'iopub': Link.NEW}
         self.breaks: Counter[str] = Counter()   # how often each link broke
-        self.silent = False   # does the heartbeat stay away?
-        self.welcomed = False   # has iopub greeted us since it was connected ([JEP 65](https://github.com/jupyter/enhancement-proposals/pull/65))?
+        self.silent: bool = False   # does the heartbeat stay away?
+        self.welcomed: bool = False   # has iopub greeted us since it was connected ([JEP 65](https://github.com/jupyter/enhancement-proposals/pull/65))?
         self.holds: set[Hold] = set()
         self.exit_code: int|None = None   # of the kernel that died last
         self.error: Exception = ClientClosedError('The channels were stopped before the reply came')

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Generator
 from contextvars import Context, ContextVar
 from copy import copy
 from types import TracebackType
+from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 from .errors import NoReplyError, ReplyTimeout
@@ -498,6 +499,8 @@ class _Followed(_Limited):
 # %% ../../nbs/engine/02_request.ipynb #a70c7d04
 class _Hooked(_Followed):
     __slots__ = ()
+    reply: Message|None
+
     def _call(self, hook: Hook, msg: Message) -> None:
         try:
             res = hook(msg)

@@ -107,6 +107,8 @@ class _Failable(_Popping):
 # %% ../../nbs/engine/05_router.ipynb #31117876
 class Mailbox(_Failable):
     "The messages of one channel that no request has claimed, for one reader at a time"
+    nbytes: int
+
     waiter: asyncio.Future[None]|None
 
     async def get(self,
@@ -616,7 +618,7 @@ class _Claiming(_Skimming):
             frames = take()
             try:
                 parent = parent_in(frames[2]) or session.parent_of(frames[2])
-                msg_id = parent.get('msg_id')
+                msg_id: Any = parent.get('msg_id')
                 req = request(msg_id)
                 self.iopub_count += 1
                 if req is None:
@@ -666,6 +668,8 @@ class _Parsing(_Claiming):
 # %% ../../nbs/engine/05_router.ipynb #e170050c
 class Router(_Parsing):
     "Finds, for each message that comes, the request it belongs to"
+    last_malformed: Exception|None
+
     def received(self,
         channel: str, # `shell`, `control`, `iopub` or `stdin`
         batch: deque[Any], # Messages, each as a tuple of frames, from the signature on; what is taken is removed

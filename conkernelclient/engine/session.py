@@ -78,6 +78,7 @@ _utc = timezone.utc
 
 class _Ids(Session):
     "Message ids and headers"
+    message_count: int
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._read_ids()

@@ -28,7 +28,7 @@ from ..engine.life import Link
 from ..engine.session import Packed, readers
 from ..engine.transport import Sink, weakly
 
-log = logging.getLogger('conkernelclient')
+log: logging.Logger = logging.getLogger('conkernelclient')
 
 # %% ../../nbs/transports/00_zmq.ipynb #1faa0bb4
 class Watch:
@@ -65,12 +65,12 @@ def _body(frames: list[bytes]) -> tuple[bytes, ...]: return tuple(frames[frames.
 class _Frames:
     "Takes messages from a socket"
     batch = 64   # messages to take in one turn of the loop
-    span = .004   # seconds to look into them
+    span: float = .004   # seconds to look into them
     socket: zmq.asyncio.Socket|None
 
     def _adopt(self, socket: zmq.asyncio.Socket) -> None:
         self.socket = socket
-        self._shadow = zmq.Socket.shadow(socket.underlying)
+        self._shadow: zmq.Socket[Any] = zmq.Socket.shadow(socket.underlying)
         self._recv: Callable[..., Any] = self._shadow.recv
         self._lead = int(socket.type == zmq.SUB)   # frames before the delimiter: a topic, or none
         self._fast = True
@@ -162,13 +162,14 @@ class Reader(_Frames):
 
     def backlog(self) -> bool:
         "Is there something to read, or to look into? (Asking takes the signal away, so it will be read.)"
-        if self.socket is None or not self.taken and not self._shadow.get(zmq.EVENTS) & zmq.POLLIN: return False
+        if self.socket is None or not self.taken and not cast(int, self._shadow.get(zmq.EVENTS)) & zmq.POLLIN: return False
         self.look()
         return True
 
 # %% ../../nbs/transports/00_zmq.ipynb #3cff0b52
 class Channel(Reader):
     "Reads one channel, and writes to it"
+    socket: zmq.asyncio.Socket|None
     zero_copy_from = 2**16   # bytes; larger frames are sent without a copy
 
     def send(self, packed: Packed) -> None:
@@ -205,9 +206,9 @@ _send = cast(Any, BackendSocket).send   # (of the C socket: `zmq.Socket.send` wr
 # %% ../../nbs/transports/00_zmq.ipynb #52603a6e
 class Monitor:
     "Calls `on_link` with the channel's link when it comes, goes or is refused"
-    events = zmq.EVENT_DISCONNECTED|zmq.EVENT_HANDSHAKE_SUCCEEDED|zmq.EVENT_CONNECT_RETRIED|zmq.EVENT_CLOSED| \
+    events: int = zmq.EVENT_DISCONNECTED|zmq.EVENT_HANDSHAKE_SUCCEEDED|zmq.EVENT_CONNECT_RETRIED|zmq.EVENT_CLOSED| \
         zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL|zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL|zmq.EVENT_HANDSHAKE_FAILED_AUTH
-    links = {zmq.EVENT_HANDSHAKE_SUCCEEDED: Link.UP, zmq.EVENT_DISCONNECTED: Link.DOWN, zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL: Link.REFUSED,
+    links: dict[int, Link] = {zmq.EVENT_HANDSHAKE_SUCCEEDED: Link.UP, zmq.EVENT_DISCONNECTED: Link.DOWN, zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL: Link.REFUSED,
              zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL: Link.REFUSED, zmq.EVENT_HANDSHAKE_FAILED_AUTH: Link.REFUSED}
 
     def __init__(self,
@@ -222,7 +223,7 @@ class Monitor:
         self.on_link = on_link
         self._early = Link.REFUSED if encrypted else Link.DOWN   # what an end before the first handshake means
         self._pair: zmq.asyncio.Socket|None = socket.get_monitor_socket(self.events)
-        self._shadow = zmq.Socket.shadow(self._pair.underlying)
+        self._shadow: zmq.Socket[Any] = zmq.Socket.shadow(self._pair.underlying)
         self._watch = Watch(loop, self._pair, self.read)
 
     def read(self) -> None:
@@ -251,7 +252,7 @@ class Monitor:
 
 # %% ../../nbs/transports/00_zmq.ipynb #336d913a
 class _Beating:
-    time_to_dead = 1.0   # seconds between two questions
+    time_to_dead: float = 1.0   # seconds between two questions
     def __init__(self,
         context: zmq.Context[Any], # Makes the socket
         session: Any = None, # Not used (jupyter_client's signature)
@@ -261,7 +262,7 @@ class _Beating:
         self.context = context
         self.session = session
         self.curve_serverkey = curve_serverkey
-        self.address = address if isinstance(address, str) else f'tcp://{address[0]}:{address[1]}'
+        self.address: str = address if isinstance(address, str) else f'tcp://{address[0]}:{address[1]}'
         self.socket: zmq.Socket[Any]|None = None
         self._shadow: zmq.Socket[Any]|None = None
         self._timer: asyncio.TimerHandle|None = None
@@ -310,6 +311,8 @@ class _Beating:
 # %% ../../nbs/transports/00_zmq.ipynb #261ae6a0
 class Heartbeat(_Beating):
     "Asks the kernel every `time_to_dead` seconds whether it is there: jupyter_client's `HBChannel` without its thread"
+    socket: zmq.Socket[Any]|None
+
     def start(self) -> None:
         "Begin to ask, if an event loop is running"
         if self._running: return
@@ -397,7 +400,7 @@ class _Open:
         self.hb: Any = None
         self.loop: asyncio.AbstractEventLoop|None = None
         self.thread: int|None = None
-        self.pid = os.getpid()
+        self.pid: int = os.getpid()
         self.closed = False
         self._sink: Callable[[], Sink|None] = lambda: None
         self._context: zmq.Context[Any]|None = None
@@ -423,6 +426,10 @@ class _Open:
 
 # %% ../../nbs/transports/00_zmq.ipynb #d39ba735
 class _Connecting(_Open):
+    hb: Any
+    loop: asyncio.AbstractEventLoop|None
+    thread: int|None
+
     def open(self, sink: Sink, channels: Collection[str]) -> None:
         "Connect `channels`; again, later, for more"
         self._sink = ref(sink)

@@ -1,0 +1,286 @@
+"""Right uses of every public method, with the types of what they give. `test_typing.py` checks this file with mypy and
+pyright, which must find nothing wrong, and runs it on a kernel.
+"""
+import asyncio
+from asyncio import CancelledError
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from queue import Empty
+from tempfile import TemporaryDirectory
+from typing import Any, assert_type
+
+from jupyter_client import kernelspec
+from jupyter_client.asynchronous.client import AsyncKernelClient
+from jupyter_client.manager import AsyncKernelManager
+
+from conkernelclient import (ClientClosedError, ConIOLoopKernelManager, ConKernelClient, ConKernelError, ConKernelManager,
+                             DeadKernelError, ErrorInfo, Event, ExecutionError, ExecutionTimeout, KernelRestartedError, LLMContent,
+                             Message, NoReplyError, NotConnected, ReplyTimeout, Request, Result, Run, Subshell, UnknownKernel,
+                             UnsupportedFeature, parse_literal, run_kernel)
+
+
+async def requests(kc: ConKernelClient, wanted: bool) -> None:
+    "The methods of jupyter_client's client"
+    assert_type(kc.execute('1'), str)
+    assert_type(kc.execute('1', reply=False), str)
+    req = kc.execute('1', reply=True, timeout=20)
+    assert_type(req, Request)
+    reply = await req
+    assert_type(reply, Message)
+    assert_type(reply['content'], dict[str, Any])
+    assert_type(reply['header']['msg_id'], str)
+    assert_type(reply['msg_type'], str)
+    assert_type(await kc.execute('1', True, False, {'two': '1+1'}, False, False, reply=True, msg_id='one', metadata={}, buffers=[]), Message)
+    either = kc.execute('1', reply=wanted)
+    assert_type(either, str | Request)
+    assert_type(kc.complete('pri'), str)
+    assert_type(await kc.complete('pri', 3, reply=True), Message)
+    assert_type(kc.inspect('print'), str)
+    assert_type(await kc.inspect('print', 2, 1, reply=True), Message)
+    assert_type(kc.history(), str)
+    assert_type(await kc.history(hist_access_type='tail', n=3, reply=True), Message)
+    assert_type(kc.is_complete('if 1:'), str)
+    assert_type(await kc.is_complete('if 1:', reply=True), Message)
+    assert_type(kc.kernel_info(), str)
+    assert_type(await kc.kernel_info(reply=True, channel='control', timeout=20), Message)
+    assert_type(kc.comm_info(), str)
+    assert_type(await kc.comm_info(reply=True, target_name='none'), Message)
+    assert_type(await kc.execute_interactive('print(1)', timeout=20, output_hook=lambda msg: None), Message)
+    assert_type(kc.allow_stdin, bool)
+
+
+async def any_request(kc: ConKernelClient) -> None:
+    "`request`, and what a `Request` has"
+    seen: list[str] = []
+    def note(msg: Message) -> None: seen.append(msg['msg_type'])
+    async def slowly(msg: Message) -> None: await asyncio.sleep(0)
+    content: dict[str, Any] = dict(code='1', silent=False, store_history=True, user_expressions={}, allow_stdin=False, stop_on_error=True)
+    req = kc.request('execute_request', content, 'shell', timeout=20, on_iopub=note, on_stdin=slowly)
+    assert_type(req, Request)
+    assert_type(await req.wait(), Request)
+    assert_type(req.iopub, list[Message])
+    async for msg in req: assert_type(msg, Message)
+    assert_type(req.msg_id, str)
+    assert_type(req.msg, Message)
+    assert_type(req.reply, Message | None)
+    assert_type(req.done(), bool)
+    assert_type(req.result(), Message)
+    assert_type(req.exception(), BaseException | None)
+    assert_type(req.cancel(), bool)
+    assert_type(req.cancelled(), bool)
+    assert_type((req.replied, req.idle, req.ended, req.complete, req.lossy), tuple[bool, bool, bool, bool, bool])
+    assert_type((req.channel, req.generation, req.header['session']), tuple[str, int, str])
+    req.add_done_callback(repr)
+    assert_type(req.remove_done_callback(repr), int)
+    assert_type(req.get_loop(), asyncio.AbstractEventLoop)
+    assert_type(await kc.request('kernel_info_request', channel='control'), Message)
+    content |= dict(code='input("colour? ")', allow_stdin=True)
+    asking = kc.request('execute_request', content, on_stdin=lambda prompt: kc.input('blue'))
+    assert_type(await asking, Message)
+
+
+async def mailboxes(kc: ConKernelClient) -> None:
+    "What no request has claimed"
+    msg_id = kc.execute('print(1)')
+    assert_type(await kc.get_shell_msg(timeout=20), dict[str, Any])
+    assert_type(await kc.get_pubs(msg_id, timeout=5), list[Message])
+    kc.execute('print(1)')
+    assert_type(await kc.get_iopub_msg(timeout=20), dict[str, Any])
+    for get in kc.get_stdin_msg, kc.get_control_msg:
+        try: assert_type(await get(timeout=0), dict[str, Any])
+        except Empty: pass
+
+
+async def status(kc: ConKernelClient) -> None:
+    assert_type(kc.status, str)
+    remove = kc.on_status(repr)
+    assert_type(remove, Callable[[], None])
+    remove()
+    assert_type(await kc.wait_for_status('ready', 'busy', timeout=20), str)
+    assert_type(await kc.wait_for_ready(timeout=20), None)
+    assert_type(await kc.is_alive(), bool)
+    assert_type(kc.supports('kernel subshells'), bool)
+    assert_type(kc.channels_running, bool)
+    assert_type(kc.address('shell'), str)
+    assert_type((kc.window, kc.grace, kc.lost_after, kc.readers_grace, kc.unclaimed), tuple[int, float, float, float, int])
+    assert_type(kc.startup_timeout, float | None)
+    assert_type((kc.interrupt_timeout, kc.begin_patience), tuple[float, float])
+    kc.window = 100
+    kc.grace = 2.5
+    kc.startup_timeout = None
+    kc.interrupt_timeout = 4.
+    kc.begin_patience = 2.
+
+
+async def runs(kc: ConKernelClient) -> None:
+    "`run`, and what a `Run` has"
+    assert_type(await kc.run('1'), Result)
+    run = kc.run('print(1)', timeout=20, queue_timeout=20, check=True, stdin=['yes'], on_output=repr, silent=False, store_history=False,
+                 user_expressions={'two': '1+1'}, metadata={}, subshell_id=None)
+    assert_type(run, Run)
+    assert_type(kc.queue, list[Run])
+    async for out in run: assert_type(out, Event)
+    assert_type(await run, Result)
+    assert_type(run.result(), Result)
+    assert_type(run.exception(), BaseException | None)
+    assert_type((run.done(), run.cancelled(), run.cancel(), run.queued, run.over), tuple[bool, bool, bool, bool, bool])
+    assert_type(run.partial, Result)
+    assert_type(run.state, str)
+    assert_type(run.request, Request | None)
+    assert_type(await run.wait_until(lambda: True, timeout=1), bool)
+
+    async def answer(prompt: str, password: bool = False) -> str: return 'blue'
+    async def show(event: Event) -> None: await asyncio.sleep(0)
+    assert_type(await kc.run('input("colour? ")', stdin=answer, on_output=show), Result)
+    assert_type(await kc.run('input("colour? ")', stdin='red'), Result)
+    assert_type(await kc.run('input("colour? ")', stdin=lambda prompt: 'green'), Result)
+
+    long = kc.run('import time; time.sleep(30)')
+    assert_type(await long.interrupt(), bool)
+    assert_type(await long, Result)
+    kc.run('time.sleep(30)')
+    assert_type(await kc.interrupt(), None)
+    kc.run('time.sleep(30)')
+    assert_type(await kc.cancel_all(), list[Result | BaseException])
+
+
+async def together(kc: ConKernelClient) -> None:
+    "A run and a request are awaited like coroutines"
+    task = asyncio.create_task(kc.run('1'))
+    assert_type(task, asyncio.Task[Result])
+    assert_type(await task, Result)
+    assert_type(await asyncio.create_task(kc.execute('1', reply=True)), Message)
+    a, b = await asyncio.gather(kc.run('1'), kc.execute('2', reply=True))
+    assert_type(a, Result)
+    assert_type(b, Message)
+    many = await asyncio.gather(*[kc.run(f'{i}') for i in range(3)])
+    assert_type(many, list[Result])
+    async with asyncio.TaskGroup() as group:
+        one = group.create_task(kc.run('1'))
+        two = group.create_task(kc.execute('2', reply=True))
+    assert_type(one.result(), Result)
+    assert_type(two.result(), Message)
+    assert_type(await asyncio.wait_for(kc.run('1'), 20), Result)
+    assert_type(await asyncio.shield(kc.run('1')), Result)
+    done, _ = await asyncio.wait([asyncio.ensure_future(kc.run('1'))])
+    for o in done: assert_type(o.result(), Result)
+    async with asyncio.timeout(20): assert_type(await kc.run('1'), Result)
+    for first in asyncio.as_completed([kc.run('1'), kc.run('2')]): assert_type(await first, Result)
+
+
+async def values(kc: ConKernelClient) -> None:
+    assert_type(await kc.push(x=1, y=[2]), None)
+    assert_type(await kc.eval('x', timeout=20), Any)
+    assert_type(await kc.map(['x+1', 'x+2'], concurrency=2, progress=False, timeout=20), list[Result])
+    assert_type(parse_literal('[1, 2]'), Any)
+
+
+def results(res: Result, event: Event) -> None:
+    "What a `Result` and an `Event` have"
+    assert_type((res.text, res.stdout, res.stderr), tuple[str, str, str])
+    assert_type(res.outputs, list[dict[str, Any]])
+    assert_type(res.data, dict[str, Any] | None)
+    assert_type(res.status, str | None)
+    assert_type(res.error, ErrorInfo | None)
+    if res.error is not None: assert_type((res.error.ename, res.error.evalue, res.error.traceback), tuple[str, str, list[str]])
+    assert_type((res.execution_count, res.duration), tuple[int | None, float | None])
+    assert_type(res.user_expressions, dict[str, Any])
+    assert_type((res.msg_id, res.complete), tuple[str | None, bool])
+    content = res.for_llm(limit=1000, max_images=2)
+    assert_type(content, LLMContent)
+    assert_type((content.text, content.anthropic(), content.openai()), tuple[str, list[dict[str, Any]], list[dict[str, Any]]])
+    assert_type(content.parts, list[dict[str, Any]])
+    assert_type(Result.from_messages('id', None, []), Result)
+    assert_type((event.kind == 'new', event.text), tuple[bool, str])
+    assert_type(event.output, dict[str, Any] | None)
+    assert_type(res.add({'msg_type': 'stream', 'content': {'text': 'more'}}), tuple[Event, ...])
+    assert_type(res.live.outputs, list[dict[str, Any]])
+
+
+async def subshells(kc: ConKernelClient) -> None:
+    assert_type(kc.subshell(), Subshell)
+    async with kc.subshell() as sh:
+        assert_type(sh, Subshell)
+        assert_type(sh.id, str | None)
+        assert_type(sh.run('1', timeout=20), Run)
+        assert_type(await sh.run('1'), Result)
+        assert_type(await sh.push(x=1), None)
+        assert_type(await sh.eval('x'), Any)
+        assert_type(await sh.request('kernel_info_request'), Message)
+        await sh.execute('1', reply=True)
+        await sh.complete('pri', reply=True)
+        await sh.inspect('print', reply=True)
+        assert_type((sh.closed, sh.gone), tuple[bool, bool])
+
+
+async def errors(kc: ConKernelClient) -> None:
+    "Each is a `ConKernelError`, and what it would be without this library"
+    try: await kc.run('1/0', check=True)
+    except ExecutionError as e: assert_type(e.result, Result)
+    try: await kc.run('import time; time.sleep(30)', timeout=.1)
+    except ExecutionTimeout as e: assert_type(e.result, Result)
+    try: await kc.execute('1', reply=True)
+    except KernelRestartedError as e: assert_type(e.exit_code, int | None)
+    except DeadKernelError as e: assert_type(e.exit_code, int | None)
+    except (ReplyTimeout, NoReplyError, NotConnected, ClientClosedError, UnsupportedFeature, CancelledError): raise
+    except ConKernelError: raise
+    kinds: list[type[RuntimeError]] = [DeadKernelError, KernelRestartedError, NoReplyError, ClientClosedError, NotConnected, UnsupportedFeature]
+    late: list[type[TimeoutError]] = [ReplyTimeout, ExecutionTimeout]
+    ours: list[type[ConKernelError]] = [*(o for o in (ExecutionError, UnknownKernel, DeadKernelError, ReplyTimeout))]
+    missing: type[kernelspec.NoSuchKernel] = UnknownKernel
+    assert kinds and late and ours and missing
+    assert_type(UnknownKernel('ruby', ['python3']).known, list[str])
+
+
+async def managers() -> None:
+    km = ConKernelManager(kernel_name='python3')
+    stock: AsyncKernelManager = km
+    assert_type(await km.start_kernel(), None)
+    kc = km.client()
+    assert_type(kc, ConKernelClient)
+    other: AsyncKernelClient = kc
+    assert stock.has_kernel and other is kc
+    assert_type(await kc.start_channels(shell=True, iopub=True, stdin=True, hb=True, control=True), ConKernelClient)
+    second = await km.client().start_channels()
+    assert_type(second, ConKernelClient)
+    second.stop_channels()
+    assert_type(await kc.restart(now=True, timeout=60), None)
+    assert_type(await km.restart_kernel(now=True), None)
+    await kc.wait_for_ready(timeout=60)
+    assert_type((km.restarting, km.will_restart), tuple[bool, bool])
+    await km.interrupt_kernel()
+    await km.is_alive()
+    assert_type(await kc.shutdown(reply=True, timeout=20), Message)
+    assert_type(kc.stop_channels(), None)
+    assert_type(await km.shutdown_kernel(now=True), None)
+    watched: ConKernelManager = ConIOLoopKernelManager()
+    assert watched.kernel_spec
+    assert_type(watched.client(), ConKernelClient)
+
+
+async def by_file(path: str) -> ConKernelClient:
+    "A client of a kernel that somebody else has started"
+    kc = ConKernelClient(connection_file=path)
+    kc.load_connection_file()
+    return await kc.start_channels()
+
+
+def wait_for(awaitable: Awaitable[Result]) -> Awaitable[Result]: return awaitable
+
+
+async def main() -> None:
+    with TemporaryDirectory() as folder:
+        async with run_kernel('python3', startup_timeout=60, cwd=folder, manager_class=ConKernelManager) as (km, kc):
+            assert_type(km, ConKernelManager)
+            assert_type(kc, ConKernelClient)
+            for use in any_request, mailboxes, status, runs, together, values, subshells, errors: await use(kc)
+            await requests(kc, True)
+            events = [o async for o in kc.run('print(1)')]
+            results(await kc.run('1/0'), events[0])
+            assert_type(await wait_for(kc.run('1')), Result)
+            third = await by_file(str(Path(km.connection_file)))
+            third.stop_channels()
+    await managers()
+
+
+if __name__ == '__main__': asyncio.run(main())
