@@ -9,7 +9,6 @@ __all__ = ['log', 'CHANNELS', 'ManagerHost', 'ClientSockets', 'Starting', 'ConKe
 # %% ../nbs/01_core.ipynb #a528eb0f
 import asyncio
 import logging
-import os
 import sys
 from collections.abc import AsyncIterator, Callable, Generator
 from contextlib import asynccontextmanager
@@ -196,6 +195,14 @@ class _Asked(HasSubshells, _Parts):
 
     def _answer(self, string: str, parent: Message) -> None: cast(Any, self).input(string, parent=parent)
 
+    def _closed(self) -> None:
+        "The connection is closed: its channel objects are too, and what is left of the ZMQ context"
+        for o in CHANNELS:
+            channel = getattr(self, f'_{o}_channel')
+            if isinstance(channel, ConChannel): channel.detach()
+        context = self.own_context
+        if context is not None and not context.closed: context.destroy(linger=100)
+
 # %% ../nbs/01_core.ipynb #e65d999b
 class _Views(_Asked):
     def _view_channels(self) -> None:
@@ -218,8 +225,8 @@ class _Joined(_Views):
         transport = self.make_transport()
         self.connection = Connection(
             transport, session, self.make_host(), name=weakly(self._shown_name), readdress=weakly(self._learn_address),
-            on_info=weakly(self._handle_kernel_info_reply), keeper=ref(self), window=self.window, grace=self.grace,
-            unclaimed=self.unclaimed, lost_after=self.lost_after, readers_grace=self.readers_grace)
+            on_info=weakly(self._handle_kernel_info_reply), on_close=weakly(self._closed), keeper=ref(self),
+            window=self.window, grace=self.grace, unclaimed=self.unclaimed, lost_after=self.lost_after, readers_grace=self.readers_grace)
         self.runs = Runs(self.connection, weakly(self._answer))
         if not isinstance(transport, ZMQTransport): self._view_channels()
         finalize(self, _close_dropped, ref(self.connection), transport)
@@ -288,15 +295,8 @@ class _Opening(_Ready):
 class _Closing(_Opening):
     def stop_channels(self) -> None:
         "Close the channels; pending calls raise `ClientClosedError`. Harmless when called again."
-        conn = self.connection
-        if conn.life.state is State.CLOSED: return
-        conn.close()
-        if os.getpid() != conn.pid: return   # a forked child: sockets and context are its parent's
-        for o in CHANNELS:
-            channel = getattr(self, f'_{o}_channel')
-            if isinstance(channel, ConChannel): channel.detach()
-        context = self.own_context
-        if context is not None and not context.closed: context.destroy(linger=100)
+        self.connection.close()
+
 
     def __del__(self) -> None: "The finalizer closes what jupyter_client's method would"
 

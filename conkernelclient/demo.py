@@ -17,7 +17,6 @@ from typing import Any, TextIO
 from jupyter_client.kernelspec import NoSuchKernel
 
 from .cells.subshell import Subshell
-from .engine.session import Message
 from .core import ConKernelClient, run_kernel
 from .engine.session import Message
 

@@ -15,8 +15,7 @@ from collections import deque
 from math import inf
 
 from conkernelclient import ConKernelClient
-from conkernelclient.channels import ConChannel
-from conkernelclient.core import CHANNELS, Starting
+
 from conkernelclient.engine.life import Link
 from conkernelclient.engine.session import ConSession
 from conkernelclient.engine.transport import NoHost
@@ -172,13 +171,6 @@ class MemoryTransport:
         if self._timer is not None and not self.loop.is_closed(): self._timer.cancel()
 
 
-class Face(ConChannel):
-    "A channel without a socket (jupyter_client's class insists on one)"
-    def __init__(self, name, connection):
-        self.socket, self.session = True, connection.session
-        self.attach(name, connection)
-
-
 class MemoryClient(ConKernelClient):
     "A client of the kernel at `place`"
     transport_class = MemoryTransport
@@ -189,12 +181,3 @@ class MemoryClient(ConKernelClient):
 
     def make_transport(self): return self.transport_class(self._place)
     def make_host(self): return self._host or NoHost()
-
-    def start_channels(self, shell=True, iopub=True, stdin=True, hb=True, control=True):
-        "jupyter_client's would make ZMQ sockets"
-        wanted = [o for o, on in zip((*CHANNELS, 'hb'), (shell, iopub, stdin, control, hb)) if on]
-        for o in wanted:
-            if o != 'hb': setattr(self, f'_{o}_channel', Face(o, self.connection))
-        self.allow_stdin = stdin
-        self.connection.open(wanted)
-        return Starting(self)

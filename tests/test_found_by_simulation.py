@@ -8,7 +8,7 @@ from conkernelclient.engine.errors import *
 from memory_transport import MemoryClient
 from test_memory_transport import kernel, virtual
 
-found = pytest.mark.xfail(strict=True)
+found = lambda f: f
 
 
 @found

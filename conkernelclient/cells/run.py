@@ -22,7 +22,6 @@ from .stop import Interrupts
 from ..engine.connection import Connection
 from ..engine.errors import NoReplyError, UnsupportedFeature
 from ..engine.lane import Lane
-from ..engine.lane import Lane
 from ..engine.request import Awaitable, End, Request, first_of
 from ..engine.session import Message
 
@@ -274,7 +273,7 @@ class _Finished(_Resolved):
         if self.request is not None:   # no cycle, so that a run that is dropped is freed
             self.request.on_iopub = self.request.on_stdin = self.request.on_reply = None
         if self._verdict is None and error is not None: self._verdict = error
-        self.shell.sent.pop(cast(Run, self), None)
+        self.shell.sent.pop(self, None)   # type: ignore[arg-type]
         self._resolve()
         self._changed()
         self.owner = None
@@ -536,6 +535,7 @@ class _Sent(_Doubted):
         error = NoReplyError('The request was withdrawn') if end.cancelled() else end.exception()
         if error is None and self.request is not None and self.request.reply is None and not self.interrupted:
             error = NoReplyError('The kernel is done with this cell, but its reply never came')
+        if self.request is not None and self.request.lossy: self.partial.complete = False   # iopub was away for a while
         self.finish(None if error is None else copy(error))
 
 # %% ../../nbs/cells/03_run.ipynb #0036317f

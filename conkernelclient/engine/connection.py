@@ -55,6 +55,7 @@ class _Joined(_Fields):
         *, name: Callable[[], str] = lambda: 'the kernel', # For log messages
         readdress: Callable[[], None] = lambda: None, # Learns the address of a restarted kernel
         on_info: Callable[[Message], None] = lambda reply: None, # Called with the `kernel_info_reply` of each new kernel
+        on_close: Callable[[], None] = lambda: None, # Called once everything is closed
         keeper: Callable[[], Any] = lambda: None, # Returns what has to live while a request is awaited
         window: int = 256, # Requests on the wire of one shell at most
         grace: float = 3., # Seconds for the second half of an answer
@@ -68,6 +69,7 @@ class _Joined(_Fields):
         self.name = name
         self.readdress = readdress
         self.on_info = on_info
+        self.on_close = on_close
         self.keeper = keeper
         self.lost_after = lost_after
         self.life: Life = Life(readers_grace)
@@ -88,10 +90,18 @@ class _Joined(_Fields):
 class _Spawning(_Joined):
     def spawn(self, coro: Coroutine[Any, Any, T]) -> 'asyncio.Task[T]':
         "A task that is cancelled when the connection closes. What it fails with is logged."
-        task = cast(asyncio.AbstractEventLoop, self.loop).create_task(coro)
+        task = cast(asyncio.AbstractEventLoop, self.loop).create_task(self._until_closed(coro))
         self._tasks.add(task)
         task.add_done_callback(weakly(self._task_over))
+        task.add_done_callback(lambda _: coro.close())   # (of one that was cancelled before its first step)
         return task
+
+    async def _until_closed(self, coro: Coroutine[Any, Any, T]) -> T:
+        "A caller may wait for such a task, and nobody has cancelled that caller"
+        try: return await coro
+        except asyncio.CancelledError:
+            if self.life.state is CLOSED: raise ClientClosedError('The channels were stopped before it was done') from None
+            raise
 
     def _task_over(self, task: 'asyncio.Task[Any]') -> None:
         self._tasks.discard(task)
@@ -325,6 +335,7 @@ class _Lanes(_Holding):
             case 'free': self._free(action.what)
             case 'fail': self._fail(*action.what)
             case 'fail ids': self.router.fail_lost(*action.what)
+            case 'deliver': self.router.dispatch(*action.what)
             case _: super().do(action)
 
     def _hold(self, why: Hold) -> None:
@@ -415,7 +426,7 @@ class _Noticing(_Sink):
         self.router.on_orphan = weakly(self._orphan)
         self.router.on_other_kernel = weakly(self._other_kernel)
 
-    def _other_kernel(self) -> None: self.happened('other kernel')
+    def _other_kernel(self, channel: str, msg: Message) -> None: self.happened('other kernel', reply=(channel, msg))
 
     def _orphan(self, msg: Message) -> bool: # Is it of no use to anybody else?
         "What the kernel publishes of itself, in answer to nobody"
@@ -668,21 +679,23 @@ class _Verifying(_Awaited):
     async def _verify(self) -> None:
         loop = asyncio.get_running_loop()
         until = loop.time()+self.lost_after
-        while self._in_doubt():
+        generation = self.life.generation
+        while self._in_doubt() and self.life.generation == generation:
             alive = await self.host.alive()
-            if alive is False: return await self._died()
+            if alive is False: return await self._died(generation)
             if self.life.links['shell'] is Link.UP: return
             if loop.time() >= until:
-                if alive is None and self.life.state is not State.STARTING: await self._died()
+                if alive is None and self.life.state is not State.STARTING: await self._died(generation)
                 return
             await asyncio.sleep(.01)
 
-    async def _died(self) -> None:
+    async def _died(self, generation: int) -> None:
         loop = asyncio.get_running_loop()
         code = await self.host.exit_code()
         until = loop.time()+.2
         while self.life.links['iopub'] is Link.UP and loop.time() < until: await asyncio.sleep(.005)   # its last words
-        if not self._in_doubt() or not self.host.owns and self.life.links['shell'] is Link.UP: return
+        if not self._in_doubt() or self.life.generation != generation: return   # (the next kernel is there already)
+        if not self.host.owns and self.life.links['shell'] is Link.UP: return
         comes_back = self.host.owns and self.host.comes_back
         self.happened('died, comes back' if comes_back else 'died', code=code, known=self.host.owns)
 
@@ -814,9 +827,11 @@ class Connection(_Restarting):
         if self.loop is None or not self.loop.is_closed():
             for task in list(self._tasks): task.cancel()
         self.transport.close()
+        self.on_close()
 
     def close(self) -> None:
         "Close; pending calls get `ClientClosedError`. Harmless when called again. In a forked child, the parent's sockets stay."
         if self.life.state is State.CLOSED: return
         if os.getpid() != self.pid: self.life.on('closed')
+        elif self.loop is not None and self.loop.is_running() and threading.get_ident() != self.thread: self.call_in_loop(self.close)
         else: self.happened('closed')

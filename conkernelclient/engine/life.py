@@ -6,8 +6,8 @@
 __all__ = ['PROBE', 'STOP_PROBING', 'VERIFY', 'FENCE', 'DRAIN', 'NEW_ADDRESS', 'MARK', 'LOSSY', 'LOSSLESS', 'FORGET_START',
            'READABLE', 'FAIL_READERS', 'STOP_TIMERS', 'EXPECT_BEATS', 'EXPECT_SILENCE', 'CLOSE', 'Facts', 'Step',
            'TABLE', 'ENTER', 'S', 'LIVING', 'RESTARTING', 'RESTART', 'AGAIN', 'UNHEARD', 'State', 'Link', 'Action',
-           'timer', 'stop_timer', 'rows', 'exit_code', 'hold', 'free', 'reopen', 'fail_old', 'fail_all', 'fail_lost',
-           'when', 'never_up', 'was_down', 'hears', 'hears_not', 'nobody_knows', 'Life']
+           'timer', 'stop_timer', 'rows', 'exit_code', 'hold', 'free', 'reopen', 'deliver', 'fail_old', 'fail_all',
+           'fail_lost', 'when', 'never_up', 'was_down', 'hears', 'hears_not', 'nobody_knows', 'holds_shell', 'Life']
 
 # %% ../../nbs/engine/04_life.ipynb #b1d35de1
 from collections import Counter
@@ -135,6 +135,7 @@ class _Known:
         self.exit_code: int|None = None   # of the kernel that died last
         self.error: Exception = ClientClosedError('The channels were stopped before the reply came')
         self.late: Counter[tuple[str, str]] = Counter()   # events in states that have no row for them
+        self._renamed = 0   # how often it named itself anew without anything else to show for it
 
     def __repr__(self) -> str:
         held = ', '.join(sorted(o.name for o in self.holds))
@@ -150,6 +151,8 @@ class _Noting(_Known):
         if event == 'silent': self.silent = True
         if event == 'welcome': self.welcomed = True
         if channel.startswith('beats'): self.silent = False
+        if event == 'other kernel': self._renamed += 1
+        if event in ('shell down', 'restart', 'died', 'died, comes back'): self._renamed = 0
         if event in ('died', 'gave up', 'restart failed'): self.error = _died(facts)
 
     def _link(self, channel: str, link: Link, facts: Facts) -> None:
@@ -186,6 +189,10 @@ def reopen(*channels: str) -> Step:
     return step
 
 # %% ../../nbs/engine/04_life.ipynb #baf8b2cf
+def deliver(life: 'Life', facts: Facts) -> Action|None:
+    "Deliver the reply by which another kernel was noticed: nothing more is sent by now, and nothing has failed yet"
+    return Action('deliver', facts['reply']) if 'reply' in facts else None
+
 def fail_old(life: 'Life', facts: Facts) -> Action:
     "Fail what was asked of an older kernel"
     return Action('fail', (life.generation-1, _restarted(life, facts)))
@@ -215,9 +222,10 @@ def was_down(life: 'Life', facts: Facts) -> bool: return facts['before'] is Link
 def hears(life: 'Life', facts: Facts) -> bool: return life.links['iopub'] is Link.UP
 def hears_not(life: 'Life', facts: Facts) -> bool: return not hears(life, facts)
 def nobody_knows(life: 'Life', facts: Facts) -> bool: return not facts.get('known')
+def holds_shell(life: 'Life', facts: Facts) -> bool: return Hold.SHELL_DOWN in life.holds
 
 # %% ../../nbs/engine/04_life.ipynb #4a2e3f1d
-RESTART: tuple[Step, ...] = hold(Hold.RESTART), STOP_PROBING   # on entering a restart from any other state
+RESTART: tuple[Step, ...] = hold(Hold.RESTART), STOP_PROBING, deliver   # on entering a restart from any other state
 
 class _Entering(_Noting):
     "What holds in a state, however it is entered"
@@ -235,7 +243,7 @@ class _Entering(_Noting):
 
     def _arrive(self, facts: Facts) -> None:
         "The kernel has answered, so the links that it answered over are up"
-        self.session = facts.get('session')
+        self.session = facts.get('session') if self._renamed < 3 else None   # (a name that changes all the time says nothing)
         self.silent = False
         self.exit_code = None
         for o in facts.get('up', ()): self.links[o] = Link.UP
@@ -265,6 +273,8 @@ rows(S.STARTING, 'wanted', None, PROBE)
 rows(S.STARTING, 'unwanted', None, STOP_PROBING)
 rows(S.STARTING, 'answered', S.READY, FORGET_START)
 rows(S.STARTING, 'shell down | shell refused', None, VERIFY)
+rows(S.STARTING, 'shell up', None, when(was_down, FENCE))
+rows(S.STARTING, 'fence', None, fail_lost)
 ENTER[S.READY] = STOP_TIMERS, EXPECT_BEATS, LOSSLESS, READABLE
 
 # %% ../../nbs/engine/04_life.ipynb #9d531c85
@@ -278,7 +288,8 @@ rows(LIVING, 'refused for good', None, reopen())
 
 # %% ../../nbs/engine/04_life.ipynb #bf7cb3eb
 rows(S.READY, 'shell down', None, hold(Hold.SHELL_DOWN), VERIFY)
-rows(S.READY, 'shell up', None, when(was_down, FENCE))
+rows(S.READY, 'shell up', None, when(was_down, FENCE), when(was_down, timer('fence timer', 2.)))
+rows(S.READY, 'fence timer', None, when(holds_shell, FENCE), when(holds_shell, timer('fence timer', 2.)))
 rows(S.READY, 'fence', None, fail_lost, free(Hold.SHELL_DOWN))
 rows(S.READY, 'other kernel', S.COMING, PROBE)
 ENTER[S.COMING] = DRAIN, fail_old, EXPECT_BEATS
@@ -331,6 +342,7 @@ ENTER[S.CLOSED] = STOP_TIMERS, STOP_PROBING, fail_all, CLOSE
 
 # %% ../../nbs/engine/04_life.ipynb #c53ef621
 rows((S.READY, S.ENDING, S.COMING, S.DEAD), 'wanted | unwanted', None)
-rows((S.STARTING, S.ENDING, S.COMING), 'shell up | iopub up | silent | beats | welcome', None)
+rows((S.STARTING, S.ENDING, S.COMING), 'iopub up | silent | beats | welcome', None)
+rows(RESTARTING, 'shell up', None)
 rows(S.DEAD, 'iopub up | iopub down | shell down | silent | beats', None)
 rows(S.ENDING, 'iopub down', None)

@@ -13,7 +13,6 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Generator
 from contextvars import Context, ContextVar
 from copy import copy
 from types import TracebackType
-from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 from .errors import NoReplyError, ReplyTimeout
@@ -260,7 +259,7 @@ class Routes(Protocol):
 
 class _Routed(_Answered):
     "Its way to the kernel, and the objects that wait for it in the client"
-    __slots__ = ('lane', 'serial', 'packed', 'router', 'owner', 'timer', '_end_of', '_listeners', '_tail')
+    __slots__ = ('lane', 'serial', 'packed', 'router', 'owner', 'timer', '_end_of', '_listeners', '_tail', '_spared')
     lane: Any   # the queue in which it waits for its turn to be sent
     serial: int   # its place in the order in which the requests of its shell were sent
     packed: Any   # its packed message, while it waits
@@ -270,6 +269,7 @@ class _Routed(_Answered):
     _end_of: 'End|None'   # what `wait()` gave
     _listeners: list[asyncio.Future[None]]|None
     _tail: asyncio.Task[None]|None   # its last async hook
+    _spared: asyncio.Task[Any]|None   # the hook that ended the request, which goes on
 
 # %% ../../nbs/engine/02_request.ipynb #17c8dc71
 class _Made(_Routed):
@@ -386,7 +386,14 @@ class _Finishing(_Taking):
             self.fail(NoReplyError(f"No reply to {self.header['msg_type']} {self.msg_id}, though the kernel is idle"))
         if self._end_of is not None: self._resolve()
         if self._listeners is not None: self._announce()
+        if self._tail is not None and not self._tail.done(): self._stop_hooks(self._tail)
         self.router = self.owner = None
+
+    def _stop_hooks(self, tail: 'asyncio.Task[None]') -> None:
+        "The request did not come to its own end: its async hooks are cancelled, but for one that ended it"
+        try: self._spared = asyncio.current_task()
+        except RuntimeError: self._spared = None
+        if tail is not self._spared: tail.cancel()
 
 # %% ../../nbs/engine/02_request.ipynb #f18e72f5
 class _GivingUp(_Finishing):
@@ -508,7 +515,12 @@ class _Hooked(_Followed):
         except Exception as e: self._hook_failed(e)
 
     async def _after(self, before: 'asyncio.Task[None]|None', awaitable: Any) -> None:
-        if before is not None: await asyncio.wait([before])
+        try:
+            if before is not None: await asyncio.wait([before])
+        except asyncio.CancelledError:
+            if before is not None and before is not self._spared: before.cancel()
+            if hasattr(awaitable, 'close'): awaitable.close()
+            raise
         try: await awaitable
         except Exception as e: self._hook_failed(e)
 

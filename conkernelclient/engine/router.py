@@ -182,7 +182,7 @@ class _Events:
         # An iopub message answers nobody; returns whether to drop it
         self.on_orphan: Callable[[Message], bool] = lambda msg: False
         # A reply came from another kernel process than `kernel.session`
-        self.on_other_kernel: Callable[[], None] = lambda: None
+        self.on_other_kernel: Callable[[str, Message], None] = lambda channel, msg: None
         # Ask a shell (channel, subshell id) whether these requests without reply are lost
         self.on_doubt: Callable[[str, str|None, list[str]], None]|None = None
         # The subshell of that id has been deleted
@@ -385,6 +385,8 @@ class _Dispatching(_Submitting):
 class _Unclaimed(_Dispatching):
     def _unknown(self, channel: str, msg_id: str|None, msg: Message) -> None:
         replies = channel in ('shell', 'control')
+        session = self.kernel.session
+        if replies and session is not None and msg['header'].get('session', session) != session: return self.on_other_kernel(channel, msg)
         if msg_id in self.abandoned or replies and self._on_wire(msg_id) is not None: self._late(replies, msg_id)
         elif replies and msg_id in self._answered: self.stats['duplicate replies'] += 1
         elif msg_id is not None or not self.on_orphan(msg): self.mailboxes[channel].push(msg)
@@ -440,6 +442,8 @@ class _Replying(_Remembering):
         if req.replied:
             self.stats['duplicate replies'] += 1
             return
+        session = self.kernel.session
+        if session is not None and msg['header'].get('session', session) != session: return self.on_other_kernel(req.channel, msg)
         shell = req.lane
         # What a restart cuts short fails as restarted, with all others
         if shell.holds and Hold.RESTART in shell.holds and _cut_short(content): return
@@ -454,8 +458,6 @@ class _Replying(_Remembering):
         else: self.mailboxes[req.channel].push(msg)
         if req.idle: self._leave(req, True)
         else: self._half(req)
-        session = self.kernel.session
-        if session is not None and msg['header'].get('session') != session: self.on_other_kernel()
 
 # %% ../../nbs/engine/05_router.ipynb #a881da02
 def _from_kernel(req: Request, msg_type: str, **content: Any) -> Message:
@@ -521,6 +523,11 @@ class _Expiring(_Patience):
 
 # %% ../../nbs/engine/05_router.ipynb #c0e63474
 class _Abandoning(_Expiring):
+    def _still_expect(self, req: Request) -> None:
+        "Messages for `req` may still come, and are nobody's"
+        self.abandoned[req.msg_id] = req.lane, req.serial
+        if len(self.abandoned) > 4096: del self.abandoned[next(iter(self.abandoned))]
+
     def abandon(self, req: Request, /) -> None:
         "Take `req` out of the table: its caller gave up"
         msg_id = req.msg_id
@@ -529,8 +536,7 @@ class _Abandoning(_Expiring):
         shell = req.lane
         if shell.withdraw(msg_id): return
         shell.give_up(msg_id)
-        self.abandoned[msg_id] = shell, req.serial
-        if len(self.abandoned) > 4096: del self.abandoned[next(iter(self.abandoned))]
+        self._still_expect(req)
         if shell.waiting:
             shell.pump()
             if shell.stuck and not shell.holds: self._doubt(next(iter(shell.waiting.values())))
@@ -544,11 +550,11 @@ class _Failing(_Abandoning):
         "Fail the requests of generation `upto` and older, sent or waiting"
         gone = [o for o in self.table.values() if o.generation <= upto]
         for shell in self.shells.values(): shell.drop(upto)
-        self.abandoned.clear()
         self.foreign.clear()
         for req in gone:
             del self.table[req.msg_id]
             self.graces.pop(req.msg_id, None)
+            if req.packed is None: self._still_expect(req)
         for req in gone: self._fail(req, error)
         for shell in list(self.shells.values()): shell.pump()
 
