@@ -13,7 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 from weakref import ref
 
 import zmq
@@ -59,41 +59,27 @@ async def _poll(ready: Callable[[], None], socket: zmq.asyncio.Socket) -> None:
         ready()
         await asyncio.sleep(0)
 
-# %% ../../nbs/transports/00_zmq.ipynb #45fd0f21
-def _body(frames: list[bytes]) -> tuple[bytes, ...]: return tuple(frames[frames.index(DELIM)+1:]) if DELIM in frames else ()
+# %% ../../nbs/transports/00_zmq.ipynb #50fbc29b
+def _body(frames: list[bytes]) -> tuple[bytes, ...]: # Empty where there is no delimiter
+    return tuple(frames[frames.index(DELIM)+1:]) if DELIM in frames else ()
 
-class _Frames:
-    "Takes messages from a socket"
+class _Adopting:
+    "Holds a socket"
     batch = 64   # messages to take in one turn of the loop
     span: float = .004   # seconds to look into them
     socket: zmq.asyncio.Socket|None
 
     def _adopt(self, socket: zmq.asyncio.Socket) -> None:
         self.socket = socket
-        self._shadow: zmq.Socket[Any] = zmq.Socket.shadow(socket.underlying)
+        self._shadow: Any = zmq.Socket.shadow(socket.underlying)
         self._recv: Callable[..., Any] = self._shadow.recv
         self._lead = int(socket.type == zmq.SUB)   # frames before the delimiter: a topic, or none
         self._fast = True
         self.taken: deque[Any] = deque()
 
-    def _take_in(self) -> bool: # May there be more?
-        taken, recv, lead, first = self.taken, self._recv, self._lead, None
-        try:
-            for _ in range(self.batch-len(taken)):
-                if not self._fast:
-                    taken.append(self._slowly([]))
-                    continue
-                first = recv(1)   # zmq.NOBLOCK; an enum's member costs more than the call
-                if first != DELIM and lead: first = recv(1)
-                a, b, c, d, last = recv(1), recv(1), recv(1), recv(1), recv(1, False)   # (False: with what tells whether there are more)
-                if first == DELIM and not last.more: taken.append((a, b, c, d, last.bytes))
-                else: taken.append(self._sort_out([first, a, b, c, d, last.bytes], last.more))
-                first = None
-        except zmq.Again:
-            if first is not None: taken.append(())   # too short, and nothing behind it
-            return False
-        return True
-
+# %% ../../nbs/transports/00_zmq.ipynb #5f8f3694
+class _Slow(_Adopting):
+    "Reads frame by frame"
     def _slowly(self, frames: list[bytes]) -> tuple[bytes, ...]:
         more = True
         while more:
@@ -112,9 +98,30 @@ class _Frames:
         rest = frames[begin:]
         return self._slowly(rest) if more else _body(rest)
 
+# %% ../../nbs/transports/00_zmq.ipynb #45fd0f21
+class _Frames(_Slow):
+    "Takes messages from a socket"
+    def _take_in(self) -> bool: # May there be more?
+        taken, recv, lead, first = self.taken, self._recv, self._lead, None
+        try:
+            for _ in range(self.batch-len(taken)):
+                if not self._fast:
+                    taken.append(self._slowly([]))
+                    continue
+                first = recv(1)   # zmq.NOBLOCK; an enum's member costs more than the call
+                if first != DELIM and lead: first = recv(1)
+                a, b, c, d, last = recv(1), recv(1), recv(1), recv(1), recv(1, False)   # (False: with what tells whether there are more)
+                if first == DELIM and not last.more: taken.append((a, b, c, d, last.bytes))
+                else: taken.append(self._sort_out([first, a, b, c, d, last.bytes], last.more))
+                first = None
+        except zmq.Again:
+            if first is not None: taken.append(())   # too short, and nothing behind it
+            return False
+        return True
+
 # %% ../../nbs/transports/00_zmq.ipynb #571c47eb
-class Reader(_Frames):
-    "Reads one channel"
+class _Looking(_Frames):
+    "Looks for messages"
     def __init__(self,
         channel: str, # Its name
         socket: zmq.asyncio.Socket, # Connected to the kernel
@@ -128,14 +135,6 @@ class Reader(_Frames):
         self._look_soon = weakly(self._look)
         self._adopt(socket)
 
-    def start(self, loop: asyncio.AbstractEventLoop) -> None:
-        "Begin to read"
-        if self._loop is not None or self.socket is None: return
-        self._loop = loop
-        readers[cast(Any, self.socket.underlying)] = self
-        self._watch = Watch(loop, self.socket, self.read)
-        self.look()
-
     def look(self) -> None:
         "Read what is there in the next turn of the loop"
         if self._looking or self._loop is None: return
@@ -147,6 +146,12 @@ class Reader(_Frames):
         self._looking = False
         self.read()
 
+    if TYPE_CHECKING:
+        def read(self) -> None: "Take in a batch and hand it over"
+
+# %% ../../nbs/transports/00_zmq.ipynb #b63b42be
+class _Handing(_Looking):
+    "Hands over what was taken"
     def read(self) -> None:
         "Take in a batch and hand it over"
         if self.socket is None: return
@@ -160,11 +165,33 @@ class Reader(_Frames):
         finally:
             if taken: self.look()   # also when a signal handler raised
 
+# %% ../../nbs/transports/00_zmq.ipynb #b4d66fc0
+class Reader(_Handing):
+    "Reads one channel"
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        "Begin to read"
+        if self._loop is not None or self.socket is None: return
+        self._loop = loop
+        readers[cast(Any, self.socket.underlying)] = self
+        self._watch = Watch(loop, self.socket, self.read)
+        self.look()
+
     def backlog(self) -> bool:
         "Is there something to read, or to look into? (Asking takes the signal away, so it will be read.)"
         if self.socket is None or not self.taken and not cast(int, self._shadow.get(zmq.EVENTS)) & zmq.POLLIN: return False
         self.look()
         return True
+
+    def close(self) -> None:
+        "Close the socket. Harmless when it is closed."
+        if self._watch is not None: self._watch.close()
+        self._loop = self._watch = None
+        self._looking = False
+        self.taken.clear()
+        if self.socket is not None:
+            readers.pop(cast(Any, self.socket.underlying), None)
+            self.socket.close(linger=0)
+            self.socket = None
 
 # %% ../../nbs/transports/00_zmq.ipynb #3cff0b52
 class Channel(Reader):
@@ -190,27 +217,46 @@ class Channel(Reader):
         self._adopt(socket)
         if loop is not None: self.start(loop)
 
-    def close(self) -> None:
-        "Close the socket. Harmless when it is closed."
-        if self._watch is not None: self._watch.close()
-        self._loop = self._watch = None
-        self._looking = False
-        self.taken.clear()
-        if self.socket is not None:
-            readers.pop(cast(Any, self.socket.underlying), None)
-            self.socket.close(linger=0)
-            self.socket = None
-
 _send = cast(Any, BackendSocket).send   # (of the C socket: `zmq.Socket.send` wraps it in Python)
 
 # %% ../../nbs/transports/00_zmq.ipynb #52603a6e
-class Monitor:
-    "Calls `on_link` with the channel's link when it comes, goes or is refused"
+class _Meaning:
+    "What the events of a monitor mean for the link of a channel"
     events: int = zmq.EVENT_DISCONNECTED|zmq.EVENT_HANDSHAKE_SUCCEEDED|zmq.EVENT_CONNECT_RETRIED|zmq.EVENT_CLOSED| \
         zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL|zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL|zmq.EVENT_HANDSHAKE_FAILED_AUTH
     links: dict[int, Link] = {zmq.EVENT_HANDSHAKE_SUCCEEDED: Link.UP, zmq.EVENT_DISCONNECTED: Link.DOWN, zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL: Link.REFUSED,
              zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL: Link.REFUSED, zmq.EVENT_HANDSHAKE_FAILED_AUTH: Link.REFUSED}
+    _early: Link   # what an end before the first handshake means
 
+    def _meaning(self, event: Any) -> Link|None:
+        link = self.links.get(event)
+        if link is Link.UP: self._early = Link.DOWN
+        return self._early if link is Link.DOWN else link
+
+# %% ../../nbs/transports/00_zmq.ipynb #4cffd5f5
+class _Reported(_Meaning):
+    "Reads events, and reports links"
+    channel: str
+    on_link: Callable[[str, Link], None]
+    _pair: zmq.asyncio.Socket|None
+    _shadow: Any
+
+    def read(self) -> None:
+        "Report what has happened"
+        while self._pair is not None:
+            try: frames = self._shadow.recv_multipart(zmq.NOBLOCK)
+            except zmq.ZMQError: return
+            try: self._report(parse_monitor_message(frames)['event'])
+            except Exception: log.exception('Handling a monitor event failed')
+
+    def _report(self, event: Any) -> None:
+        log.debug('%s: %s', self.channel, zmq.Event(event).name)
+        link = self._meaning(event)
+        if link is not None: self.on_link(self.channel, link)
+
+# %% ../../nbs/transports/00_zmq.ipynb #0bc12fc4
+class Monitor(_Reported):
+    "Calls `on_link` with the channel's link when it comes, goes or is refused"
     def __init__(self,
         channel: str, # Whose socket it is
         socket: zmq.asyncio.Socket, # The socket to watch
@@ -221,26 +267,10 @@ class Monitor:
         self.channel = channel
         self.socket = socket
         self.on_link = on_link
-        self._early = Link.REFUSED if encrypted else Link.DOWN   # what an end before the first handshake means
-        self._pair: zmq.asyncio.Socket|None = socket.get_monitor_socket(self.events)
-        self._shadow: zmq.Socket[Any] = zmq.Socket.shadow(self._pair.underlying)
-        self._watch = Watch(loop, self._pair, self.read)
-
-    def read(self) -> None:
-        "Tell what has happened"
-        while self._pair is not None:
-            try: frames = self._shadow.recv_multipart(zmq.NOBLOCK)
-            except zmq.ZMQError: return
-            try: self._tell(parse_monitor_message(frames)['event'])
-            except Exception: log.exception('Handling a monitor event failed')
-
-    def _tell(self, event: Any) -> None:
-        log.debug('%s: %s', self.channel, zmq.Event(event).name)
-        link = self.links.get(event)
-        if link is None: return
-        if link is Link.UP: self._early = Link.DOWN
-        if link is Link.DOWN: link = self._early
-        self.on_link(self.channel, link)
+        self._early = Link.REFUSED if encrypted else Link.DOWN
+        self._pair = pair = socket.get_monitor_socket(self.events)
+        self._shadow = zmq.Socket.shadow(pair.underlying)
+        self._watch = Watch(loop, pair, self.read)
 
     def close(self) -> None:
         "Stop watching. Call it before the socket is closed."
@@ -251,7 +281,8 @@ class Monitor:
         pair.close(linger=0)
 
 # %% ../../nbs/transports/00_zmq.ipynb #336d913a
-class _Beating:
+class _Asked:
+    "What a heartbeat knows"
     time_to_dead: float = 1.0   # seconds between two questions
     def __init__(self,
         context: zmq.Context[Any], # Makes the socket
@@ -264,7 +295,7 @@ class _Beating:
         self.curve_serverkey = curve_serverkey
         self.address: str = address if isinstance(address, str) else f'tcp://{address[0]}:{address[1]}'
         self.socket: zmq.Socket[Any]|None = None
-        self._shadow: zmq.Socket[Any]|None = None
+        self._shadow: Any = None
         self._timer: asyncio.TimerHandle|None = None
         self._loop: asyncio.AbstractEventLoop|None = None
         self._running = False
@@ -273,6 +304,8 @@ class _Beating:
         self._pinged = False
         self.on_change: Callable[[bool], None] = lambda beating: None   # called when it falls silent, and when it beats again
 
+# %% ../../nbs/transports/00_zmq.ipynb #6b082cb0
+class _Connected(_Asked):
     def _connect(self) -> None:
         if self.socket is not None: self.socket.close(linger=0)
         sock: Any = self.context.socket(zmq.REQ)
@@ -286,30 +319,55 @@ class _Beating:
         self._shadow = zmq.Socket.shadow(sock.underlying)
         self._pinged = False
 
+# %% ../../nbs/transports/00_zmq.ipynb #5f9f2cbb
+class _Beating(_Connected):
+    "Asks, and looks for the echo"
     def _beat(self) -> None:
         if not self._running: return
-        if not self._paused:
-            echo = self._echo()
-            if self._pinged and echo != self._beating:
-                self._beating = echo
-                if not echo: self.call_handlers(self.time_to_dead)
-                self.on_change(echo)
-            try: cast(Any, self._shadow).send(b'ping', zmq.NOBLOCK)
-            except zmq.ZMQError: pass   # not connected yet
-            self._pinged = True
+        if not self._paused: self._compare()
         self._timer = cast(Any, self._loop).call_later(self.time_to_dead, weakly(self._beat))
+
+    def _compare(self) -> None:
+        echo = self._echo()
+        if self._pinged and echo != self._beating:
+            self._beating = echo
+            if not echo: self.call_handlers(self.time_to_dead)
+            self.on_change(echo)
+        try: self._shadow.send(b'ping', zmq.NOBLOCK)
+        except zmq.ZMQError: pass   # not connected yet
+        self._pinged = True
 
     def _echo(self) -> bool:
         heard = False
         while True:
-            try: heard = bool(cast(Any, self._shadow).recv(zmq.NOBLOCK)) or heard
+            try: heard = bool(self._shadow.recv(zmq.NOBLOCK)) or heard
             except zmq.ZMQError: return heard
 
     def call_handlers(self, since_last_heartbeat: float) -> None:
         "Called when the kernel falls silent; for subclasses, as jupyter_client's"
 
+# %% ../../nbs/transports/00_zmq.ipynb #9b802350
+class _Pausing(_Beating):
+    def pause(self) -> None:
+        "Do not ask for now"
+        self._paused = True
+
+    def unpause(self) -> None:
+        "Ask again; what was asked before does not count"
+        self._paused = False
+        self.expect(True)
+
+    def expect(self,
+        beats: bool, # Does somebody answer, as far as we know?
+    ) -> None:
+        "Call `on_change` when the next answer differs; what was asked before does not count"
+        self._paused = False
+        if beats: self._pinged = False
+        self._beating = beats
+
 # %% ../../nbs/transports/00_zmq.ipynb #261ae6a0
-class Heartbeat(_Beating):
+@HBChannelABC.register
+class Heartbeat(_Pausing):
     "Asks the kernel every `time_to_dead` seconds whether it is there: jupyter_client's `HBChannel` without its thread"
     socket: zmq.Socket[Any]|None
 
@@ -321,23 +379,6 @@ class Heartbeat(_Beating):
         self._running = True
         self._connect()
         self._beat()
-
-    def pause(self) -> None:
-        "Do not ask for now"
-        self._paused = True
-
-    def unpause(self) -> None:
-        "Ask again; what was asked before does not count"
-        self._paused = False
-        self.expect(True)
-
-    def expect(self,
-        beats: bool, # Is somebody there, as far as we know?
-    ) -> None:
-        "Call `on_change` when the next answer differs; what was asked before does not count"
-        self._paused = False
-        if beats: self._pinged = False
-        self._beating = beats
 
     def is_alive(self) -> bool:
         "Has it been started, and not been stopped?"
@@ -357,8 +398,6 @@ class Heartbeat(_Beating):
 
     close = stop
 
-HBChannelABC.register(Heartbeat)
-
 # %% ../../nbs/transports/00_zmq.ipynb #495542fd
 TAKES = 1000   # requests of one shell that no kernel we know is stopped by
 _shared: dict[str, dict[int, Any]] = {}   # by the address of its shell: the clients that this process has for a kernel
@@ -366,11 +405,11 @@ _lock = threading.RLock()
 
 def share(
     key: int, # Of a client
-    sink: Sink|None, # Its sink, which is told
+    sink: Sink|None, # Its sink, whose `share` is called
     address: str|None, # Of the kernel it now talks to; `None`: to none
     left: str|None, # Of the kernel it talked to before
 ) -> None:
-    "Count a client for the kernel at `address`, and no longer for the one at `left`; tell all sinks of both"
+    "Count a client for the kernel at `address`, and no longer for the one at `left`; give all sinks of both their share"
     with _lock:
         if left in _shared: _shared[left].pop(key, None)
         if address is not None and sink is not None: _shared.setdefault(address, {})[key] = ref(sink)
@@ -385,15 +424,27 @@ class Sockets(Protocol):
     "Makes what a transport works with"
     def connect(self, channel: str, identity: bytes|None) -> zmq.asyncio.Socket:
         "A connected socket; `identity`: of a further connection (a kernel may ignore one that comes with the identity of an older one)"
-    def heartbeat(self) -> Any: "A heartbeat channel, not started"
-    def address(self, channel: str) -> str: "Where the channel connects to"
-    def encrypted(self) -> bool: "With CurveZMQ?"
-    def identity(self) -> bytes: "The ZMQ identity of the client"
-    def own_context(self) -> zmq.Context[Any]|None: "The context to end with the transport, if it is not shared"
+        ...
+    def heartbeat(self) -> Any:
+        "A heartbeat channel, not started"
+    def address(self, channel: str) -> str:
+        "Where the channel connects to"
+        ...
+    def encrypted(self) -> bool:
+        "With CurveZMQ?"
+        ...
+    def identity(self) -> bytes:
+        "The ZMQ identity of the client"
+        ...
+    def own_context(self) -> zmq.Context[Any]|None:
+        "The context to end with the transport, if it is not shared"
 
+# %% ../../nbs/transports/00_zmq.ipynb #1dff57e3
 class _Open:
     "What is open"
-    def __init__(self, sockets: Sockets):
+    def __init__(self,
+        sockets: Sockets, # Makes the sockets
+    ):
         self.sockets = sockets
         self.channels: dict[str, Channel] = {}
         self.monitors: dict[str, Monitor] = {}
@@ -407,6 +458,9 @@ class _Open:
         self._connections = 0
         self._shares: str|None = None
 
+# %% ../../nbs/transports/00_zmq.ipynb #c709f98d
+class _Reporting(_Open):
+    "Hands over to the sink, as long as it lives"
     def _deliver(self, channel: str, batch: deque[Any], until: float) -> None:
         sink = self._sink()
         if sink is None: batch.clear()
@@ -425,11 +479,7 @@ class _Open:
         self._shares = address
 
 # %% ../../nbs/transports/00_zmq.ipynb #d39ba735
-class _Connecting(_Open):
-    hb: Any
-    loop: asyncio.AbstractEventLoop|None
-    thread: int|None
-
+class _Opening(_Reporting):
     def open(self, sink: Sink, channels: Collection[str]) -> None:
         "Connect `channels`; again, later, for more"
         self._sink = ref(sink)
@@ -459,6 +509,8 @@ class _Connecting(_Open):
             socket = cast(zmq.asyncio.Socket, self.channels[o].socket)
             self.monitors[o] = Monitor(o, socket, self.loop, weakly(self._link), self.sockets.encrypted())
 
+# %% ../../nbs/transports/00_zmq.ipynb #298dca37
+class _Reopening(_Opening):
     def reopen(self, channels: Collection[str]|None = None) -> None:
         "Connect anew, all channels by default. Nothing of the old connections is delivered."
         if self.closed: return
@@ -480,12 +532,11 @@ class _Connecting(_Open):
         self.expect(beats)
 
     def expect(self, beats: bool) -> None:
-        "Tell `beat` when the next heartbeat differs from this"
+        "Call the sink's `beat` when the next heartbeat differs from this"
         if isinstance(self.hb, Heartbeat): self.hb.expect(beats)
 
 # %% ../../nbs/transports/00_zmq.ipynb #0de147b0
-class ZMQTransport(_Connecting):
-    "Carries packed messages over a kernel's ZMQ sockets"
+class _Sending(_Reopening):
     def send(self, channel: str, packed: Packed) -> None:
         "Send, now. Raises `NotConnected` where ZMQ has given the connection up."
         try: self.channels[channel].send(packed)
@@ -499,6 +550,12 @@ class ZMQTransport(_Connecting):
         sink = self._sink()
         if sink is not None: sink.link(channel, Link.REFUSED, final=True)
 
+    def describe(self, channel: str) -> str:
+        "The address of a channel"
+        return self.sockets.address(channel)
+
+# %% ../../nbs/transports/00_zmq.ipynb #90d29a7f
+class _Draining(_Sending):
     def drain(self) -> None:
         "Hand over all that has arrived"
         for o in list(self.channels.values()):
@@ -513,15 +570,14 @@ class ZMQTransport(_Connecting):
         if channel in self.monitors: self.monitors.pop(channel).close()
         if channel in self.channels: self.channels[channel].close()
 
-    def describe(self, channel: str) -> str:
-        "The address of a channel"
-        return self.sockets.address(channel)
-
+# %% ../../nbs/transports/00_zmq.ipynb #83d8ac1d
+class ZMQTransport(_Draining):
+    "Carries packed messages over a kernel's ZMQ sockets"
     def close(self,
         get_ident: Callable[[], int] = threading.get_ident, # (kept for the end of the interpreter, when modules are empty)
         getpid: Callable[[], int] = os.getpid,
     ) -> None:
-        "Close, in the thread of the event loop. In a forked child it touches nothing: sockets and epoll are the parent's."
+        "Close, in the thread of the event loop. Harmless when called again. In a forked child it touches nothing."
         if getpid() != self.pid or self.closed: return
         self.closed = True
         if self.loop is None or self.loop.is_closed() or get_ident() == self.thread: return self._close()
@@ -530,6 +586,7 @@ class ZMQTransport(_Connecting):
 
     def _close(self) -> None:
         self._share(None)
-        for o in (*self.monitors.values(), *self.channels.values()): o.close()
+        for monitor in self.monitors.values(): monitor.close()
+        for channel in self.channels.values(): channel.close()
         if self.hb is not None: self.hb.stop()
         if self._context is not None and not self._context.closed: self._context.destroy(linger=100)
