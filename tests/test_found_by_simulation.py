@@ -8,10 +8,9 @@ from conkernelclient.engine.errors import *
 from memory_transport import MemoryClient
 from test_memory_transport import kernel, virtual
 
-found = lambda f: f
+left = pytest.mark.xfail(strict=True, reason='kernels may answer out of order: nothing can tell that this one will not come')
 
 
-@found
 @virtual
 async def test_a_reply_of_another_kernel_sends_nothing_of_the_old_one():
     """`_reply` releases the lane, which sends what waits, before it looks at the reply's session: so it is sent to the new
@@ -26,7 +25,6 @@ async def test_a_reply_of_another_kernel_sends_nothing_of_the_old_one():
         await asyncio.sleep(1)
         assert machine.kernel.ran == ['first']
 
-@found
 @virtual
 async def test_requests_too_are_not_sent_after_a_reply_of_another_kernel():
     "The same for requests that wait for the window"
@@ -38,7 +36,6 @@ async def test_requests_too_are_not_sent_after_a_reply_of_another_kernel():
         await asyncio.sleep(1)
         assert machine.kernel.ran == ['first']
 
-@found
 @virtual
 async def test_a_death_that_was_verified_late_is_not_one_of_the_new_kernel():
     """The kernel dies, and `_died` waits for its last words (200 ms, as long as iopub's link is not told down). Within that
@@ -57,7 +54,6 @@ async def test_a_death_that_was_verified_late_is_not_one_of_the_new_kernel():
         run = kc.run('x take=.5')
         assert (await run).text == 'x;'
 
-@found
 @virtual
 async def test_a_late_reply_of_another_kernel_is_noticed():
     """A request is given up (its time is over), then its reply comes, with another session. `_late` does not look at it: the
@@ -70,7 +66,6 @@ async def test_a_late_reply_of_another_kernel_is_noticed():
         await asyncio.sleep(1)
         assert kc.connection.life.session == machine.kernel.session
 
-@found
 @virtual
 async def test_a_reply_that_comes_after_its_request_failed_is_nobodys():
     """A kernel was restarted and no connection broke: requests under way fail as restarted, but the new kernel gets and
@@ -86,7 +81,6 @@ async def test_a_reply_that_comes_after_its_request_failed_is_nobodys():
         await asyncio.sleep(1)
         with pytest.raises(Empty): await kc.get_shell_msg(timeout=0)
 
-@found
 @virtual
 async def test_a_reply_that_comes_after_its_request_was_given_up_and_the_kernel_restarted_is_nobodys():
     "The same for a request that was given up before: `fail` clears `abandoned`"
@@ -99,7 +93,6 @@ async def test_a_reply_that_comes_after_its_request_was_given_up_and_the_kernel_
         await asyncio.sleep(1)
         with pytest.raises(Empty): await kc.get_shell_msg(timeout=0)
 
-@found
 @pytest.mark.parametrize('ready', [True, False])
 @virtual
 async def test_what_is_lost_while_the_client_is_starting_is_missed(ready):
@@ -122,7 +115,6 @@ async def test_what_is_lost_while_the_client_is_starting_is_missed(ready):
             with pytest.raises(NoReplyError): await asyncio.wait_for(req, 60)
         finally: kc.stop_channels()
 
-@found
 @virtual
 async def test_a_lost_fence_does_not_hold_a_shell_forever():
     """The connection breaks and comes back; the fence is under way when the kernel is restarted, and something between us
@@ -138,7 +130,6 @@ async def test_a_lost_fence_does_not_hold_a_shell_forever():
         await asyncio.sleep(5)
         assert (await asyncio.wait_for(kc.run('x'), 60)).text == 'x;'
 
-@found
 @pytest.mark.parametrize('what', ['map', 'subshell', 'interrupt'])
 @virtual
 async def test_closing_raises_an_error_that_says_so(what):
@@ -160,7 +151,6 @@ async def test_closing_raises_an_error_that_says_so(what):
         with pytest.raises(ClientClosedError): await run
         with pytest.raises(ClientClosedError): await task
 
-@found
 @pytest.mark.parametrize('end', ['cancel', 'close', 'timeout'])
 @virtual
 async def test_hooks_of_a_request_end_with_it(end):
@@ -179,7 +169,6 @@ async def test_hooks_of_a_request_end_with_it(end):
         for o in left: o.cancel()
         assert not left
 
-@found
 @virtual
 async def test_a_result_that_lacks_outputs_is_not_complete():
     """iopub's connection breaks while a cell runs and is back before its *idle*. The outputs in between are lost; the request
@@ -193,7 +182,7 @@ async def test_a_result_that_lacks_outputs_is_not_complete():
         result = await run
         assert result.text != 'x;'*4 and not result.complete
 
-@found
+@left
 @virtual
 async def test_a_later_reply_ends_a_request_of_which_both_halves_are_lost():
     """A reply is lost, and iopub was away when its *idle* came. No grace time begins, and the request never ends, though the
@@ -208,7 +197,6 @@ async def test_a_later_reply_ends_a_request_of_which_both_halves_are_lost():
         await kc.kernel_info(reply=True)
         with pytest.raises(NoReplyError): await asyncio.wait_for(req, 60)
 
-@found
 @virtual
 async def test_a_subshell_that_is_left_at_the_death_of_its_kernel_is_not_deleted_in_the_next_one():
     """The block is left in the turn of the loop in which the death is noticed: `gone` is still false, so `_delete` is spawned,
@@ -230,7 +218,6 @@ async def test_a_subshell_that_is_left_at_the_death_of_its_kernel_is_not_deleted
         assert not kc.router.table
         assert set(kc.router.shells) <= {('shell', None), ('control', None)}
 
-@found
 @virtual
 async def test_cancel_all_reaches_runs_of_which_only_a_hook_is_at_work():
     """The kernel is done with a cell, its async hook is not. The run is not done, but it is not in `queue` either, so

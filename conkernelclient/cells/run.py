@@ -250,6 +250,7 @@ class _Resolved(_Carrying):
             if not has_it: setattr(verdict, 'result', self.partial)
             self.fail(verdict)
         self._drop_hooks()
+        if self.state == 'done': self.shell.sent.pop(self, None)   # type: ignore[call-overload]
         for o in self._mail or (): o.wake()
 
     def _drop_hooks(self) -> None:
@@ -273,8 +274,8 @@ class _Finished(_Resolved):
         if self.request is not None:   # no cycle, so that a run that is dropped is freed
             self.request.on_iopub = self.request.on_stdin = self.request.on_reply = None
         if self._verdict is None and error is not None: self._verdict = error
-        self.shell.sent.pop(self, None)   # type: ignore[arg-type]
         self._resolve()
+        if self.done(): self.shell.sent.pop(self, None)   # type: ignore[call-overload]
         self._changed()
         self.owner = None
         self.shell.lane.release(self)

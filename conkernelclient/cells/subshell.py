@@ -102,6 +102,7 @@ class _Deleting(_Fixing):
     async def _delete(self) -> None:
         "Delete it once everything that was sent to it is done. An error is logged, not raised."
         conn = self.connection
+        if self.gone: return self._forget()
         try:
             await conn.request('kernel_info_request', {}, subshell_id=self.id).wait()
             await conn.request('delete_subshell_request', dict(subshell_id=self.id), 'control', timeout=20)

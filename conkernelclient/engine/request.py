@@ -195,6 +195,9 @@ class Awaitable(_Awaited[T], Coroutine[Any, Any, T]):
         if isinstance(error, asyncio.CancelledError) and not self._done and self.unwanted(): self.cancel(*error.args)
         raise error
 
+    @property
+    def __name__(self) -> str: return type(self).__name__   # (asyncio's messages name a coroutine by this)
+
     def close(self) -> None: "Do nothing: the request goes on"
 
 # %% ../../nbs/engine/02_request.ipynb #439d66fd
