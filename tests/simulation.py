@@ -42,6 +42,7 @@ EARLY = 'asked while starting'
 UNNOTICED = 'a late reply of another kernel is not noticed'
 KNOWN = {   # faults of the library that `test_found_by_simulation` describes: stories go on where they meet them
     UNNOTICED, LATE, EARLY, 'sent before the other kernel is noticed', 'an old death', 'a lost fence', 'cancelled by closing',
+    'a fence for the next kernel',
     'hooks outlive their request', 'complete without outputs', 'a subshell is deleted in the next kernel'}
 
 
@@ -228,7 +229,7 @@ class Player:
         for o in router.mailboxes.values(): need(len(o) <= o.maxlen, f'the {o.channel} mailbox is unbounded')
         if life.state is State.READY and not life.holds and self.knows >= 0:
             why = f'it is ready for {life.session}, and has a reply of kernel {self.knows}'
-            need(life.session == f'kernel-{self.knows}', why, UNNOTICED if self.by_late else None)
+            need(life.session == f'kernel-{self.knows}', why, UNNOTICED if self.by_late else EARLY if self.early else None)
 
     def empty_mail(self):
         "What no request has claimed must be what nobody asked for, once"
@@ -829,7 +830,7 @@ class Simulation:
             if i == 20:   # a restart that broke no connection is noticed with the next reply only
                 for o in self.players:
                     for channel in 'shell', 'control': self.call(Ask(o, 'poke'), self.poke(o, channel))
-            if i == 27 and self.pending:   # and what was lost, with a fence
+            if i == 27 and (self.pending or any(o.router.table for o in self.players)):   # and what was lost, with a fence
                 for o in self.players: self.flap(o, ['shell', 'control', 'stdin'], .1)
             if i > 30 and not self.pending: break
         if self.pending:
@@ -867,7 +868,8 @@ class Simulation:
         left = f'{player.name}, at the end: in the table: {router.table}'
         if any(o.header.get('subshell_id') and o.header['msg_type'] == 'kernel_info_request' for o in router.table.values()):
             return self.fail(left, 'a subshell is deleted in the next kernel')
-        if router.table: self.fail(left)
+        fences = all(o.header['msg_type'] == 'kernel_info_request' for o in router.table.values())
+        if router.table: return self.fail(left, 'a fence for the next kernel' if fences else None)
         need(not router.graces, f'graces: {router.graces}')
         mine = {('shell', None), ('control', None), ('stdin', None)}
         need(set(router.shells) <= mine, f'shells are left: {router.shells}')

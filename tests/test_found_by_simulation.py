@@ -230,3 +230,48 @@ async def test_cancel_all_reaches_runs_of_which_only_a_hook_is_at_work():
         await asyncio.sleep(1)
         kc.cancel_all()
         with pytest.raises(asyncio.CancelledError): await asyncio.wait_for(asyncio.shield(run), 30)
+
+@found
+@virtual
+async def test_a_fence_is_for_the_kernel_it_was_meant_for():
+    """The connection is back, so fences are spawned; in the same turn of the loop a restart begins. `_fence` begins after
+    that: its request has the new generation, goes to the old kernel, and is lost. It stays in the table, its task goes on, and `status` is `busy` for good.
+
+    Right: `_do_fence` says which generation the fence is for, and `_fence` returns when it is another one."""
+    async with kernel() as (machine, kc):
+        transport = kc.connection.transport
+        tell = transport.tell
+        def told(channel, link):
+            tell(channel, link)
+            if channel != 'shell' or link.value != 'up': return
+            kc.connection.restart_begins()
+            machine.kernel.freeze(60)
+        transport.tell = told
+        machine.place.lines('shell')[0].block(.1)
+        await asyncio.sleep(.2)
+        transport.tell = tell
+        await machine.restart(now=True)
+        await asyncio.sleep(30)
+        assert kc.status == 'ready'
+        assert not kc.router.table
+
+@found
+@virtual
+async def test_ready_for_the_kernel_that_answered_last():
+    """A probe is answered, then waits up to half a second for iopub. Within that time the kernel is restarted by somebody else.
+    The client is ready for the session of the old reply; so the first reply of the new kernel looks like a restart, and what
+    is in flight fails.
+
+    Right: when the shell's connection broke after the probe was sent, ask again."""
+    async with kernel() as (machine, _):
+        for i in range(20):
+            kc = MemoryClient(machine.place, None, f'k{i}', asyncio.get_running_loop().time)
+            kc.start_channels()
+            kc.connection.transport.lines['iopub'].block(1.3)
+            asked = asyncio.create_task(kc.wait_for_ready(timeout=30))
+            await asyncio.sleep(1+i*.02)
+            machine.swap(gap=.02)
+            await asked
+            session, ready_for = machine.kernel.session, kc.connection.life.session
+            kc.stop_channels()
+            assert ready_for == session
