@@ -91,16 +91,21 @@ def timers_are_not_replaced(patch):
 
 def replies_are_not_remembered(patch):
     "4: a second reply lands among the unclaimed messages"
-    patch.setattr(Router, '_remember', lambda self, msg_id: None)
+    class Forgetful(dict):
+        def __setitem__(self, key, value): pass
+    init = Router.__init__
+    def forgetting(self, *args, **kwargs):
+        init(self, *args, **kwargs)
+        self._answered = Forgetful()
+    patch.setattr(Router, '__init__', forgetting)
 
 def lanes_drop_all(patch):
     "7: what was asked after a restart fails with what was asked before"
-    def fail(self, action):
-        upto, error = action.what
+    def fail(self, upto, error):
         self.router.fail(error, upto)
         for lane, on_drop in list(self.lanes.items()):
             for item in lane.drop(10**9): on_drop(item, error)
-    patch.setattr(Connection, '_do_fail', fail)
+    patch.setattr(Connection, '_fail', fail)
 
 def the_old_kernel_answers_for_the_new_one(patch):
     "8: ready while the old kernel is still ending"
@@ -115,12 +120,15 @@ def probes_go_on(patch):
 
 def another_kernel_is_not_noticed(patch):
     "9: a restart by somebody else while nothing is in flight"
-    fence = Connection._do_fence
-    def of_those_in_flight(self, action):
-        if any(o.under_way for o in self.router.shells.values()): fence(self, action)
+    def unheard(self, channel, msg):
+        self.life.session = None
+        self.router.dispatch(channel, msg)
+    fence = Connection._fence_all
+    def of_those_in_flight(self):
+        if any(o.under_way for o in self.router.shells.values()): fence(self)
         else: self.happened('fence', ids=[])
-    patch.setattr(Connection, '_other_kernel', lambda self: None)
-    patch.setattr(Connection, '_do_fence', of_those_in_flight)
+    patch.setattr(Connection, '_other_kernel', lambda self, channel, msg: unheard(self, channel, msg))
+    patch.setattr(Connection, '_fence_all', of_those_in_flight)
 
 def control_waits_for_iopub(patch):
     "10: a hold stops every channel"
