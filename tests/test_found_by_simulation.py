@@ -231,7 +231,6 @@ async def test_cancel_all_reaches_runs_of_which_only_a_hook_is_at_work():
         kc.cancel_all()
         with pytest.raises(asyncio.CancelledError): await asyncio.wait_for(asyncio.shield(run), 30)
 
-@found
 @virtual
 async def test_a_fence_is_for_the_kernel_it_was_meant_for():
     """The connection is back, so fences are spawned; in the same turn of the loop a restart begins. `_fence` begins after
@@ -255,7 +254,6 @@ async def test_a_fence_is_for_the_kernel_it_was_meant_for():
         assert kc.status == 'ready'
         assert not kc.router.table
 
-@found
 @virtual
 async def test_ready_for_the_kernel_that_answered_last():
     """A probe is answered, then waits up to half a second for iopub. Within that time the kernel is restarted by somebody else.
@@ -269,9 +267,10 @@ async def test_ready_for_the_kernel_that_answered_last():
             kc.start_channels()
             kc.connection.transport.lines['iopub'].block(1.3)
             asked = asyncio.create_task(kc.wait_for_ready(timeout=30))
-            await asyncio.sleep(1+i*.02)
+            await asyncio.sleep(.2+i*.02)      # (it connects iopub anew after .67)
+            assert not asked.done()
             machine.swap(gap=.02)
             await asked
             session, ready_for = machine.kernel.session, kc.connection.life.session
             kc.stop_channels()
-            assert ready_for == session
+            assert ready_for == session, i

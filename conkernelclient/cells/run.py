@@ -76,6 +76,7 @@ class _Shells:
         self.connection = connection
         self.input = input
         self.shells: dict[str|None, ShellRuns] = {}
+        self.hooked: dict[Run, None] = {}   # the kernel is done with them, their hooks are not
         self.interrupts: Interrupts = Interrupts(connection, self.shell().lane)
         self._displays: tuple[int, Displays] = -1, Displays()
 
@@ -250,7 +251,7 @@ class _Resolved(_Carrying):
             if not has_it: setattr(verdict, 'result', self.partial)
             self.fail(verdict)
         self._drop_hooks()
-        if self.state == 'done': self.shell.sent.pop(self, None)   # type: ignore[call-overload]
+        self.shell.runs.hooked.pop(self, None)   # type: ignore[call-overload]
         for o in self._mail or (): o.wake()
 
     def _drop_hooks(self) -> None:
@@ -274,8 +275,9 @@ class _Finished(_Resolved):
         if self.request is not None:   # no cycle, so that a run that is dropped is freed
             self.request.on_iopub = self.request.on_stdin = self.request.on_reply = None
         if self._verdict is None and error is not None: self._verdict = error
+        self.shell.sent.pop(self, None)   # type: ignore[call-overload]
         self._resolve()
-        if self.done(): self.shell.sent.pop(self, None)   # type: ignore[call-overload]
+        if not self.done(): self.shell.runs.hooked[self] = None   # type: ignore[index]
         self._changed()
         self.owner = None
         self.shell.lane.release(self)
@@ -586,7 +588,7 @@ class _Queueing(RunsCells):
     def cancel_all(self) -> Awaits[list[Result|BaseException]]: # Gives the outcome of each: a result, or the exception
         "Cancel all runs. Queued runs are never sent; await what this returns to know that the running ones have stopped."
         self.connection.in_loop()
-        runs = [o for o in self.queue if not o.done()]
+        runs = [o for o in (*self.queue, *self.runs.hooked) if not o.done()]
         for o in reversed(runs): o.cancel()
         return asyncio.gather(*runs, return_exceptions=True) if runs else asyncio.ensure_future(asyncio.sleep(0, []))
 

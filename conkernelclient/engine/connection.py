@@ -560,7 +560,10 @@ class _Probing(_Asking):
             breaks = self.life.breaks.copy()
             req = await self._ask()
             if req is None: continue
-            if await self._hears(req, patience): break
+            if self.life.links['shell'] is Link.NEW: self.link('shell', Link.UP)   # connected before anybody could hear of it
+            heard = await self._hears(req, patience)
+            if self.life.breaks['shell'] != breaks['shell']: continue   # what is there now may be another kernel
+            if heard: break
             patience = min(patience*2, .5)
             if patience == .5: self.happened('unheard')
         self._probe = None
@@ -721,10 +724,10 @@ class _Fencing(_Verified):
         shells: dict[tuple[str, str|None], list[str]] = {(o, None): [] for o in ('shell', 'control') if o in self.channels}
         shells |= {key: [o for o in shell.under_way if isinstance(o, str)] for key, shell in self.router.shells.items()}
         for (channel, subshell_id), ids in shells.items():
-            if ids or subshell_id is None: self.spawn(self._fence(channel, subshell_id, ids))
+            if ids or subshell_id is None: self.spawn(self._fence(channel, subshell_id, ids, self.life.generation))
 
-    async def _fence(self, channel: str, subshell_id: str|None, ids: list[str]) -> None:
-        generation = self.life.generation
+    async def _fence(self, channel: str, subshell_id: str|None, ids: list[str], generation: int) -> None:
+        if self.life.generation != generation: return   # it would be for the next kernel
         try: await self._first('kernel_info_request', channel, subshell_id)   # (a reply of another kernel is noticed by the router)
         except (RuntimeError, TimeoutError): return
         if self.life.generation == generation: self.happened('fence', ids=ids)

@@ -135,7 +135,8 @@ class _Known:
         self.exit_code: int|None = None   # of the kernel that died last
         self.error: Exception = ClientClosedError('The channels were stopped before the reply came')
         self.late: Counter[tuple[str, str]] = Counter()   # events in states that have no row for them
-        self._renamed = 0   # how often it named itself anew without anything else to show for it
+        self._other: str|None = None   # the name in the reply by which another kernel was noticed
+        self._renamed = 0   # how often in a row the next reply had yet another name
 
     def __repr__(self) -> str:
         held = ', '.join(sorted(o.name for o in self.holds))
@@ -151,8 +152,7 @@ class _Noting(_Known):
         if event == 'silent': self.silent = True
         if event == 'welcome': self.welcomed = True
         if channel.startswith('beats'): self.silent = False
-        if event == 'other kernel': self._renamed += 1
-        if event in ('shell down', 'restart', 'died', 'died, comes back'): self._renamed = 0
+        if event == 'other kernel' and 'reply' in facts: self._other = facts['reply'][1]['header'].get('session')
         if event in ('died', 'gave up', 'restart failed'): self.error = _died(facts)
 
     def _link(self, channel: str, link: Link, facts: Facts) -> None:
@@ -243,7 +243,11 @@ class _Entering(_Noting):
 
     def _arrive(self, facts: Facts) -> None:
         "The kernel has answered, so the links that it answered over are up"
-        self.session = facts.get('session') if self._renamed < 3 else None   # (a name that changes all the time says nothing)
+        session = facts.get('session')
+        strange = self._other is not None and self._other != session   # not even the one by which it was noticed
+        self._renamed = self._renamed+1 if strange else 0
+        self._other = None
+        self.session = session if self._renamed < 3 else None   # (a kernel that names itself anew each time is not compared)
         self.silent = False
         self.exit_code = None
         for o in facts.get('up', ()): self.links[o] = Link.UP

@@ -514,7 +514,9 @@ class _Hooked(_Followed):
     def _call(self, hook: Hook, msg: Message) -> None:
         try:
             res = hook(msg)
-            if inspect.isawaitable(res): self._tail = self.get_loop().create_task(self._after(self._tail, res))
+            if not inspect.isawaitable(res): return
+            self._tail = self.get_loop().create_task(self._after(self._tail, res))
+            if hasattr(res, 'close'): self._tail.add_done_callback(lambda _: cast(Any, res).close())   # where it never began
         except Exception as e: self._hook_failed(e)
 
     async def _after(self, before: 'asyncio.Task[None]|None', awaitable: Any) -> None:
@@ -522,7 +524,6 @@ class _Hooked(_Followed):
             if before is not None: await asyncio.wait([before])
         except asyncio.CancelledError:
             if before is not None and before is not self._spared: before.cancel()
-            if hasattr(awaitable, 'close'): awaitable.close()
             raise
         try: await awaitable
         except Exception as e: self._hook_failed(e)

@@ -430,7 +430,7 @@ def _cut_short(content: dict[str, Any]) -> bool:
 class _Remembering(_Halves):
     def _forget_answers(self) -> None:
         "Forget half of them, the oldest: one by one, taking from the front of a dict gets slower and slower"
-        self._answered = dict.fromkeys(list(self._answered)[4096:])
+        self._answered = dict.fromkeys(list(self._answered)[512:])
 
 # %% ../../nbs/engine/05_router.ipynb #0695064a
 class _Replying(_Remembering):
@@ -449,7 +449,7 @@ class _Replying(_Remembering):
         if shell.holds and Hold.RESTART in shell.holds and _cut_short(content): return
         req.replied = True
         self._answered[req.msg_id] = None
-        if len(self._answered) > 8192: self._forget_answers()
+        if len(self._answered) > 1024: self._forget_answers()
         if shell.waiting and content.get('status') == 'error' and _stops(req): self._abort(shell)
         shell.release(req.msg_id)
         if self.on_activity is not None: self.on_activity()
