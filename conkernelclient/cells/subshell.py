@@ -116,6 +116,9 @@ class _Deleting(_Fixing):
 
 # %% ../../nbs/cells/04_subshell.ipynb #781f3253
 class _Creating(_Deleting):
+    id: str|None
+    generation: int
+
     async def _create(self) -> None:
         "Create it. Raises `UnsupportedFeature` when the kernel makes none, and what a request raises."
         self.generation = self.connection.life.generation
