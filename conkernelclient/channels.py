@@ -51,6 +51,9 @@ class _View(AsyncZMQSocketChannel):
 
 # %% ../nbs/00_channels.ipynb #5f9da2e4
 class _Attached(_View):
+    socket: Any
+    connection: Connection|None
+
     def attach(self,
         name: str, # `shell`, `control`, `iopub` or `stdin`
         connection: Connection, # Its messages are viewed
@@ -133,7 +136,7 @@ class ConChannel(_ReadsAll):
 @HBChannelABC.register
 class HeartbeatView:
     "jupyter_client's heartbeat channel, where the transport hears the heartbeat by itself"
-    time_to_dead = 1.0   # seconds; not used (jupyter_client's attribute)
+    time_to_dead: float = 1.0   # seconds; not used (jupyter_client's attribute)
     def __init__(self,
         connection: Connection, # Knows whether the kernel is silent
     ): self.connection = connection

@@ -576,9 +576,13 @@ class _WithClients(_Launching):
     client_class = DottedObjectName('conkernelclient.core.ConKernelClient', config=True)
     client_factory = Type(ConKernelClient, klass=AsyncKernelClient, config=True)
 
-    def __init__(self, *args: Any, **kwargs: Any):
+    def __init__(self,
+        *args: Any, # As for `AsyncKernelManager`
+        kernel_spec: KernelSpec|None = None, # What to launch, instead of an installed kernel
+        **kwargs: Any # As for `AsyncKernelManager`: `kernel_name`, `session`, `transport_encryption`, …
+    ):
         self._clients: WeakSet[Any] = WeakSet()
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, kernel_spec=kernel_spec, **kwargs)
 
     def client(self, **kwargs: Any) -> ConKernelClient:   # type: ignore[override]
         "A client for this kernel, with a session (and so replies) of its own"

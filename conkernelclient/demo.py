@@ -39,9 +39,10 @@ class Screen:
         out: TextIO|None = None, # Where to; `sys.stdout` by default
         total: float = 2., # Seconds that a bar's whole width stands for
     ):
-        self.out = out or sys.stdout
+        self.out: TextIO = out or sys.stdout
         self.total = total
-        self.live = ''   # the last line
+        self.live: str = ''   # the last line
+        self.marks: str   # what bars are drawn with
         try: '█░'.encode(self.out.encoding or 'utf-8')
         except UnicodeEncodeError: self.marks = '#+'
         else: self.marks = '█░'
@@ -126,7 +127,7 @@ class Marks:
         screen: Screen, # Where to show them
     ):
         self.screen = screen
-        self.line = ''
+        self.line: str = ''
 
     def add(self, mark: str) -> None:
         "One more"

@@ -34,6 +34,7 @@ SANS_IO = 'engine.lane', 'engine.life'    # they get the time as an argument, an
 # Private names of dependencies: in which module, and why there is no public way
 DEPENDENCIES = {
     ('engine.request', '_asyncio_future_blocking'): 'how a future says to its task that it is to sleep (asyncio gives it to every future)',
+    ('engine.connection', '_get_running_loop'): 'the public function raises where no loop runs, in place of giving `None`',
     ('cells.subshell', '_allow_stdin'): 'in the kernel: ipykernel keeps it once for all subshells',
     ('cells.subshell', '_input_request'): 'in the kernel: ipykernel lets prompts of two subshells mix',
     ('cells.subshell', '_sys_raw_input'): 'in the kernel: ipykernel swaps `input` for each cell',
@@ -41,10 +42,7 @@ DEPENDENCIES = {
     ('core', '_make_url'): 'the address of a channel: no public method gives it',
     ('core', '_created_context'): 'was the ZMQ context made for this client? Else it must not be closed',
     ('core', '_create_connected_socket'): 'all `connect_*` methods go through it: socket options have to be set before the socket is made',
-    ('core', '_shell_channel'): 'the property makes the channel when it is read',
-    ('core', '_iopub_channel'): 'the same',
-    ('core', '_stdin_channel'): 'the same',
-    ('core', '_control_channel'): 'the same',
+    ('core', '_{o}_channel'): 'the property makes the channel when it is read',
     ('core', '_hb_channel'): 'the same',
     ('core', '_handle_kernel_info_reply'): 'adapts the session to the protocol version of the kernel',
     ('core', '_output_hook_default'): 'what jupyter_client documents as the default of `execute_interactive`',
@@ -126,12 +124,19 @@ def test_no_patches(house):
 
 # No private names of other modules
 
+def written(arg):
+    "The name in a string or an f-string, whose fields stay as they are: `_{o}_channel`"
+    if isinstance(arg, ast.JoinedStr): return ast.unparse(arg)[2:-1]
+    return str(arg.value) if isinstance(arg, ast.Constant) else ''
+
+
 def accesses(tree):
     "Each private attribute that is read or set: (line, owner, name); `getattr` and the like, and code in a string, count too"
     for o in ast.walk(tree):
         if isinstance(o, ast.Attribute) and private(o.attr): yield o.lineno, o.value, o.attr
         elif isinstance(o, ast.Call) and isinstance(o.func, ast.Name) and o.func.id in ('getattr', 'hasattr', 'setattr', 'delattr'):
-            if len(o.args) > 1 and isinstance(o.args[1], ast.Constant) and private(str(o.args[1].value)): yield o.lineno, o.args[0], o.args[1].value
+            name = written(o.args[1]) if len(o.args) > 1 else ''
+            if private(name): yield o.lineno, o.args[0], name
         elif isinstance(o, ast.Constant) and isinstance(o.value, str) and '\n' in o.value:
             try: inner = ast.parse(o.value)
             except SyntaxError: continue
@@ -244,6 +249,7 @@ def _helper(): pass
     ('from .base import Base\nclass Room(Base):\n    def _work(self): return 2', 'Room redefines _work of another module'),
     ('from .base import Base\ndef f(o): return o._kept', '_kept is private to another'),
     ("from .base import Base\ndef f(o): return getattr(o, '_kept', 1)", '_kept is private to another'),
+    ("from .base import Base\ndef f(o, name): return getattr(o, f'_{name}', 1)", '_{name} is private to another'),
     ('from .base import _helper', 'imports _helper'),
     ('from . import base\nbase._helper()', '_helper is private to another'),
     ('from asyncio import Future\nclass Room(Future):\n    def f(self): return self._callbacks', '_callbacks is private to another'),

@@ -6,15 +6,15 @@ from syntax import ROOT, stubs
 
 USES = ROOT/'tests'/'typing'
 LIB = 'conkernelclient'
-ENOUGH = .9    # of the public names have a known type
+ENOUGH = .98    # of the public names have a known type
 OFFERED = 'run eval map push queue restart status execute subshell interrupt'
 
 # What users hold, and which of its methods are for other modules of the package
 HELD = {
-    'core.ConKernelClient': 'made_of heartbeat_anew made_context router',
-    'core.ConKernelManager': 'tell',
+    'core.ConKernelClient': 'make_transport make_host unused_heartbeat own_context router',
+    'core.ConKernelManager': '',
     'engine.request.Request': 'send throw close leave unwanted set_result fail finish fail_end limit take_iopub take_reply take_prompt',
-    'cells.run.Run': 'send throw close leave unwanted set_result fail finish connection submit overdue end_early open_mail',
+    'cells.run.Run': 'send throw close leave unwanted set_result fail finish connection submit overdue end_early must_begin_within',
     'cells.outputs.Result': '',
     'cells.outputs.Event': '',
     'cells.llm.LLMContent': '',

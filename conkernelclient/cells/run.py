@@ -67,7 +67,7 @@ class ShellRuns(_Shell):
 class _Shells:
     "The queues of all shells"
     interrupt_timeout: float = 5.   # seconds that a caller waits for an interrupted cell to stop
-    begin_patience = 2.   # seconds that a kernel has, beyond the timeout, to say that it has begun a cell
+    begin_patience: float = 2.   # seconds that a kernel has, beyond the timeout, to say that it has begun a cell
 
     def __init__(self,
         connection: Connection, # To the kernel
@@ -118,12 +118,12 @@ class _Progress(Awaitable[Result]):
     def __init__(self, loop: asyncio.AbstractEventLoop):
         super().__init__(loop)
         self.partial: Result = Result()   # its result, as far as it goes
-        self.state = 'queued'   # later `sent`, `running`, and `done`
+        self.state: str = 'queued'   # later `sent`, `running`, and `done`
         self.request: Request|None = None   # once it was sent
         self.began: float|None = None   # when the kernel began it, in seconds of the loop's clock
-        self.inside = False   # has the kernel said that it runs the cell's code?
-        self.interrupted = 0.   # when it was interrupted, in seconds of the loop's clock; 0: never
-        self.ignored = False   # did the kernel ignore the interrupt?
+        self.inside: bool = False   # has the kernel said that it runs the cell's code?
+        self.interrupted: float = 0.   # when it was interrupted, in seconds of the loop's clock; 0: never
+        self.ignored: bool = False   # did the kernel ignore the interrupt?
         self._verdict: Verdict|None = None
         self._timer: asyncio.TimerHandle|None = None   # of its time limit
         self._stopper: asyncio.Task[None]|None = None   # interrupts it
@@ -139,6 +139,14 @@ Answer = Callable[[str, bool], Any]   # of prompt and password
 class _Arguments(_Progress):
     "What a run was asked to do"
     __slots__ = ('shell', 'content', 'metadata', 'timeout', 'check', 'stdin', 'on_output', 'generation', 'owner')
+    shell: ShellRuns
+    content: dict[str, Any]
+    metadata: dict[str, Any]|None
+    timeout: float|None
+    check: bool
+    stdin: Answer|None
+    on_output: Callable[[Event], Any]|None
+
     def __init__(self,
         shell: ShellRuns, # Where it runs
         content: dict[str, Any], # Of the execute request
@@ -251,7 +259,7 @@ class _Resolved(_Carrying):
             if not has_it: setattr(verdict, 'result', self.partial)
             self.fail(verdict)
         self._drop_hooks()
-        self.shell.runs.hooked.pop(self, None)   # type: ignore[call-overload]
+        self.shell.runs.hooked.pop(self, None)
         for o in self._mail or (): o.wake()
 
     def _drop_hooks(self) -> None:
@@ -264,6 +272,8 @@ class _Resolved(_Carrying):
 # %% ../../nbs/cells/03_run.ipynb #a9e9525a
 class _Finished(_Resolved):
     __slots__ = ()
+    owner: Any
+
     def finish(self,
         error: BaseException|None = None, # Why there is no result
     ) -> None:
@@ -275,9 +285,9 @@ class _Finished(_Resolved):
         if self.request is not None:   # no cycle, so that a run that is dropped is freed
             self.request.on_iopub = self.request.on_stdin = self.request.on_reply = None
         if self._verdict is None and error is not None: self._verdict = error
-        self.shell.sent.pop(self, None)   # type: ignore[call-overload]
+        self.shell.sent.pop(self, None)
         self._resolve()
-        if not self.done(): self.shell.runs.hooked[self] = None   # type: ignore[index]
+        if not self.done(): self.shell.runs.hooked[self] = None
         self._changed()
         self.owner = None
         self.shell.lane.release(self)
@@ -307,13 +317,13 @@ class _Interruptible(_Finished):
         self._resolve()
 
 # %% ../../nbs/cells/03_run.ipynb #2c17c43c
-class _Ending(_Interruptible):
+class _EndingEarly(_Interruptible):
     __slots__ = ()
     def end_early(self,
         verdict: Verdict, # What the caller gets
     ) -> None:
         "Stop the cell, and end with `verdict`. Nothing happens when the run has ended."
-        if self._done: return
+        if self.done(): return
         if self._verdict is None or isinstance(verdict, asyncio.CancelledError): self._verdict = verdict
         if self._timer is not None: self._timer.cancel()
         if self.state == 'queued':
@@ -325,7 +335,7 @@ class _Ending(_Interruptible):
         elif self._stopper is None: self._stopper = self.connection.spawn(self._stop())
 
 # %% ../../nbs/cells/03_run.ipynb #20420f32
-class _Cancellable(_Ending):
+class _Cancellable(_EndingEarly):
     __slots__ = ()
     def cancel(self,
         msg: Any = None, # For the `CancelledError`
@@ -471,6 +481,7 @@ class _Prompted(_Read):
 class _Begun(_Prompted):
     __slots__ = ()
     began: float|None
+    inside: bool
 
     def _begin(self) -> None:
         self.state = 'running'

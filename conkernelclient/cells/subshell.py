@@ -11,7 +11,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
-from typing import Any, Self
+from typing import Any, Literal, TypeVar, overload
 
 from .outputs import Result
 from .run import MovesValues, Run, Runs, assignments
@@ -116,6 +116,9 @@ class _Deleting(_Fixing):
 
 # %% ../../nbs/cells/04_subshell.ipynb #781f3253
 class _Creating(_Deleting):
+    id: str|None
+    generation: int
+
     async def _create(self) -> None:
         "Create it. Raises `UnsupportedFeature` when the kernel makes none, and what a request raises."
         self.generation = self.connection.life.generation
@@ -129,8 +132,10 @@ class _Creating(_Deleting):
             raise
 
 # %% ../../nbs/cells/04_subshell.ipynb #137600fd
+_Own = TypeVar('_Own', bound='_Entered')   # as `Self`, on which jedi completes nothing
+
 class _Entered(_Creating):
-    async def __aenter__(self) -> Self:
+    async def __aenter__(self: _Own) -> _Own:
         "Create the subshell. Raises `UnsupportedFeature` for a kernel without subshells."
         self.connection.need_loop()
         if 'kernel subshells' not in (self.connection.info.get('supported_features') or ()):
@@ -165,6 +170,12 @@ class _Executing(_Left):
         "Run `code` here, at the same time as cells elsewhere in the kernel. Raises what `kc.run` raises, and `KernelRestartedError` after a restart."
         return self.kc.run(code, subshell_id=self._check(), **kwargs)
 
+    @overload
+    def execute(self, code: str, *, reply: Literal[False] = False, **kwargs: Any) -> str: ...
+    @overload
+    def execute(self, code: str, *, reply: Literal[True], **kwargs: Any) -> Request: ...
+    @overload
+    def execute(self, code: str, *, reply: bool, **kwargs: Any) -> str|Request: ...
     def execute(self, code: str, **kwargs: Any) -> Any: # As for `kc.execute`
         "Execute `code` here; returns the message's id, or with `reply` an awaitable of the reply. Raises `KernelRestartedError` after a restart."
         return self.kc.execute(code, subshell_id=self._check(), **kwargs)
@@ -177,8 +188,30 @@ class _Executing(_Left):
         "Send any request of the shell channel. Raises what `kc.request` raises, and `KernelRestartedError` after a restart."
         return self.connection.request(msg_type, content, subshell_id=self._check(), **kwargs)
 
+# %% ../../nbs/cells/04_subshell.ipynb #c8cc5e60
+class _AboutCode(_Executing):
+    @overload
+    def complete(self, code: str, cursor_pos: int|None = None, *, reply: Literal[False] = False, **kwargs: Any) -> str: ...
+    @overload
+    def complete(self, code: str, cursor_pos: int|None = None, *, reply: Literal[True], **kwargs: Any) -> Request: ...
+    @overload
+    def complete(self, code: str, cursor_pos: int|None = None, *, reply: bool, **kwargs: Any) -> str|Request: ...
+    def complete(self, code: str, cursor_pos: int|None = None, **kwargs: Any) -> Any: # As for `kc.complete`
+        "Completions, while something else runs. Raises `KernelRestartedError` after a restart."
+        return self.kc.complete(code, cursor_pos, subshell_id=self._check(), **kwargs)
+
+    @overload
+    def inspect(self, code: str, cursor_pos: int|None = None, *, reply: Literal[False] = False, **kwargs: Any) -> str: ...
+    @overload
+    def inspect(self, code: str, cursor_pos: int|None = None, *, reply: Literal[True], **kwargs: Any) -> Request: ...
+    @overload
+    def inspect(self, code: str, cursor_pos: int|None = None, *, reply: bool, **kwargs: Any) -> str|Request: ...
+    def inspect(self, code: str, cursor_pos: int|None = None, **kwargs: Any) -> Any: # As for `kc.inspect`
+        "Documentation of an object, while something else runs. Raises `KernelRestartedError` after a restart."
+        return self.kc.inspect(code, cursor_pos, subshell_id=self._check(), **kwargs)
+
 # %% ../../nbs/cells/04_subshell.ipynb #b0448dc6
-class Subshell(_Executing):
+class Subshell(_AboutCode):
     "A further shell of the same kernel: `async with kc.subshell() as sh:`"
     async def eval(self, expr: str, **kwargs: Any) -> Any: # As for `kc.eval`
         "The value of `expr`, while something else runs. Raises what `kc.eval` raises, and `KernelRestartedError` after a restart."
@@ -187,14 +220,6 @@ class Subshell(_Executing):
     async def push(self, **values: Any) -> None: # Names, and the values to give them
         "Set variables, while something else runs. Raises `ValueError`, and sets nothing, where a value's repr is not a literal."
         await self.run(assignments(values), silent=True, check=True)
-
-    def complete(self, code: str, cursor_pos: int|None = None, **kwargs: Any) -> Any: # As for `kc.complete`
-        "Completions, while something else runs. Raises `KernelRestartedError` after a restart."
-        return self.kc.complete(code, cursor_pos, subshell_id=self._check(), **kwargs)
-
-    def inspect(self, code: str, cursor_pos: int|None = None, **kwargs: Any) -> Any: # As for `kc.inspect`
-        "Documentation of an object, while something else runs. Raises `KernelRestartedError` after a restart."
-        return self.kc.inspect(code, cursor_pos, subshell_id=self._check(), **kwargs)
 
 # %% ../../nbs/cells/04_subshell.ipynb #7a382d4d
 async def run_all(

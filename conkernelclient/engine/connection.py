@@ -10,7 +10,6 @@ import asyncio
 import logging
 import os
 import threading
-from asyncio import _get_running_loop as get_running_loop   # (documented for event loops; it gives `None` instead of raising)
 from collections import deque
 from collections.abc import Callable, Collection, Coroutine
 from copy import copy
@@ -26,6 +25,7 @@ from .transport import Host, NoHost, Transport, weakly
 
 log: logging.Logger = logging.getLogger('conkernelclient')
 T = TypeVar('T')
+_running_loop = asyncio._get_running_loop   # (documented for event loops; it gives `None` instead of raising)
 CLOSED = State.CLOSED   # (a member costs 45 ns where it is looked up in its class, and these two are looked at for each request)
 DEAD = State.DEAD
 
@@ -112,6 +112,9 @@ class _Spawning(_Joined):
 
 # %% ../../nbs/engine/07_connection.ipynb #c595015a
 class _Belonging(_Spawning):
+    loop: asyncio.AbstractEventLoop|None
+    thread: int|None
+
     def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
         "From here on the connection belongs to `loop`"
         self.loop = loop
@@ -288,6 +291,8 @@ class _Timing(_Happening):
 
 # %% ../../nbs/engine/07_connection.ipynb #4d548abd
 class _Opening(_Timing):
+    thread: int|None
+
     def open(self,
         channels: Collection[str], # Of `shell`, `iopub`, `stdin`, `control`, `hb`
     ) -> None:
@@ -492,7 +497,7 @@ class _Requesting(_Packing):
     ) -> Request: # `await` it for the reply
         "Send a request. Raises `ClientClosedError`, `DeadKernelError`, `NotConnected`, and `ValueError` for a `msg_id` in flight."
         loop = self.loop
-        if loop is None or self.life.state is CLOSED or get_running_loop() is not loop: loop = self.need_loop()
+        if loop is None or self.life.state is CLOSED or _running_loop() is not loop: loop = self.need_loop()
         msg, packed = self._message(msg_type, content, channel, metadata, subshell_id, msg_id, buffers)
         req = Request(msg, channel, loop, generation=self.life.generation, claims_iopub=iopub, on_iopub=on_iopub, on_stdin=on_stdin)
         req.owner = self.keeper() or self   # neither is dropped while somebody waits

@@ -145,6 +145,11 @@ class _Known:
 # %% ../../nbs/engine/04_life.ipynb #08cd5181
 class _Noting(_Known):
     "The facts that an event brings"
+    silent: bool
+    welcomed: bool
+    exit_code: int|None
+    error: Exception
+
     def _note(self, event: str, facts: Facts) -> None:
         channel, _, what = event.partition(' ')
         if channel in self.links and what in ('up', 'down', 'refused'): self._link(channel, Link(what), facts)
@@ -229,6 +234,9 @@ RESTART: tuple[Step, ...] = hold(Hold.RESTART), STOP_PROBING, deliver   # on ent
 
 class _Entering(_Noting):
     "What holds in a state, however it is entered"
+    exit_code: int|None
+    error: Exception
+
     def _enter(self, to: State, facts: Facts) -> tuple[Step, ...]: # What to do before the steps of the row
         steps = ENTER.get(to, ())
         if to in RESTARTING and self.state not in RESTARTING:

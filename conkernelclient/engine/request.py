@@ -196,7 +196,7 @@ class Awaitable(_Awaited[T], Coroutine[Any, Any, T]):
         raise error
 
     @property
-    def __name__(self) -> str: return type(self).__name__   # (asyncio's messages name a coroutine by this)
+    def __name__(self) -> str: return type(self).__name__   # type: ignore[return-value]   # (asyncio's messages name a coroutine by this)
 
     def close(self) -> None: "Do nothing: the request goes on"
 
@@ -220,7 +220,7 @@ async def first_of(
     return any(o.done() for o in awaitables)
 
 # %% ../../nbs/engine/02_request.ipynb #7c36e105
-Hook = Callable[[Message], Any]   # may be async
+Hook = Callable[[Any], Any]   # of a message; may be async. (`Any`: a function that takes a `dict[str, Any]` is one too)
 
 class _Asked(Awaitable[Message]):
     "The message, the kernel it is meant for, and the receivers of the answer"

@@ -168,6 +168,8 @@ class _Handing(_Looking):
 # %% ../../nbs/transports/00_zmq.ipynb #b4d66fc0
 class Reader(_Handing):
     "Reads one channel"
+    socket: zmq.asyncio.Socket|None
+
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         "Begin to read"
         if self._loop is not None or self.socket is None: return
@@ -480,6 +482,10 @@ class _Reporting(_Open):
 
 # %% ../../nbs/transports/00_zmq.ipynb #d39ba735
 class _Opening(_Reporting):
+    hb: Any
+    loop: asyncio.AbstractEventLoop|None
+    thread: int|None
+
     def open(self, sink: Sink, channels: Collection[str]) -> None:
         "Connect `channels`; again, later, for more"
         self._sink = ref(sink)

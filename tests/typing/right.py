@@ -53,7 +53,7 @@ async def any_request(kc: ConKernelClient) -> None:
     "`request`, and what a `Request` has"
     seen: list[str] = []
     def note(msg: Message) -> None: seen.append(msg['msg_type'])
-    async def slowly(msg: Message) -> None: await asyncio.sleep(0)
+    async def slowly(msg: dict[str, Any]) -> None: await asyncio.sleep(0)
     content: dict[str, Any] = dict(code='1', silent=False, store_history=True, user_expressions={}, allow_stdin=False, stop_on_error=True)
     req = kc.request('execute_request', content, 'shell', timeout=20, on_iopub=note, on_stdin=slowly)
     assert_type(req, Request)
@@ -207,9 +207,12 @@ async def subshells(kc: ConKernelClient) -> None:
         assert_type(await sh.push(x=1), None)
         assert_type(await sh.eval('x'), Any)
         assert_type(await sh.request('kernel_info_request'), Message)
-        await sh.execute('1', reply=True)
-        await sh.complete('pri', reply=True)
-        await sh.inspect('print', reply=True)
+        assert_type((sh.execute('1'), sh.complete('pri'), sh.inspect('print')), tuple[str, str, str])
+        assert_type(await sh.execute('1', reply=True, timeout=20), Message)
+        assert_type(await sh.complete('pri', 3, reply=True), Message)
+        assert_type(await sh.inspect('print', reply=True), Message)
+        wanted = bool(sh.id)
+        assert_type(sh.execute('1', reply=wanted), str | Request)
         assert_type((sh.closed, sh.gone), tuple[bool, bool])
 
 

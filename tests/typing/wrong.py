@@ -4,11 +4,13 @@ they say exactly that. The file is never run.
 from conkernelclient import ConKernelClient, ConKernelManager, DeadKernelError, Event, Message, Request, Result, Run, Subshell, run_kernel
 
 
-async def forgotten(kc: ConKernelClient, km: ConKernelManager) -> None:
+async def forgotten(kc: ConKernelClient, sh: Subshell, km: ConKernelManager) -> None:
     "An `await` too few, one too many, or the wrong kind of block"
     kc.run('1').stdout   # mypy: attr-defined; pyright: reportAttributeAccessIssue
     kc.start_channels().run('1')   # mypy: attr-defined; pyright: reportAttributeAccessIssue
     kc.execute('1', reply=True)['content']   # mypy: index; pyright: reportIndexIssue
+    sh.execute('1', reply=True)['content']   # mypy: index; pyright: reportIndexIssue
+    await sh.complete('pri')   # mypy: misc; pyright: reportGeneralTypeIssues
     await kc.execute('1')   # mypy: misc; pyright: reportGeneralTypeIssues
     await kc.status   # mypy: misc; pyright: reportGeneralTypeIssues
     for out in kc.run('1'): print(out)   # mypy: attr-defined; pyright: reportGeneralTypeIssues
@@ -40,6 +42,7 @@ async def mistyped(kc: ConKernelClient, sh: Subshell) -> None:
     kc.run('1', timeout='5')   # mypy: arg-type; pyright: reportArgumentType
     kc.run('1', on_output='print')   # mypy: arg-type; pyright: reportArgumentType
     sh.run(1)   # mypy: arg-type; pyright: reportArgumentType
+    sh.execute('1', reply='yes')   # mypy: call-overload; pyright: reportCallIssue, reportArgumentType
     kc.execute(b'1', reply=True)   # mypy: call-overload; pyright: reportCallIssue, reportArgumentType
     kc.execute('1', reply='yes')   # mypy: call-overload; pyright: reportCallIssue, reportArgumentType
     kc.complete('pri', reply=True, timeout='5')   # mypy: call-overload; pyright: reportCallIssue, reportArgumentType
