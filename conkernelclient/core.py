@@ -185,8 +185,8 @@ class _Parts(_Sockets):
         if shared or not isinstance(self.session, ConSession): return own_session(self.session, keep_id=not shared)
         return self.session
 
-# %% ../nbs/01_core.ipynb #857dbd90
-class _Asked(HasSubshells, _Parts):
+# %% ../nbs/01_core.ipynb #66dc78ce
+class _ForConnection(HasSubshells, _Parts):
     def _shown_name(self) -> str: return self.connection_file or self.connection.transport.describe('shell')
 
     def _learn_address(self) -> None:
@@ -196,8 +196,8 @@ class _Asked(HasSubshells, _Parts):
 
     def _answer(self, string: str, parent: Message) -> None: cast(Any, self).input(string, parent=parent)
 
-# %% ../nbs/01_core.ipynb #e65d999b
-class _Views(_Asked):
+# %% ../nbs/01_core.ipynb #1f93f799
+class _Views(_ForConnection):
     def _view_channels(self) -> None:
         for o in CHANNELS:
             channel = getattr(self, f'{o}_channel_class')(None, self.session)
@@ -284,7 +284,7 @@ class _Opening(_Ready):
         AsyncKernelClient.start_channels(self, shell=shell, iopub=iopub, stdin=stdin, hb=hb, control=control)
         return Starting(cast(Any, self))
 
-# %% ../nbs/01_core.ipynb #cf800619
+# %% ../nbs/01_core.ipynb #e3e581ff
 class _Closing(_Opening):
     def stop_channels(self) -> None:
         "Close the channels; pending calls raise `ClientClosedError`. Harmless when called again."
@@ -295,7 +295,7 @@ class _Closing(_Opening):
         for o in CHANNELS:
             channel = getattr(self, f'_{o}_channel')
             if isinstance(channel, ConChannel): channel.detach()
-        context = self.own_context
+        context = None if conn.channels else self.own_context   # (else the transport destroys it, in the loop's thread)
         if context is not None and not context.closed: context.destroy(linger=100)
 
     def __del__(self) -> None: "The finalizer closes what jupyter_client's method would"
