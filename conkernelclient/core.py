@@ -184,8 +184,8 @@ class _Parts(_Sockets):
         if shared or not isinstance(self.session, ConSession): return own_session(self.session, keep_id=not shared)
         return self.session
 
-# %% ../nbs/01_core.ipynb #857dbd90
-class _Asked(HasSubshells, _Parts):
+# %% ../nbs/01_core.ipynb #66dc78ce
+class _ForConnection(HasSubshells, _Parts):
     def _shown_name(self) -> str: return self.connection_file or self.connection.transport.describe('shell')
 
     def _learn_address(self) -> None:
@@ -203,8 +203,8 @@ class _Asked(HasSubshells, _Parts):
         context = self.own_context
         if context is not None and not context.closed: context.destroy(linger=100)
 
-# %% ../nbs/01_core.ipynb #e65d999b
-class _Views(_Asked):
+# %% ../nbs/01_core.ipynb #1f93f799
+class _Views(_ForConnection):
     def _view_channels(self) -> None:
         for o in CHANNELS:
             channel = getattr(self, f'{o}_channel_class')(None, self.session)
@@ -291,7 +291,7 @@ class _Opening(_Ready):
         AsyncKernelClient.start_channels(self, shell=shell, iopub=iopub, stdin=stdin, hb=hb, control=control)
         return Starting(cast(Any, self))
 
-# %% ../nbs/01_core.ipynb #cf800619
+# %% ../nbs/01_core.ipynb #e3e581ff
 class _Closing(_Opening):
     def stop_channels(self) -> None:
         "Close the channels; pending calls raise `ClientClosedError`. Harmless when called again."
