@@ -87,13 +87,11 @@ def todo(why): return pytest.mark.xfail(strict=True, reason=why)
 
 # --- the table ---------------------------------------------------------------------------------------------------------
 
-@todo('the row wants a link that was DOWN; after `refused for good` it is NEW')
 def test_a_shell_that_is_connected_anew_is_fenced():
     "Shell breaks, its next peer is refused for good, all channels are opened anew, and the kernel is there again"
     lf = life('shell down', 'shell refused', 'refused for good')
     assert FENCE in lf.on('shell up') or Hold.SHELL_DOWN not in lf.holds   # else nothing is ever sent again
 
-@todo('the same, at the connection: a request waits forever')
 async def test_a_request_after_a_shell_that_was_refused_for_good():
     conn = await ready(host=Owner())
     conn.link('shell', Link.DOWN)
@@ -103,7 +101,6 @@ async def test_a_request_after_a_shell_that_was_refused_for_good():
     conn.close()
     assert not isinstance(reply, Exception), reply
 
-@todo('each failed attempt of iopub sets the timer of the hold anew')
 def test_a_hold_for_iopub_ends_whatever_listens_there():
     "What listens on its port closes each connection before the handshake; the 3 s of the hold must come to an end"
     lf, now, timers = life(), 0., {}
@@ -120,7 +117,6 @@ def test_a_hold_for_iopub_ends_whatever_listens_there():
         happens('iopub down' if name == 'closed' else name)
     assert now < 4
 
-@todo('the same, with sockets: the request waits for as long as the tunnel answers')
 async def test_a_request_while_the_tunnel_of_iopub_leads_nowhere():
     "An SSH tunnel whose other end is gone: it accepts connections, and closes each"
     def refuse(reader, writer): writer.close()
@@ -139,12 +135,10 @@ async def test_a_request_while_the_tunnel_of_iopub_leads_nowhere():
         await server.wait_closed()
         assert not isinstance(reply, Exception), reply
 
-@todo('the heartbeat of a kernel whose process we cannot see comes back as another event, which READY has no row for')
 def test_a_kernel_that_beats_again_is_not_verified_any_more():
     lf = life('silent')
     assert any(o.do == 'stop timer' and o.what == 'silence timer' for o in lf.on('beats, nobody knows'))
 
-@todo('the same, at the connection')
 async def test_a_kernel_of_somebody_else_that_beats_again_is_left_alone():
     conn = await ready()
     conn.beat(False)
@@ -154,7 +148,6 @@ async def test_a_kernel_of_somebody_else_that_beats_again_is_left_alone():
     conn.close()
     assert not timers and not late
 
-@todo('entering READY says `lossless` and holds nothing, whatever the link of iopub is')
 def test_ready_while_iopub_is_away():
     "The probe was heard on iopub, which then broke before the reply came: outputs may be lost, and nothing says so"
     lf = Life()
@@ -163,7 +156,6 @@ def test_ready_while_iopub_is_away():
     assert lf.links['iopub'] is Link.DOWN
     assert Hold.IOPUB_DOWN in lf.holds or actions.count(LOSSLESS) == 0
 
-@todo('the timer of `restart asked` is not stopped when the restart has ended')
 def test_a_timer_of_an_earlier_restart_ends_no_later_one():
     lf, timers = life(), set()
     def happens(event):
@@ -175,7 +167,6 @@ def test_a_timer_of_an_earlier_restart_ends_no_later_one():
     if 'ending timer' in timers: happens('ending timer')
     assert lf.state is State.ENDING   # our manager is still ending the old kernel
 
-@todo('facts are noted before the row is looked up')
 def test_a_late_event_changes_nothing():
     "A server reports a death that our verification has reported already, without the exit code"
     lf = life()
@@ -184,7 +175,6 @@ def test_a_late_event_changes_nothing():
     assert lf.late['dead', 'died'] == 1
     assert lf.exit_code == -9 and lf.error.exit_code == -9
 
-@todo('READY has no row for it, unlike STARTING and COMING')
 def test_a_shell_that_is_refused_is_held():
     "A transport that reports a refusal without a break before it (a server that refuses a token)"
     lf = life()
@@ -194,7 +184,6 @@ def test_a_shell_that_is_refused_is_held():
 
 # --- statuses ----------------------------------------------------------------------------------------------------------
 
-@todo('a callback that leads to another status: the others get the two in the wrong order')
 @pytest.mark.parametrize('what', ['request', 'close'])
 async def test_watchers_get_the_latest_status_last(what):
     conn, seen = connection(), []
@@ -211,7 +200,6 @@ async def test_watchers_get_the_latest_status_last(what):
     conn.close()
     assert last[-1] == status, (last, status)
 
-@todo('a connection that is closed has no other status any more')
 @pytest.mark.parametrize('when', ['before', 'while waiting'])
 async def test_waiting_for_a_status_ends_with_the_connection(when):
     conn = await ready()
@@ -225,7 +213,6 @@ async def test_waiting_for_a_status_ends_with_the_connection(when):
 
 # --- actions -----------------------------------------------------------------------------------------------------------
 
-@todo('an action that raises takes those behind it with it')
 @pytest.mark.parametrize('what', ['readdress', 'reopen', 'drain'])
 async def test_an_action_that_raises_does_not_end_the_rest(what):
     "A restart whose first attempt to open sockets fails (too many open files): the client gets ready, or calls raise"
@@ -243,7 +230,6 @@ async def test_an_action_that_raises_does_not_end_the_rest(what):
     conn.close()
     assert not isinstance(res, TimeoutError)
 
-@todo('the state is another one already, and its actions are not carried out')
 async def test_an_interrupt_in_a_status_callback_leaves_no_half_state():
     "Ctrl-C while a status callback runs: the old kernel is ending, and gets what is meant for the next"
     conn = await ready()
@@ -258,7 +244,6 @@ async def test_an_interrupt_in_a_status_callback_leaves_no_half_state():
     conn.close()
     assert sent == []
 
-@todo('a probe that cannot use its answer ends, and nothing asks again')
 async def test_a_kernel_whose_info_cannot_be_read():
     "`on_info` raises (jupyter_client's does for a reply without `protocol_version`): ready, or an error that says so"
     def on_info(reply): raise KeyError('protocol_version')
@@ -268,7 +253,6 @@ async def test_a_kernel_whose_info_cannot_be_read():
     conn.close()
     assert not isinstance(res, TimeoutError)
 
-@todo('a host that cannot answer for a moment ends the verification')
 async def test_a_host_that_fails_once():
     "The death of the process is noticed, although the first question fails"
     class Flaky(Owner):
@@ -284,7 +268,6 @@ async def test_a_host_that_fails_once():
     conn.close()
     assert isinstance(res, DeadKernelError), res
 
-@todo('the time of the first break counts for the second, if the connection was back for less than 10 ms')
 async def test_a_second_break_has_a_time_of_its_own():
     conn = await ready(lost_after=.4)
     conn.link('iopub', Link.DOWN)
@@ -297,7 +280,6 @@ async def test_a_second_break_has_a_time_of_its_own():
     conn.close()
     assert status != 'dead'   # it has been away for .25 s
 
-@todo('the fence is sent a turn later, when the restart has begun, with the new generation')
 async def test_a_fence_does_not_outlive_a_restart():
     "The connection is back, and in the same turn of the loop a restart begins; the old kernel answers nothing any more"
     conn = await ready(host=Owner())
@@ -315,7 +297,6 @@ async def test_a_fence_does_not_outlive_a_restart():
     conn.close()
     assert left == ([], 'ready', 0)
 
-@todo('a timer that is asked for before there is a loop is lost')
 async def test_readers_of_a_kernel_that_died_before_the_first_use():
     "Opened outside a loop, and the restart failed there: a reader gets the error all the same"
     conn = connection(host=Owner(), readers_grace=.05)
@@ -329,7 +310,6 @@ async def test_readers_of_a_kernel_that_died_before_the_first_use():
     conn.close()
     assert isinstance(res, DeadKernelError), res
 
-@todo('malformed messages shift the others')
 async def test_outputs_from_before_the_start_keep_their_order():
     conn = connection()
     conn.open(['shell', 'iopub'])
@@ -341,7 +321,6 @@ async def test_outputs_from_before_the_start_keep_their_order():
     conn.close()
     assert left == ['a', 'b']
 
-@todo('a future for each call that timed out is kept until the next change of state')
 async def test_waiting_in_vain_leaves_nothing():
     conn = connection()
     conn.open(['shell'])

@@ -198,6 +198,7 @@ class _Announcing(_Status):
         for f in list(self._watchers):
             try: f(status)
             except Exception: log.exception('A status callback failed')
+            if self._said != status: return   # the callback led to another one, and all have heard of that
 
 # %% ../../nbs/engine/07_connection.ipynb #25fd336f
 class _Watched(_Announcing):
@@ -227,6 +228,9 @@ class _Woken(_Watched):
         self._waiting.append(news)
         return news
 
+    def _waited_enough(self, news: 'asyncio.Future[None]') -> None:
+        if news in self._waiting: self._waiting.remove(news)
+
     def _wake(self) -> None:
         "The state is another one"
         waiting, self._waiting = self._waiting, []
@@ -252,10 +256,17 @@ class _Happening(_Woken):
         state = self.life.state
         actions = self.life.on(event, **facts)
         if self.life.state is not state: self._wake()
-        self.announce()
-        for o in actions:
-            if self.life.state is State.CLOSED and event != 'closed': return
-            self.do(o)
+        try: self.announce()
+        finally:   # (also where a signal handler raises in a callback)
+            for o in actions:
+                if self.life.state is not State.CLOSED or event == 'closed': self._try(o)
+
+    def _try(self, action: Action) -> None:
+        "One action that fails does not end the others"
+        try: self.do(action)
+        except Exception:
+            log.exception('The action %r failed', action)
+            if action.do == 'reopen' and self.loop is not None: self.loop.call_later(.5, weakly(self.happened), 'refused for good')   # once more
 
     def do(self, action: Action) -> None:
         "Carry out one action. Each step below knows some; the others raise `ValueError`."
@@ -384,9 +395,10 @@ class _Mailing(_Marking):
 
     def _forget_start(self) -> None:
         box = self.router.mailboxes['iopub']
-        for _ in range(len(box)):
-            msg = box.pop()
-            if msg is not None and isinstance(msg['parent_header'], dict) and msg['parent_header'].get('msg_id'): box.push(msg)
+        kept = []
+        while (msg := box.pop()) is not None:
+            if isinstance(msg['parent_header'], dict) and msg['parent_header'].get('msg_id'): kept.append(msg)
+        for msg in kept: box.push(msg)
 
 # %% ../../nbs/engine/07_connection.ipynb #a223cbdf
 class _Carried(_Mailing):
@@ -538,6 +550,16 @@ class _Asking(_Posting):
         self.router.submit(req, packed, timeout, first=True)
         return req
 
+    async def _alive(self) -> bool|None:
+        try: return await self.host.alive()
+        except Exception as e:
+            log.warning('Whether the kernel lives could not be found out: %r', e)
+            return True   # (it is asked again)
+
+    async def _exit_code(self) -> int|None:
+        try: return await self.host.exit_code()
+        except Exception as e: return log.debug('No exit code: %r', e)
+
     async def _ask(self) -> Request|None:
         "Ask for `kernel_info`: the request when its reply has come, `None` when it has not come in a second"
         try: req = self._first('kernel_info_request')
@@ -547,9 +569,9 @@ class _Asking(_Posting):
         try:
             for _ in range(20):
                 if await first_of(req, timeout=.05): return req if req.reply is not None else None
-                if await self.host.alive() is not False: continue
+                if await self._alive() is not False: continue
                 if self.life.state is State.COMING and self.host.comes_back: continue   # its restarter has not looked yet
-                self.happened('died', code=await self.host.exit_code(), probing=True, known=True)
+                self.happened('died', code=await self._exit_code(), probing=True, known=True)
         finally:
             if req.reply is None: req.cancel()
         return None
@@ -574,7 +596,8 @@ class _Probing(_Asking):
         self._probe = None
         reply = cast(Message, req.reply)
         self.info = reply['content']
-        self.on_info(reply)
+        try: self.on_info(reply)
+        except Exception: log.exception('The kernel says of itself what cannot be read')
         up = [o for o in self.life.links if o in self.channels and self.life.breaks[o] == breaks[o]]
         self.happened('answered', session=reply['header'].get('session'), up=up)
 
@@ -604,6 +627,7 @@ class _Probes(_Probing):
     def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
         super()._begin(loop)
         if self.life.state is State.COMING: self._start_probing()
+        if self.life.state is State.DEAD: self.do(Action('timer', 'readers timer', self.life.readers_grace))
 
 # %% ../../nbs/engine/07_connection.ipynb #83a0f5d2
 class _Diagnosing(_Probes):
@@ -643,7 +667,9 @@ class _Ready(_Diagnosing):
             while not self._arrived():
                 left = None if until is None else until-loop.time()
                 if left is not None and left <= 0: raise RuntimeError(self._not_ready(timeout))
-                await first_of(self._next_state(), timeout=left)
+                news = self._next_state()
+                try: await first_of(news, timeout=left)
+                finally: self._waited_enough(news)
         finally:
             self._wanting -= 1
             if not self._wanting: self.happened('unwanted')
@@ -663,9 +689,12 @@ class _Awaited(_Ready):
         "Wait until `status` is one of `statuses`. Raises `TimeoutError`."
         await asyncio.sleep(0)
         if self.status in statuses: return self.status
+        if self.life.state is CLOSED: raise ClientClosedError('The channels have been stopped')
         came: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         def look(status: str) -> None:
-            if status in statuses and not came.done(): came.set_result(status)
+            if came.done(): return
+            if status in statuses: came.set_result(status)
+            elif status == 'closed': came.set_exception(ClientClosedError('The channels were stopped'))
         remove = self.watch(look)
         asking = self.spawn(self._asked_for()) if self.life.state is State.STARTING and self.loop is not None else None   # else nobody might ask
         try: return await asyncio.wait_for(came, timeout)
@@ -688,8 +717,11 @@ class _Verifying(_Awaited):
         loop = asyncio.get_running_loop()
         until = loop.time()+self.lost_after
         generation = self.life.generation
+        breaks = self.life.breaks['shell']
         while self._in_doubt() and self.life.generation == generation:
-            alive = await self.host.alive()
+            alive = await self._alive()
+            if self.life.breaks['shell'] != breaks: until = loop.time()+self.lost_after   # it was back, and broke again
+            breaks = self.life.breaks['shell']
             if alive is False: return await self._died(generation)
             if self.life.links['shell'] is Link.UP: return
             if loop.time() >= until:
@@ -699,7 +731,7 @@ class _Verifying(_Awaited):
 
     async def _died(self, generation: int) -> None:
         loop = asyncio.get_running_loop()
-        code = await self.host.exit_code()
+        code = await self._exit_code()
         until = loop.time()+.2
         while self.life.links['iopub'] is Link.UP and loop.time() < until: await asyncio.sleep(.005)   # its last words
         if not self._in_doubt() or self.life.generation != generation: return   # (the next kernel is there already)

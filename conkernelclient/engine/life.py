@@ -7,7 +7,8 @@ __all__ = ['PROBE', 'STOP_PROBING', 'VERIFY', 'FENCE', 'DRAIN', 'NEW_ADDRESS', '
            'READABLE', 'FAIL_READERS', 'STOP_TIMERS', 'EXPECT_BEATS', 'EXPECT_SILENCE', 'CLOSE', 'Facts', 'Step',
            'TABLE', 'ENTER', 'S', 'LIVING', 'RESTARTING', 'RESTART', 'AGAIN', 'UNHEARD', 'State', 'Link', 'Action',
            'timer', 'stop_timer', 'rows', 'exit_code', 'hold', 'free', 'reopen', 'deliver', 'fail_old', 'fail_all',
-           'fail_lost', 'when', 'never_up', 'was_down', 'hears', 'hears_not', 'nobody_knows', 'holds_shell', 'Life']
+           'fail_lost', 'when', 'never_up', 'was_lost', 'was_up', 'hears_no_more', 'hears', 'hears_not', 'nobody_knows',
+           'holds_shell', 'Life']
 
 # %% ../../nbs/engine/04_life.ipynb #b1d35de1
 from collections import Counter
@@ -153,10 +154,12 @@ class _Noting(_Known):
     def _note(self, event: str, facts: Facts) -> None:
         channel, _, what = event.partition(' ')
         if channel in self.links and what in ('up', 'down', 'refused'): self._link(channel, Link(what), facts)
-        if 'code' in facts: self.exit_code = facts['code']
         if event == 'silent': self.silent = True
         if event == 'welcome': self.welcomed = True
         if channel.startswith('beats'): self.silent = False
+
+    def _note_kernel(self, event: str, facts: Facts) -> None:
+        if 'code' in facts: self.exit_code = facts['code']
         if event == 'other kernel' and 'reply' in facts: self._other = facts['reply'][1]['header'].get('session')
         if event in ('died', 'gave up', 'restart failed'): self.error = _died(facts)
 
@@ -223,7 +226,9 @@ def when(
     return choose
 
 def never_up(life: 'Life', facts: Facts) -> bool: return facts['before'] is not Link.UP
-def was_down(life: 'Life', facts: Facts) -> bool: return facts['before'] is Link.DOWN
+def was_lost(life: 'Life', facts: Facts) -> bool: return facts['before'] is Link.DOWN or Hold.SHELL_DOWN in life.holds
+def was_up(life: 'Life', facts: Facts) -> bool: return facts['before'] is Link.UP
+def hears_no_more(life: 'Life', facts: Facts) -> bool: return life.links['iopub'] is Link.DOWN
 def hears(life: 'Life', facts: Facts) -> bool: return life.links['iopub'] is Link.UP
 def hears_not(life: 'Life', facts: Facts) -> bool: return not hears(life, facts)
 def nobody_knows(life: 'Life', facts: Facts) -> bool: return not facts.get('known')
@@ -273,6 +278,7 @@ class Life(_Entering):
         if (self.state, event) not in TABLE:
             self.late[self.state.value, event] += 1
             return []
+        self._note_kernel(event, facts)   # (a late event says nothing of the kernel)
         to, steps = TABLE[self.state, event]
         if to is not None: steps = (*self._enter(to, facts), *steps)
         actions = [step(self, facts) if callable(step) else step for step in steps]
@@ -285,9 +291,9 @@ rows(S.STARTING, 'wanted', None, PROBE)
 rows(S.STARTING, 'unwanted', None, STOP_PROBING)
 rows(S.STARTING, 'answered', S.READY, FORGET_START)
 rows(S.STARTING, 'shell down | shell refused', None, VERIFY)
-rows(S.STARTING, 'shell up', None, when(was_down, FENCE))
+rows(S.STARTING, 'shell up', None, when(was_lost, FENCE))
 rows(S.STARTING, 'fence', None, fail_lost)
-ENTER[S.READY] = STOP_TIMERS, EXPECT_BEATS, LOSSLESS, READABLE
+ENTER[S.READY] = STOP_TIMERS, EXPECT_BEATS, when(hears_no_more, LOSSY, LOSSLESS), READABLE
 
 # %% ../../nbs/engine/04_life.ipynb #9d531c85
 AGAIN = timer('iopub again', .2)
@@ -299,18 +305,19 @@ rows((S.STARTING, S.COMING), 'unheard', None, when(hears_not, reopen('iopub')))
 rows(LIVING, 'refused for good', None, reopen())
 
 # %% ../../nbs/engine/04_life.ipynb #bf7cb3eb
-rows(S.READY, 'shell down', None, hold(Hold.SHELL_DOWN), VERIFY)
-rows(S.READY, 'shell up', None, when(was_down, FENCE), when(was_down, timer('fence timer', 2.)))
+rows(S.READY, 'shell down | shell refused', None, hold(Hold.SHELL_DOWN), VERIFY)
+rows(S.READY, 'shell up', None, when(was_lost, FENCE), when(was_lost, timer('fence timer', 2.)))
 rows(S.READY, 'fence timer', None, when(holds_shell, FENCE), when(holds_shell, timer('fence timer', 2.)))
 rows(S.READY, 'fence', None, fail_lost, free(Hold.SHELL_DOWN))
 rows(S.READY, 'other kernel', S.COMING, PROBE)
-ENTER[S.COMING] = DRAIN, fail_old, EXPECT_BEATS
+ENTER[S.COMING] = stop_timer('ending timer'), DRAIN, fail_old, EXPECT_BEATS
 rows(S.COMING, 'answered', S.READY)
 
 # %% ../../nbs/engine/04_life.ipynb #8c4bd496
 UNHEARD = timer('iopub timer', 3.)
 
-rows(S.READY, 'iopub down', None, when(never_up, AGAIN), MARK, LOSSY, hold(Hold.IOPUB_DOWN), UNHEARD)
+rows(S.READY, 'iopub down', None, when(never_up, AGAIN), MARK, LOSSY,
+     when(was_up, hold(Hold.IOPUB_DOWN)), when(was_up, UNHEARD))   # (a peer that ends each connection prolongs nothing)
 rows(S.READY, 'iopub up', None, timer('iopub timer', .5))
 rows(S.READY, 'welcome', None, stop_timer('iopub timer'), LOSSLESS, free(Hold.IOPUB_DOWN))
 rows(S.READY, 'iopub timer', None, when(hears, LOSSLESS, LOSSY), free(Hold.IOPUB_DOWN))
@@ -318,7 +325,7 @@ rows(S.READY, 'iopub timer', None, when(hears, LOSSLESS, LOSSY), free(Hold.IOPUB
 # %% ../../nbs/engine/04_life.ipynb #a02bc184
 rows(S.READY, 'silent', None, VERIFY, timer('silence timer', .5))
 rows(S.READY, 'silence timer', None, VERIFY, timer('silence timer', .5))
-rows(S.READY, 'beats', None, stop_timer('silence timer'))
+rows(S.READY, 'beats | beats, nobody knows', None, stop_timer('silence timer'))
 
 # %% ../../nbs/engine/04_life.ipynb #fc52c74f
 def _readers_timer(life: 'Life', facts: Facts) -> Action: return timer('readers timer', life.readers_grace)
@@ -354,7 +361,7 @@ ENTER[S.CLOSED] = STOP_TIMERS, STOP_PROBING, fail_all, CLOSE
 
 # %% ../../nbs/engine/04_life.ipynb #c53ef621
 rows((S.READY, S.ENDING, S.COMING, S.DEAD), 'wanted | unwanted', None)
-rows((S.STARTING, S.ENDING, S.COMING), 'iopub up | silent | beats | welcome', None)
+rows((S.STARTING, S.ENDING, S.COMING), 'iopub up | silent | beats | beats, nobody knows | welcome', None)
 rows(RESTARTING, 'shell up', None)
 rows(S.DEAD, 'iopub up | iopub down | shell down | silent | beats', None)
 rows(S.ENDING, 'iopub down', None)
