@@ -139,14 +139,6 @@ Answer = Callable[[str, bool], Any]   # of prompt and password
 class _Arguments(_Progress):
     "What a run was asked to do"
     __slots__ = ('shell', 'content', 'metadata', 'timeout', 'check', 'stdin', 'on_output', 'generation', 'owner')
-    shell: ShellRuns
-    content: dict[str, Any]
-    metadata: dict[str, Any]|None
-    timeout: float|None
-    check: bool
-    stdin: Answer|None
-    on_output: Callable[[Event], Any]|None
-
     def __init__(self,
         shell: ShellRuns, # Where it runs
         content: dict[str, Any], # Of the execute request
@@ -158,13 +150,13 @@ class _Arguments(_Progress):
     ):
         connection = shell.runs.connection
         super().__init__(connection.need_loop())
-        self.shell = shell
-        self.content = content
-        self.metadata = metadata
-        self.timeout = timeout
-        self.check = check
-        self.stdin = stdin
-        self.on_output = on_output
+        self.shell: ShellRuns = shell
+        self.content: dict[str, Any] = content
+        self.metadata: dict[str, Any]|None = metadata
+        self.timeout: float|None = timeout
+        self.check: bool = check
+        self.stdin: Answer|None = stdin
+        self.on_output: Callable[[Event], Any]|None = on_output
         self.generation: int = connection.life.generation
         self.owner: Any = connection.keeper()
 
