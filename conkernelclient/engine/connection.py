@@ -442,6 +442,10 @@ class _Noticing(_Sink):
         super()._set_up()
         self.router.on_orphan = weakly(self._orphan)
         self.router.on_other_kernel = weakly(self._other_kernel)
+        self.router.on_name = weakly(self._named)
+
+    def _named(self, msg: Message) -> None:
+        if self.life.state is State.STARTING: self.happened('named', session=msg['header'].get('session'))
 
     def _other_kernel(self, channel: str, msg: Message) -> None: self.happened('other kernel', reply=(channel, msg))
 
@@ -866,6 +870,7 @@ class Connection(_Restarting):
         if self._grace_timer is not None: self._grace_timer.cancel()
         if self.loop is None or not self.loop.is_closed():
             for task in list(self._tasks): task.cancel()
+            self.router.stop_hooks()
         self.transport.close()
         self.on_close()
 

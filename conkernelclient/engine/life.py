@@ -160,6 +160,7 @@ class _Noting(_Known):
 
     def _note_kernel(self, event: str, facts: Facts) -> None:
         if 'code' in facts: self.exit_code = facts['code']
+        if event == 'named': self.session = facts['session']
         if event == 'other kernel' and 'reply' in facts: self._other = facts['reply'][1]['header'].get('session')
         if event in ('died', 'gave up', 'restart failed'): self.error = _died(facts)
 
@@ -293,6 +294,8 @@ rows(S.STARTING, 'answered', S.READY, FORGET_START)
 rows(S.STARTING, 'shell down | shell refused', None, VERIFY)
 rows(S.STARTING, 'shell up', None, when(was_lost, FENCE))
 rows(S.STARTING, 'fence', None, fail_lost)
+rows(S.STARTING, 'named', None)
+rows(S.STARTING, 'other kernel', S.COMING, PROBE)
 ENTER[S.READY] = STOP_TIMERS, EXPECT_BEATS, when(hears_no_more, LOSSY, LOSSLESS), READABLE
 
 # %% ../../nbs/engine/04_life.ipynb #9d531c85

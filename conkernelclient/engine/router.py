@@ -15,6 +15,7 @@ from copy import copy
 from datetime import datetime, timezone
 from queue import Empty
 from typing import Any, Protocol
+from weakref import WeakSet
 
 from jupyter_client.session import new_id
 
@@ -181,6 +182,8 @@ class _Events:
         self.on_grace: Callable[[], None] = lambda: None
         # An iopub message answers nobody; returns whether to drop it
         self.on_orphan: Callable[[Message], bool] = lambda msg: False
+        # A reply came, and `kernel.session` does not say yet which process the kernel is
+        self.on_name: Callable[[Message], None] = lambda msg: None
         # A reply came from another kernel process than `kernel.session`
         self.on_other_kernel: Callable[[str, Message], None] = lambda channel, msg: None
         # Ask a shell (channel, subshell id) whether these requests without reply are lost
@@ -200,6 +203,7 @@ class _Tables(_Events):
         self.mailboxes: dict[str, Mailbox] = {o: Mailbox(o, maxlen) for o in CHANNELS}
         self.graces: dict[str, tuple[float, int, int]] = {}   # lacks one half: until when, patience, iopub count then
         self.abandoned: dict[str, tuple[Shell, int]] = {}   # given up, messages may still come: shell and serial
+        self.hooked: WeakSet[Request] = WeakSet()   # requests that are over but for their hooks
         self.foreign: set[str] = set()   # requests of other clients that the kernel is busy with
         self.iopub_count: int = 0   # iopub messages so far
         self.stats: Counter[str] = Counter()
@@ -414,6 +418,11 @@ class _Halves(_Unclaimed):
         self.graces.pop(req.msg_id, None)
         if not req.replied: req.lane.release(req.msg_id)
         req.finish(complete, after_hooks=True)
+        if not req.ended: self.hooked.add(req)
+
+    def stop_hooks(self) -> None:
+        "End the requests of which only the hooks are still at work"
+        for req in list(self.hooked): req.finish(True)
 
 # %% ../../nbs/engine/05_router.ipynb #06150c1c
 def _stops(req: Request) -> bool:
@@ -443,7 +452,8 @@ class _Replying(_Remembering):
             self.stats['duplicate replies'] += 1
             return
         session = self.kernel.session
-        if session is not None and msg['header'].get('session', session) != session: return self.on_other_kernel(req.channel, msg)
+        if session is None: self.on_name(msg)
+        elif msg['header'].get('session', session) != session: return self.on_other_kernel(req.channel, msg)
         shell = req.lane
         # What a restart cuts short fails as restarted, with all others
         if shell.holds and Hold.RESTART in shell.holds and _cut_short(content): return
