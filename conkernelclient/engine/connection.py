@@ -856,6 +856,9 @@ class _Restarting(_Graces):
         else: self.happened(event, error=error)
 
 # %% ../../nbs/engine/07_connection.ipynb #ef09cb5a
+def _cancel(tasks: 'list[asyncio.Task[Any]]') -> None:
+    for o in tasks: o.cancel()
+
 class Connection(_Restarting):
     "One kernel, reached: requests, status, readiness"
     thread: int|None
@@ -869,7 +872,7 @@ class Connection(_Restarting):
         self._fail_readers(self.life.error)
         if self._grace_timer is not None: self._grace_timer.cancel()
         if self.loop is None or not self.loop.is_closed():
-            for task in list(self._tasks): task.cancel()
+            if self.loop is not None: self.loop.call_soon(_cancel, list(self._tasks))   # each takes its first step, and can say why it ends
             self.router.stop_hooks()
         self.transport.close()
         self.on_close()
