@@ -37,7 +37,7 @@ from virtual_time import Stuck, run_virtual
 EPS = 1e-6
 RESTARTING = State.ENDING, State.COMING
 
-LATE = 'late reply after a restart'
+LATE = 'a late reply to what has failed'
 EARLY = 'asked while starting'
 UNNOTICED = 'a late reply of another kernel is not noticed'
 KNOWN: set[str] = set()   # faults of the library that are known: stories go on where they meet them
@@ -237,8 +237,7 @@ class Player:
                 seen[parent] += 1
                 if parent in self.ids:
                     ask = self.ids[parent]
-                    late = ask.error is not None and self.life.generation > 0
-                    self.sim.fail(f'{self.name}: a reply to {ask} is in the mailbox', LATE if late else None)
+                    self.sim.fail(f'{self.name}: a reply to {ask} is in the mailbox', LATE if ask.error is not None else None)
                 ask = self.mail.get(parent)
                 if ask is not None:
                     if ask.got: self.sim.fail(f'{self.name}: {ask} was replied twice', LATE if self.life.generation else None)

@@ -274,3 +274,18 @@ async def test_ready_for_the_kernel_that_answered_last():
             session, ready_for = machine.kernel.session, kc.connection.life.session
             kc.stop_channels()
             assert ready_for == session, i
+
+@virtual
+async def test_a_reply_that_comes_after_its_request_was_doubted_is_nobodys():
+    """*idle* comes, the reply does not; the fence that is to clear this up is not answered in time, because the kernel is
+    frozen. The request fails (although the heartbeat says that nothing can be known now). When its reply comes, it lands
+    among the unclaimed messages.
+
+    Right: `give_up` remembers it, as `abandon` does; and a fence waits as long as the kernel is silent."""
+    async with kernel(grace=.5) as (machine, kc):
+        req = kc.execute('x late=4', reply=True)
+        await asyncio.sleep(.3)
+        machine.kernel.freeze(8)
+        with pytest.raises(NoReplyError): await req
+        await asyncio.sleep(10)
+        with pytest.raises(Empty): await kc.get_shell_msg(timeout=0)
