@@ -426,7 +426,7 @@ class Simulation:
             self.fail(why, 'complete without outputs' if lost else None)
         halves = any(o in ask.words for o in ('lose=reply', 'lose=idle'))
         closed = ask.player.life.state is State.CLOSED
-        if not result.complete and not lost and not halves and not closed and not self.may_lack_reply(ask):
+        if not result.complete and ask.state is not State.STARTING and not lost and not halves and not closed and not self.may_lack_reply(ask):
             self.fail(f'{ask} is incomplete, and nothing was lost', UNNOTICED if ask.player.by_late else None)
         if result.status == 'error' and result.error.ename == 'KeyboardInterrupt' and not ask.cut:
             self.fail(f'{ask} was not interrupted')

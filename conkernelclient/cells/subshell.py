@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar, overload
 from .outputs import Result
 from .run import MovesValues, Run, Runs, assignments
 from ..engine.connection import Connection
-from ..engine.errors import KernelRestartedError, UnsupportedFeature
+from ..engine.errors import KernelRestartedError, NoReplyError, UnsupportedFeature
 from ..engine.life import State
 from ..engine.request import Request, first_of
 
@@ -112,7 +112,7 @@ class _Deleting(_Fixing):
     def _forget(self) -> None:
         if self.id is None: return
         self.runs.forget(self.id)
-        self.connection.router.shells.pop(('shell', self.id), None)
+        self.connection.router.close_shell(self.id, NoReplyError('The subshell was deleted before it replied'))
 
 # %% ../../nbs/cells/04_subshell.ipynb #781f3253
 class _Creating(_Deleting):

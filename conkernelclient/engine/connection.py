@@ -693,12 +693,12 @@ class _Awaited(_Ready):
         "Wait until `status` is one of `statuses`. Raises `TimeoutError`."
         await asyncio.sleep(0)
         if self.status in statuses: return self.status
-        if self.life.state is CLOSED: raise ClientClosedError('The channels have been stopped')
+        if self.life.state is CLOSED and timeout is None: raise ClientClosedError('The channels have been stopped')
         came: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         def look(status: str) -> None:
             if came.done(): return
             if status in statuses: came.set_result(status)
-            elif status == 'closed': came.set_exception(ClientClosedError('The channels were stopped'))
+            elif status == 'closed' and timeout is None: came.set_exception(ClientClosedError('The channels were stopped'))
         remove = self.watch(look)
         asking = self.spawn(self._asked_for()) if self.life.state is State.STARTING and self.loop is not None else None   # else nobody might ask
         try: return await asyncio.wait_for(came, timeout)

@@ -303,6 +303,8 @@ AGAIN = timer('iopub again', .2)
 
 rows(S.STARTING, 'iopub down', None, when(was_up, MARK, AGAIN), when(was_up, LOSSY))
 rows(S.STARTING, 'welcome', None, LOSSLESS)
+rows(S.STARTING, 'iopub up', None, timer('iopub timer', .5))
+rows(S.STARTING, 'iopub timer', None, when(hears, LOSSLESS, LOSSY))
 rows(S.COMING, 'iopub down', None, when(never_up, AGAIN))
 rows((S.STARTING, S.COMING, S.READY), 'iopub refused', None, AGAIN)
 rows((S.STARTING, S.COMING, S.READY), 'iopub again', None, when(hears_not, reopen('iopub')))
@@ -366,7 +368,8 @@ ENTER[S.CLOSED] = STOP_TIMERS, STOP_PROBING, fail_all, CLOSE
 
 # %% ../../nbs/engine/04_life.ipynb #c53ef621
 rows((S.READY, S.ENDING, S.COMING, S.DEAD), 'wanted | unwanted', None)
-rows((S.STARTING, S.ENDING, S.COMING), 'iopub up | silent | beats | beats, nobody knows', None)
+rows(RESTARTING, 'iopub up', None)
+rows((S.STARTING, S.ENDING, S.COMING), 'silent | beats | beats, nobody knows', None)
 rows(RESTARTING, 'welcome', None)
 rows(RESTARTING, 'shell up', None)
 rows(S.DEAD, 'iopub up | iopub down | shell down | silent | beats', None)

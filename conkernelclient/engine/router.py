@@ -412,6 +412,11 @@ class _Halves(_Unclaimed):
             if not self.graces: self.on_grace()
             self.graces[req.msg_id] = self.clock()+self.grace, 100, self.iopub_count
 
+    def _still_expect(self, req: Request) -> None:
+        "Messages for `req` may still come, and are nobody's"
+        self.abandoned[req.msg_id] = req.lane, req.serial
+        if len(self.abandoned) > 4096: del self.abandoned[next(iter(self.abandoned))]
+
     def _leave(self, req: Request, complete: bool) -> None:
         "`req` is over"
         self.table.pop(req.msg_id, None)
@@ -506,6 +511,7 @@ class _Patience(_Deleting):
         req = self.table.get(msg_id)
         if req is None or req.replied and req.idle: return
         self.stats['incomplete'] += 1
+        self._still_expect(req)
         self._leave(req, False)
 
 # %% ../../nbs/engine/05_router.ipynb #901080f3
@@ -533,11 +539,6 @@ class _Expiring(_Patience):
 
 # %% ../../nbs/engine/05_router.ipynb #c0e63474
 class _Abandoning(_Expiring):
-    def _still_expect(self, req: Request) -> None:
-        "Messages for `req` may still come, and are nobody's"
-        self.abandoned[req.msg_id] = req.lane, req.serial
-        if len(self.abandoned) > 4096: del self.abandoned[next(iter(self.abandoned))]
-
     def abandon(self, req: Request, /) -> None:
         "Take `req` out of the table: its caller gave up"
         msg_id = req.msg_id
