@@ -35,6 +35,7 @@ from model_kernel import Machine, loads
 from virtual_time import Stuck, run_virtual
 
 EPS = 1e-6
+MAY_LACK = 4.6   # seconds after a break of iopub in which nobody can say that nothing was lost: 3 s, the way back, .5 s
 RESTARTING = State.ENDING, State.COMING
 
 LATE = 'a late reply to what has failed'
@@ -69,6 +70,7 @@ class Ask:
         self.serial = sim.machine.kernel.serial
         self.dead = sim.machine.kernel.dead
         self.state = life.state
+        self.nameless = life.session is None and life.state is State.STARTING   # no kernel has said yet who it is
         iopub = player.transport.lines.get('iopub')
         self.deaf = iopub is None or not iopub.up    # is iopub away?
         self.__dict__.update(kwargs)
@@ -350,7 +352,7 @@ class Simulation:
         self.note(f'{kernel.session} gets {ask}')
         if kernel.serial < ask.least:
             self.fail(f'{ask} was asked after the beginning of a restart, and runs in the old kernel {kernel.serial}')
-        newer = kernel.serial > ask.knows >= 0 and not ask.restarting
+        newer = kernel.serial > ask.knows >= 0 and not ask.restarting and not ask.nameless
         if newer and (ask.sent_knows >= kernel.serial or ask.sent_announced > ask.announced):
             first = ask.sent_knows >= kernel.serial and ask.sent_at == ask.player.learned
             known = (EARLY if ask.state is State.STARTING else UNNOTICED if ask.player.by_late else
@@ -419,7 +421,7 @@ class Simulation:
         if result.error is not None: text = text.split(result.error.ename)[0]
         rest = result.stdout.replace(one, '')
         if rest and not ('ask' in ask.words and rest.startswith('[')): self.fail(f'{ask} has the output {result.stdout!r}')
-        lost = ask.deaf or any(ask.at <= o for o in ask.player.iopub_breaks)
+        lost = ask.deaf or any(ask.at <= o+MAY_LACK for o in ask.player.iopub_breaks)
         out = next((int(o[4:]) for o in ask.words if o.startswith('out=')), 1)
         if result.status == 'ok' and result.complete and result.stdout.count(one) != out:
             why = f'{ask} is complete, and has {result.stdout.count(one)} of {out} outputs'
