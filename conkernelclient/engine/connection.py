@@ -782,14 +782,15 @@ class _Doubting(_Fencing):
         self._doubted = set()
         self.router.on_doubt = weakly(self._doubt)
 
-    def _doubt(self, channel: str, subshell_id: str|None, ids: list[str]) -> None:
+    def _doubt(self, channel: str, subshell_id: str|None, ids: list[str]) -> bool: # Could it be asked?
         "The kernel is done with `ids`, but their replies are late: they are lost when something sent later has been answered"
         shell = channel, subshell_id
-        if self.life.state is not State.READY or not ids and shell in self._doubted: return
+        if self.life.state is not State.READY or not ids and shell in self._doubted: return False
         try: fence = self._first('kernel_info_request', channel, subshell_id, 10*self.router.grace)
-        except RuntimeError: return
+        except RuntimeError: return False
         self._doubted.add(shell)
         self.spawn(self._settle_doubt(fence, shell, ids))
+        return True
 
     async def _settle_doubt(self, fence: Request, shell: tuple[str, str|None], ids: list[str]) -> None:
         try: await fence

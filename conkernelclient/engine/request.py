@@ -531,7 +531,6 @@ class _Hooked(_Followed):
     def _hook_failed(self, error: Exception) -> None:
         log.error('A hook of %r raised %r', self, error)
         if self.router is not None: self.router.abandon(cast('Request', self))
-        self._tail = None
         if self._done: return self.fail_end(error)
         self.fail(error)
         self.finish(False)

@@ -187,7 +187,7 @@ class _Events:
         # A reply came from another kernel process than `kernel.session`
         self.on_other_kernel: Callable[[str, Message], None] = lambda channel, msg: None
         # Ask a shell (channel, subshell id) whether these requests without reply are lost
-        self.on_doubt: Callable[[str, str|None, list[str]], None]|None = None
+        self.on_doubt: Callable[[str, str|None, list[str]], bool|None]|None = None   # (`False`: not now)
         # The subshell of that id has been deleted
         self.on_deleted: Callable[[str], None]|None = None
         # Something was sent, or answered
@@ -460,12 +460,13 @@ class _Replying(_Remembering):
         if session is None: self.on_name(msg)
         elif msg['header'].get('session', session) != session: return self.on_other_kernel(req.channel, msg)
         shell = req.lane
-        # What a restart cuts short fails as restarted, with all others
-        if shell.holds and Hold.RESTART in shell.holds and _cut_short(content): return
+        # What a restart cuts short fails as restarted, with all others; and it aborts nothing that is meant for the next kernel
+        ending = shell.holds and Hold.RESTART in shell.holds
+        if ending and _cut_short(content): return
         req.replied = True
         self._answered[req.msg_id] = None
         if len(self._answered) > 1024: self._forget_answers()
-        if shell.waiting and content.get('status') == 'error' and _stops(req): self._abort(shell)
+        if shell.waiting and not ending and content.get('status') == 'error' and _stops(req): self._abort(shell)
         shell.release(req.msg_id)
         if self.on_activity is not None: self.on_activity()
         if req.channel == 'control' and self.on_deleted is not None: self._deleted(req, content)
@@ -534,7 +535,8 @@ class _Expiring(_Patience):
             elif not req.replied and self.on_doubt is not None: doubts.setdefault(shell, []).append(msg_id)
             else: self.give_up(msg_id)
         for (channel, subshell_id), ids in doubts.items():
-            if self.on_doubt is not None: self.on_doubt(channel, subshell_id, ids)
+            if self.on_doubt is None or self.on_doubt(channel, subshell_id, ids) is not False: continue
+            for o in ids: self.graces[o] = now+self.grace, 100, self.iopub_count   # nobody can be asked just now: later
         return next(iter(self.graces.values()))[0] if self.graces else None
 
 # %% ../../nbs/engine/05_router.ipynb #c0e63474
