@@ -234,7 +234,7 @@ class _Joined(_Views):
 def _close_dropped(connection: Callable[[], Connection|None], transport: Transport) -> None:
     "The client was dropped: close what is open, in the thread of its event loop"
     conn = connection()
-    if conn is not None and conn.life.state is not State.CLOSED: conn.call_in_loop(conn.close)
+    if conn is not None: conn.call_in_loop(conn.close)
     transport.close()
 
 # %% ../nbs/01_core.ipynb #9d1d6f42

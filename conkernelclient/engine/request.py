@@ -12,6 +12,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator
 from contextvars import Context, ContextVar
 from copy import copy
+from functools import partial
 from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar, cast
 
@@ -515,18 +516,19 @@ class _Hooked(_Followed):
         try:
             res = hook(msg)
             if not inspect.isawaitable(res): return
-            self._tail = self.get_loop().create_task(self._after(self._tail, res))
-            if hasattr(res, 'close'): self._tail.add_done_callback(lambda _: cast(Any, res).close())   # where it never began
+            before = self._tail
+            self._tail = self.get_loop().create_task(self._after(before, res))
+            self._tail.add_done_callback(partial(self._hook_over, before, res))
         except Exception as e: self._hook_failed(e)
 
     async def _after(self, before: 'asyncio.Task[None]|None', awaitable: Any) -> None:
-        try:
-            if before is not None: await asyncio.wait([before])
-        except asyncio.CancelledError:
-            if before is not None and before is not self._spared: before.cancel()
-            raise
+        if before is not None: await asyncio.wait([before])
         try: await awaitable
         except Exception as e: self._hook_failed(e)
+
+    def _hook_over(self, before: 'asyncio.Task[None]|None', awaitable: Any, task: 'asyncio.Task[None]') -> None:
+        if hasattr(awaitable, 'close'): awaitable.close()   # it may never have begun
+        if task.cancelled() and before is not None and before is not getattr(self, '_spared', None): before.cancel()
 
     def _hook_failed(self, error: Exception) -> None:
         log.error('A hook of %r raised %r', self, error)
