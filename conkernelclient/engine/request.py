@@ -195,8 +195,8 @@ class Awaitable(_Awaited[T], Coroutine[Any, Any, T]):
         if isinstance(error, asyncio.CancelledError) and not self._done and self.unwanted(): self.cancel(*error.args)
         raise error
 
-    @property
-    def __name__(self) -> str: return type(self).__name__   # type: ignore[return-value]   # (asyncio's messages name a coroutine by this)
+    @property   # (asyncio's messages name a coroutine by this)
+    def __name__(self) -> str: return type(self).__name__   # type: ignore[return-value]
 
     def close(self) -> None: "Do nothing: the request goes on"
 
@@ -516,7 +516,8 @@ class _Hooked(_Followed):
             res = hook(msg)
             if not inspect.isawaitable(res): return
             self._tail = self.get_loop().create_task(self._after(self._tail, res))
-            if hasattr(res, 'close'): self._tail.add_done_callback(lambda _: cast(Any, res).close())   # where it never began
+            # For where it never began
+            if hasattr(res, 'close'): self._tail.add_done_callback(lambda _: cast(Any, res).close())
         except Exception as e: self._hook_failed(e)
 
     async def _after(self, before: 'asyncio.Task[None]|None', awaitable: Any) -> None:
