@@ -5,12 +5,14 @@ from conkernelclient.cells.llm import LLMContent
 from conkernelclient.cells.run import Run
 from conkernelclient.cells.subshell import Subshell
 from conkernelclient.core import ConIOLoopKernelManager, ConKernelClient, ConKernelManager, run_kernel
-from conkernelclient.engine.errors import (ClientClosedError, ConKernelError, DeadKernelError, KernelRestartedError, NoReplyError,
-                                           NotConnected, ReplyTimeout, UnknownKernel, UnsupportedFeature)
+from conkernelclient.engine.errors import (
+    ClientClosedError, ConKernelError, DeadKernelError, KernelRestartedError, NoReplyError, NotConnected, ReplyTimeout,
+    UnknownKernel, UnsupportedFeature)
 from conkernelclient.engine.request import Request
 from conkernelclient.engine.session import Message
 
 __all__ = ['ConKernelClient', 'ConKernelManager', 'ConIOLoopKernelManager', 'run_kernel',
            'Request', 'Run', 'Subshell', 'Result', 'Event', 'ErrorInfo', 'LLMContent', 'Message', 'parse_literal',
-           'ConKernelError', 'ExecutionError', 'ExecutionTimeout', 'UnsupportedFeature', 'UnknownKernel', 'DeadKernelError',
-           'KernelRestartedError', 'ClientClosedError', 'NoReplyError', 'NotConnected', 'ReplyTimeout']
+           'ConKernelError', 'ExecutionError', 'ExecutionTimeout', 'UnsupportedFeature', 'UnknownKernel',
+           'DeadKernelError', 'KernelRestartedError', 'ClientClosedError', 'NoReplyError', 'NotConnected',
+           'ReplyTimeout']

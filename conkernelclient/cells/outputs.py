@@ -209,7 +209,7 @@ class _Received:
         self.msg_id: str | None = msg_id
         self.live: Outputs = Outputs(displays)
         self.reply: AnyMessage | None = None  # The reply message, once it came
-        self.complete: bool = False           # Whether both the reply and the kernel's idle have come: nothing is missing
+        self.complete: bool = False           # Whether both the reply and the kernel's idle have come
         self._busy: AnyMessage | None = None  # Header of the first status 'busy'
         self._idle: AnyMessage | None = None  # Header of the last status 'idle'
         self._count: int | None = None     # From the echo of the input

@@ -228,7 +228,8 @@ class _Explained(_Watched):
 class _Carrying(_Explained):
     __slots__ = ()
     def result(self) -> Result:
-        "The result, or raises why there is none; the exception has the partial result as `result`. Raises `asyncio.InvalidStateError` before the end."
+        """The result, or raises why there is none; the exception has the partial result as `result`.
+        Raises `asyncio.InvalidStateError` before the end."""
         try: return super().result()
         except asyncio.CancelledError as e:
             setattr(e, 'result', self.partial)
@@ -288,7 +289,8 @@ class _Finished(_Resolved):
 class _Interruptible(_Finished):
     __slots__ = ()
     def interrupt(self) -> Awaits[bool]: # Whether it was running
-        "Interrupt the cell, as a notebook's stop button does: its result is then its `KeyboardInterrupt`. Raises `UnsupportedFeature` on a subshell."
+        """Interrupt the cell, as a notebook's stop button does: its result is then its `KeyboardInterrupt`.
+        Raises `UnsupportedFeature` on a subshell."""
         if self.shell.subshell_id is not None:
             raise UnsupportedFeature('An interrupt reaches only the main shell of a kernel; cancel() gives up waiting')
         return self.connection.spawn(self.shell.runs.interrupts.interrupt(self))
@@ -332,7 +334,8 @@ class _Cancellable(_EndingEarly):
     def cancel(self,
         msg: Any = None, # For the `CancelledError`
     ) -> bool: # Whether there was anything to cancel
-        "Stop: a queued run is never sent, a running one is interrupted. `await` raises `CancelledError` when the kernel has stopped, or does not stop."
+        """Stop: a queued run is never sent, a running one is interrupted.
+        `await` raises `CancelledError` when the kernel has stopped, or does not stop."""
         if self.done(): return False
         self.end_early(asyncio.CancelledError() if msg is None else asyncio.CancelledError(msg))
         return True
@@ -561,7 +564,7 @@ class RunsCells:
         timeout: float|None = None, # Seconds that it may take, from when the kernel begins it
         queue_timeout: float|None = None, # Seconds until the kernel must have begun it
         check: bool = False, # Raise `ExecutionError` for what it raises?
-        stdin: Callable[..., Any]|Iterable[str]|None = None, # Answers to prompts, or a function of the prompt (and `password`), sync or async; without, it may not ask
+        stdin: Callable[..., Any]|Iterable[str]|None = None, # Answers, or a function of the prompt, sync or async
         on_output: Callable[[Event], Any]|None = None, # Called with each `Event` of its outputs; sync or async
         silent: bool = False, # Run it without outputs, history and counting?
         store_history: bool = True, # Store it in the kernel's history?
@@ -569,7 +572,9 @@ class RunsCells:
         metadata: dict[str, Any]|None = None, # The message's metadata
         subshell_id: str|None = None, # The subshell to run in; `kc.subshell()` is the way to have one
     ) -> Run: # `await` it for the `Result`; `async for` gives its outputs as they come
-        "Run `code` after the runs before it; it starts, or queues, at the call. Raises `ExecutionError` (with `check`), `ExecutionTimeout`, `DeadKernelError`, each with the partial `result`."
+        """Run `code` after the runs before it; it starts, or queues, at the call. Without `stdin` it may not ask
+        for input; a `stdin` function may also take `password`. Raises `ExecutionError` (with `check`),
+        `ExecutionTimeout`, `DeadKernelError`, each with the partial `result`."""
         if not isinstance(code, str): raise ValueError(f'code {code!r} must be a string')
         self.connection.need_loop()
         content = dict(code=code, silent=silent, store_history=store_history and not silent,
@@ -585,11 +590,13 @@ class _Queueing(RunsCells):
     "Shows the queue"
     @property
     def queue(self) -> list[Run]:
-        "The runs that are not done, those that were sent first; also runs that nobody waits for any more, while the kernel still runs them"
+        """The runs that are not done, those that were sent first;
+        also runs that nobody waits for any more, while the kernel still runs them"""
         return [o for shell in self.runs.shells.values() for o in shell.all]
 
     def cancel_all(self) -> Awaits[list[Result|BaseException]]: # Gives the outcome of each: a result, or the exception
-        "Cancel all runs. Queued runs are never sent; await what this returns to know that the running ones have stopped."
+        """Cancel all runs. Queued runs are never sent;
+        await what this returns to know that the running ones have stopped."""
         self.connection.in_loop()
         runs = [o for o in (*self.queue, *self.runs.hooked) if not o.done()]
         for o in reversed(runs): o.cancel()
@@ -618,7 +625,8 @@ class _Patience(_Queueing):
 class ControlsKernel(_Patience):
     "Interrupts and restarts: a part of `ConKernelClient`"
     async def interrupt(self) -> None:
-        "Interrupt whatever the kernel is running, also a cell of another client; return when the interrupt was sent. A kernel that is being restarted is left alone."
+        """Interrupt whatever the kernel is running, also a cell of another client; return when the interrupt was sent.
+        A kernel that is being restarted is left alone."""
         self.connection.in_loop()
         await asyncio.sleep(0)   # so that a loop around this lets others work
         await self.runs.interrupt()
@@ -627,7 +635,9 @@ class ControlsKernel(_Patience):
         now: bool|None = None, # Kill it, without time to clean up? Default: if it is busy
         timeout: float = 60, # Seconds until the new kernel must be ready
     ) -> None:
-        "Restart the kernel, and return when the new one is ready. All runs fail with `KernelRestartedError`. Raises `UnsupportedFeature` for a kernel that is not ours, and `RuntimeError` when the new one is not ready in time."
+        """Restart the kernel, and return when the new one is ready. All runs fail with `KernelRestartedError`.
+        Raises `UnsupportedFeature` for a kernel that is not ours,
+        and `RuntimeError` when the new one is not ready in time."""
         self.connection.in_loop()
         await self.connection.host.restart(self.connection.router.busy if now is None else now)
         await self.connection.ready(timeout)
@@ -635,7 +645,8 @@ class ControlsKernel(_Patience):
     def supports(self,
         feature: str, # As in `supported_features` of `kernel_info_reply`: `kernel subshells`, `debugger`
     ) -> bool: # Whether it does
-        "Whether the kernel says that it can do this ([messaging spec](https://jupyter-client.readthedocs.io/en/stable/messaging.html#kernel-info))"
+        """Whether the kernel says that it can do this
+        ([messaging spec](https://jupyter-client.readthedocs.io/en/stable/messaging.html#kernel-info))"""
         return feature in (self.connection.info.get('supported_features') or ())
 
 # %% ../../nbs/cells/03_run.ipynb #783849f2
@@ -661,7 +672,8 @@ class MovesValues(ControlsKernel):
         timeout: float|None = None, # Seconds that it may take
         **kwargs: Any # As for `run`
     ) -> Any: # Its value
-        "The value of `expr`. Raises `ValueError` where its repr is not a literal, `ExecutionError` where it fails, and what `run` raises."
+        """The value of `expr`. Raises `ValueError` where its repr is not a literal,
+        `ExecutionError` where it fails, and what `run` raises."""
         ask = {'value': f'repr(({expr}\n))'}
         res = await self.run('', silent=True, user_expressions=ask, timeout=timeout, check=True, **kwargs)
         if 'value' not in res.user_expressions: raise ValueError('This kernel evaluates no expressions')

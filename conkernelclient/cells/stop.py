@@ -94,7 +94,8 @@ class _Fenced(_Passing):
         run: Stoppable|None = None, # The cell that was interrupted
         message: Request|None = None, # The `interrupt_request`, where that was the way
     ) -> None:
-        "Wait until an interrupt that was just sent can hit nothing more, then unblock. A cell whose reply was lost fails with `NoReplyError`."
+        """Wait until an interrupt that was just sent can hit nothing more, then unblock.
+        A cell whose reply was lost fails with `NoReplyError`."""
         conn = self.connection
         try:
             late = True
@@ -153,7 +154,8 @@ class _OneCell(_Watching):
 class Interrupts(_OneCell):
     "The interrupts of a kernel's main shell"
     async def interrupt_anything(self) -> None:
-        "Interrupt whatever the kernel is running, also a cell of another client; return when the interrupt was sent. A kernel that is being restarted is left alone."
+        """Interrupt whatever the kernel is running, also a cell of another client; return when the interrupt was sent.
+        A kernel that is being restarted is left alone."""
         if self.connection.life.state in (State.ENDING, State.COMING): return
         self.block()
         try: await self._send_fenced()

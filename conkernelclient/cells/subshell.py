@@ -167,7 +167,8 @@ class _Left(_Entered):
 # %% ../../nbs/cells/04_subshell.ipynb #6a0c7b21
 class _Executing(_Left):
     def run(self, code: str, **kwargs: Any) -> Run: # As for `kc.run`
-        "Run `code` here, at the same time as cells elsewhere in the kernel. Raises what `kc.run` raises, and `KernelRestartedError` after a restart."
+        """Run `code` here, at the same time as cells elsewhere in the kernel.
+        Raises what `kc.run` raises, and `KernelRestartedError` after a restart."""
         return self.kc.run(code, subshell_id=self._check(), **kwargs)
 
     @overload
@@ -177,7 +178,8 @@ class _Executing(_Left):
     @overload
     def execute(self, code: str, *, reply: bool, **kwargs: Any) -> str|Request: ...
     def execute(self, code: str, **kwargs: Any) -> Any: # As for `kc.execute`
-        "Execute `code` here; returns the message's id, or with `reply` an awaitable of the reply. Raises `KernelRestartedError` after a restart."
+        """Execute `code` here; returns the message's id, or with `reply` an awaitable of the reply.
+        Raises `KernelRestartedError` after a restart."""
         return self.kc.execute(code, subshell_id=self._check(), **kwargs)
 
     def request(self,
@@ -185,13 +187,15 @@ class _Executing(_Left):
         content: dict[str, Any]|None = None, # The message's content
         **kwargs: Any # As for `kc.request`
     ) -> Request: # `await` it for the reply
-        "Send any request of the shell channel. Raises what `kc.request` raises, and `KernelRestartedError` after a restart."
+        """Send any request of the shell channel.
+        Raises what `kc.request` raises, and `KernelRestartedError` after a restart."""
         return self.connection.request(msg_type, content, subshell_id=self._check(), **kwargs)
 
 # %% ../../nbs/cells/04_subshell.ipynb #c8cc5e60
 class _AboutCode(_Executing):
     @overload
-    def complete(self, code: str, cursor_pos: int|None = None, *, reply: Literal[False] = False, **kwargs: Any) -> str: ...
+    def complete(self, code: str, cursor_pos: int|None = None, *,
+        reply: Literal[False] = False, **kwargs: Any) -> str: ...
     @overload
     def complete(self, code: str, cursor_pos: int|None = None, *, reply: Literal[True], **kwargs: Any) -> Request: ...
     @overload
@@ -201,7 +205,8 @@ class _AboutCode(_Executing):
         return self.kc.complete(code, cursor_pos, subshell_id=self._check(), **kwargs)
 
     @overload
-    def inspect(self, code: str, cursor_pos: int|None = None, *, reply: Literal[False] = False, **kwargs: Any) -> str: ...
+    def inspect(self, code: str, cursor_pos: int|None = None, *,
+        reply: Literal[False] = False, **kwargs: Any) -> str: ...
     @overload
     def inspect(self, code: str, cursor_pos: int|None = None, *, reply: Literal[True], **kwargs: Any) -> Request: ...
     @overload
@@ -214,11 +219,13 @@ class _AboutCode(_Executing):
 class Subshell(_AboutCode):
     "A further shell of the same kernel: `async with kc.subshell() as sh:`"
     async def eval(self, expr: str, **kwargs: Any) -> Any: # As for `kc.eval`
-        "The value of `expr`, while something else runs. Raises what `kc.eval` raises, and `KernelRestartedError` after a restart."
+        """The value of `expr`, while something else runs.
+        Raises what `kc.eval` raises, and `KernelRestartedError` after a restart."""
         return await self.kc.eval(expr, subshell_id=self._check(), **kwargs)
 
     async def push(self, **values: Any) -> None: # Names, and the values to give them
-        "Set variables, while something else runs. Raises `ValueError`, and sets nothing, where a value's repr is not a literal."
+        """Set variables, while something else runs.
+        Raises `ValueError`, and sets nothing, where a value's repr is not a literal."""
         await self.run(assignments(values), silent=True, check=True)
 
 # %% ../../nbs/cells/04_subshell.ipynb #7a382d4d
@@ -275,7 +282,8 @@ class OpensSubshells(MovesValues):
     inspect: Callable[..., Any]
 
     def subshell(self) -> Subshell: # An async context manager
-        "`async with kc.subshell() as sh:` gives a further shell of the same kernel. Entering raises `UnsupportedFeature` for a kernel without subshells."
+        """`async with kc.subshell() as sh:` gives a further shell of the same kernel.
+        Entering raises `UnsupportedFeature` for a kernel without subshells."""
         return Subshell(self)
 
 # %% ../../nbs/cells/04_subshell.ipynb #e6f960cc
@@ -287,7 +295,8 @@ class HasSubshells(OpensSubshells):
         progress: bool = False, # Show a progress bar, where a person may watch?
         **kwargs: Any # As for `run`
     ) -> list[Result]: # In the order of `codes`
-        "Run `codes` on subshells. Raises what a run raises, and cancels the others; `UnsupportedFeature` where there are no subshells (and `concurrency` is not 1)."
+        """Run `codes` on subshells. Raises what a run raises, and cancels the others;
+        `UnsupportedFeature` where there are no subshells (and `concurrency` is not 1)."""
         cells = list(codes)
         if concurrency < 1: raise ValueError('concurrency must be at least 1')
         if concurrency > 1 and not self.supports('kernel subshells'):

@@ -26,7 +26,8 @@ from .transport import Host, NoHost, Transport, weakly
 log: logging.Logger = logging.getLogger('conkernelclient')
 T = TypeVar('T')
 _running_loop = asyncio._get_running_loop   # (documented for event loops; it gives `None` instead of raising)
-CLOSED = State.CLOSED   # (a member costs 45 ns where it is looked up in its class, and these two are looked at for each request)
+# A member costs 45 ns where it is looked up in its class, and these two are looked at for each request
+CLOSED = State.CLOSED
 DEAD = State.DEAD
 
 # %% ../../nbs/engine/07_connection.ipynb #27e14ca0
@@ -54,13 +55,13 @@ class _Joined(_Fields):
         host: Host|None = None, # Runs the kernel's process; by default, nobody that we know
         *, name: Callable[[], str] = lambda: 'the kernel', # For log messages
         readdress: Callable[[], None] = lambda: None, # Learns the address of a restarted kernel
-        on_info: Callable[[Message], None] = lambda reply: None, # Called with the `kernel_info_reply` of each new kernel
+        on_info: Callable[[Message], None] = lambda reply: None, # Called with each new kernel's `kernel_info_reply`
         on_close: Callable[[], None] = lambda: None, # Called once everything is closed
         keeper: Callable[[], Any] = lambda: None, # Returns what has to live while a request is awaited
         window: int = 256, # Requests on the wire of one shell at most
         grace: float = 3., # Seconds for the second half of an answer
         unclaimed: int = 50_000, # Messages to keep in each mailbox
-        lost_after: float = .6, # Seconds without a connection after which a kernel whose process we cannot see counts as dead
+        lost_after: float = .6, # Seconds without a connection until a kernel whose process we cannot see is dead
         readers_grace: float = 3., # Seconds after a death until readers of mailboxes get the error
         clock: Callable[[], float]|None = None, # Returns seconds; for grace times
     ):
@@ -100,7 +101,8 @@ class _Spawning(_Joined):
         "A caller may wait for such a task, and nobody has cancelled that caller"
         try: return await coro
         except asyncio.CancelledError:
-            if self.life.state is CLOSED: raise ClientClosedError('The channels were stopped before it was done') from None
+            if self.life.state is CLOSED:
+                raise ClientClosedError('The channels were stopped before it was done') from None
             raise
 
     def _task_over(self, task: 'asyncio.Task[Any]') -> None:
@@ -122,11 +124,13 @@ class _Belonging(_Spawning):
         self.transport.start(loop)
 
     def _why_not(self) -> str:
-        if self.loop is not None and self.loop.is_closed(): return "This client's event loop is closed: make a client for a new loop, with km.client()"
+        if self.loop is not None and self.loop.is_closed():
+            return "This client's event loop is closed: make a client for a new loop, with km.client()"
         if threading.get_ident() != self.thread:
             return ('This client belongs to another thread. Use asyncio.run_coroutine_threadsafe(coro, loop) '
                     'with the event loop in which its channels were started')
-        return 'This client belongs to another event loop (its channels were started there): make one for this loop with km.client()'
+        return ('This client belongs to another event loop (its channels were started there): '
+                'make one for this loop with km.client()')
 
 # %% ../../nbs/engine/07_connection.ipynb #31e16405
 class _InLoop(_Belonging):
@@ -137,16 +141,20 @@ class _InLoop(_Belonging):
         state = self.life.state
         if loop is self.loop is not None and state is not CLOSED: return loop
         if state is State.NEW: raise ClientClosedError('The channels are not open: call start_channels() first')
-        if state is State.CLOSED: raise ClientClosedError('The channels have been stopped: a new client (km.client()) is needed')
+        if state is State.CLOSED:
+            raise ClientClosedError('The channels have been stopped: a new client (km.client()) is needed')
         if loop is not None and self.loop is None: self._begin(loop)
         if self.loop is None: return None
-        if loop is self.loop or loop is None and not self.loop.is_closed() and threading.get_ident() == self.thread: return self.loop
+        if loop is self.loop: return loop
+        if loop is None and not self.loop.is_closed() and threading.get_ident() == self.thread: return self.loop
         raise RuntimeError(self._why_not())
 
     def need_loop(self) -> asyncio.AbstractEventLoop:
-        "The event loop of the connection, where one is needed. Raises as `in_loop`, and `RuntimeError` where no loop runs."
+        """The event loop of the connection, where one is needed.
+        Raises as `in_loop`, and `RuntimeError` where no loop runs."""
         loop = self.in_loop()
-        if loop is None: raise RuntimeError('A reply can only be awaited in an event loop: call this inside a coroutine')
+        if loop is None:
+            raise RuntimeError('A reply can only be awaited in an event loop: call this inside a coroutine')
         return loop
 
 # %% ../../nbs/engine/07_connection.ipynb #06990dbc
@@ -266,7 +274,8 @@ class _Happening(_Woken):
         try: self.do(action)
         except Exception:
             log.exception('The action %r failed', action)
-            if action.do == 'reopen' and self.loop is not None: self.loop.call_later(.5, weakly(self.happened), 'refused for good')   # once more
+            if action.do == 'reopen' and self.loop is not None:   # once more
+                self.loop.call_later(.5, weakly(self.happened), 'refused for good')
 
     def do(self, action: Action) -> None:
         "Carry out one action. Each step below knows some; the others raise `ValueError`."
@@ -308,7 +317,8 @@ class _Opening(_Timing):
         channels: Collection[str], # Of `shell`, `iopub`, `stdin`, `control`, `hb`
     ) -> None:
         "Open channels; again, later, for more. Raises `ClientClosedError` when the connection was closed."
-        if self.life.state is State.CLOSED: raise ClientClosedError('The channels have been stopped: a new client (km.client()) is needed')
+        if self.life.state is State.CLOSED:
+            raise ClientClosedError('The channels have been stopped: a new client (km.client()) is needed')
         new = [o for o in channels if o not in self.channels]
         if self.life.state is State.NEW:
             self.thread = threading.get_ident()
@@ -452,7 +462,8 @@ class _Noticing(_Sink):
     def _orphan(self, msg: Message) -> bool: # Is it of no use to anybody else?
         "What the kernel publishes of itself, in answer to nobody"
         if msg['msg_type'] == 'iopub_welcome': self.happened('welcome')
-        return msg['msg_type'] == 'iopub_welcome' or msg['msg_type'] == 'status' and msg['content'].get('execution_state') == 'starting'
+        if msg['msg_type'] != 'status': return msg['msg_type'] == 'iopub_welcome'
+        return msg['content'].get('execution_state') == 'starting'
 
 # %% ../../nbs/engine/07_connection.ipynb #def5666c
 class _Window(_Noticing):
@@ -480,7 +491,8 @@ class _Packing(_Window):
     def _message(self, msg_type: str, content: dict[str, Any]|None, channel: str, metadata: dict[str, Any]|None = None,
                  subshell_id: str|None = None, msg_id: str|None = None, buffers: Any = None) -> tuple[Message, Packed]:
         if self.life.state is DEAD: raise self.dead()
-        if channel not in ('shell', 'control'): raise ValueError(f"Requests go to 'shell' or 'control', not {channel!r}")
+        if channel not in ('shell', 'control'):
+            raise ValueError(f"Requests go to 'shell' or 'control', not {channel!r}")
         if channel not in self.channels: raise ClientClosedError(f'The {channel} channel was not started')
         session = self.session
         header = session.msg_header(msg_type)
@@ -511,11 +523,13 @@ class _Requesting(_Packing):
         on_stdin: Hook|None = None, # Called when it asks for input; may be async
         first: bool = False, # Send it now, whatever waits or holds?
     ) -> Request: # `await` it for the reply
-        "Send a request. Raises `ClientClosedError`, `DeadKernelError`, `NotConnected`, and `ValueError` for a `msg_id` in flight."
+        """Send a request. Raises `ClientClosedError`, `DeadKernelError`, `NotConnected`,
+        and `ValueError` for a `msg_id` in flight."""
         loop = self.loop
         if loop is None or self.life.state is CLOSED or _running_loop() is not loop: loop = self.need_loop()
         msg, packed = self._message(msg_type, content, channel, metadata, subshell_id, msg_id, buffers)
-        req = Request(msg, channel, loop, generation=self.life.generation, claims_iopub=iopub, on_iopub=on_iopub, on_stdin=on_stdin)
+        req = Request(msg, channel, loop, generation=self.life.generation,
+                      claims_iopub=iopub, on_iopub=on_iopub, on_stdin=on_stdin)
         req.owner = self.keeper() or self   # neither is dropped while somebody waits
         self.router.submit(req, packed, timeout, first)
         return req
@@ -528,7 +542,8 @@ class _Posting(_Requesting):
         channel: str = 'shell', # `shell` or `control`
         **kwargs: Any # `metadata`, `subshell_id`, `msg_id`, `buffers`
     ) -> str: # The message's id
-        "Send a request whose reply goes to the mailbox of its channel. Raises as `request`; needs no running event loop."
+        """Send a request whose reply goes to the mailbox of its channel.
+        Raises as `request`; needs no running event loop."""
         self.in_loop()
         msg, packed = self._message(msg_type, content, channel, **kwargs)
         self.forward(msg, packed, channel)
@@ -542,12 +557,14 @@ class _Posting(_Requesting):
         "Send a message; its reply and outputs go to the mailboxes. Raises `DeadKernelError`, `NotConnected`."
         if self.life.state is State.DEAD: raise self.dead()
         has_reply = msg['header']['msg_type'].endswith('_request')
-        req = Request(msg, channel, self.loop, generation=self.life.generation, claims_reply=False, claims_iopub=False, has_reply=has_reply)
+        req = Request(msg, channel, self.loop, generation=self.life.generation,
+                      claims_reply=False, claims_iopub=False, has_reply=has_reply)
         self.router.submit(req, packed)
 
 # %% ../../nbs/engine/07_connection.ipynb #6f1df757
 class _Asking(_Posting):
-    def _first(self, msg_type: str, channel: str = 'shell', subshell_id: str|None = None, timeout: float|None = None) -> Request:
+    def _first(self, msg_type: str, channel: str = 'shell', subshell_id: str|None = None,
+               timeout: float|None = None) -> Request:
         "A request that goes out whatever waits or holds"
         msg, packed = self._message(msg_type, {}, channel, None, subshell_id)
         req = Request(msg, channel, self.loop, generation=self.life.generation)
@@ -574,7 +591,8 @@ class _Asking(_Posting):
             for _ in range(20):
                 if await first_of(req, timeout=.05): return req if req.reply is not None else None
                 if await self._alive() is not False: continue
-                if self.life.state is State.COMING and self.host.comes_back: continue   # its restarter has not looked yet
+                # Its restarter has not looked yet?
+                if self.life.state is State.COMING and self.host.comes_back: continue
                 self.happened('died', code=await self._exit_code(), probing=True, known=True)
         finally:
             if req.reply is None: req.cancel()
@@ -591,7 +609,8 @@ class _Probing(_Asking):
             breaks = self.life.breaks.copy()
             req = await self._ask()
             if req is None: continue
-            if self.life.links['shell'] is Link.NEW: self.link('shell', Link.UP)   # connected before anybody could hear of it
+            # It may have been connected before anybody could hear of it
+            if self.life.links['shell'] is Link.NEW: self.link('shell', Link.UP)
             heard = await self._hears(req, patience)
             if self.life.breaks['shell'] != breaks['shell']: continue   # what is there now may be another kernel
             if heard: break
@@ -645,11 +664,13 @@ class _Diagnosing(_Probes):
         for o, link in links.items():
             if link is Link.REFUSED: return (f'the handshake with {where(o)} failed: what listens there is no kernel, '
                                              "or the CurveZMQ keys are not the kernel's")
-        if links['shell'] is not Link.UP: return f'nothing listens on {where("shell")}: is the kernel running, and is this its connection file?'
+        if links['shell'] is not Link.UP:
+            return f'nothing listens on {where("shell")}: is the kernel running, and is this its connection file?'
         if 'iopub' in self.channels and links['iopub'] is not Link.UP:
             return f'nothing listens on {where("iopub")}, where its outputs should come from'
         if 'hb' in self.channels and not self.life.silent:
-            return f"its heartbeat beats, but it does not answer on {where('shell')}: it is busy, or the key is not the kernel's"
+            return (f"its heartbeat beats, but it does not answer on {where('shell')}: "
+                    "it is busy, or the key is not the kernel's")
         return f'it is connected on {where("shell")}, but does not answer'
 
 # %% ../../nbs/engine/07_connection.ipynb #caa37669
@@ -659,7 +680,8 @@ class _Ready(_Diagnosing):
     async def ready(self,
         timeout: float|None = None, # Seconds; `None`: as long as it takes
     ) -> None:
-        "Wait until the kernel answers and its outputs reach us. Raises `DeadKernelError`, or `RuntimeError` with what is wrong."
+        """Wait until the kernel answers and its outputs reach us.
+        Raises `DeadKernelError`, or `RuntimeError` with what is wrong."""
         loop = self.need_loop()
         await asyncio.sleep(0)   # so that a loop around this lets others work, also when it raises
         if self.life.state is State.DEAD: raise self.dead()
@@ -698,9 +720,11 @@ class _Awaited(_Ready):
         def look(status: str) -> None:
             if came.done(): return
             if status in statuses: came.set_result(status)
-            elif status == 'closed' and timeout is None: came.set_exception(ClientClosedError('The channels were stopped'))
+            elif status == 'closed' and timeout is None:
+                came.set_exception(ClientClosedError('The channels were stopped'))
         remove = self.watch(look)
-        asking = self.spawn(self._asked_for()) if self.life.state is State.STARTING and self.loop is not None else None   # else nobody might ask
+        starting = self.life.state is State.STARTING and self.loop is not None
+        asking = self.spawn(self._asked_for()) if starting else None   # else nobody might ask
         try: return await asyncio.wait_for(came, timeout)
         finally:
             remove()
@@ -762,14 +786,16 @@ class _Fencing(_Verified):
         else: super().do(action)
 
     def _fence_all(self) -> None:
-        shells: dict[tuple[str, str|None], list[str]] = {(o, None): [] for o in ('shell', 'control') if o in self.channels}
+        shells: dict[tuple[str, str|None], list[str]] = {
+            (o, None): [] for o in ('shell', 'control') if o in self.channels}
         shells |= {key: [o for o in shell.under_way if isinstance(o, str)] for key, shell in self.router.shells.items()}
         for (channel, subshell_id), ids in shells.items():
             if ids or subshell_id is None: self.spawn(self._fence(channel, subshell_id, ids, self.life.generation))
 
     async def _fence(self, channel: str, subshell_id: str|None, ids: list[str], generation: int) -> None:
         if self.life.generation != generation: return   # it would be for the next kernel
-        try: await self._first('kernel_info_request', channel, subshell_id)   # (a reply of another kernel is noticed by the router)
+        # (The router notices a reply of another kernel)
+        try: await self._first('kernel_info_request', channel, subshell_id)
         except (RuntimeError, TimeoutError): return
         if self.life.generation == generation: self.happened('fence', ids=ids)
 
@@ -806,7 +832,8 @@ class _Deleting(_Doubting):
 
     def _deleted(self, subshell_id: str) -> None:   # a reply may still be on its way
         error = NoReplyError('The subshell was deleted before it replied')
-        if self.loop is not None: self.loop.call_later(self.router.grace, weakly(self.router.close_shell), subshell_id, error)
+        if self.loop is None: return
+        self.loop.call_later(self.router.grace, weakly(self.router.close_shell), subshell_id, error)
 
 # %% ../../nbs/engine/07_connection.ipynb #34c2ad8c
 class _Graces(_Deleting):
@@ -817,8 +844,10 @@ class _Graces(_Deleting):
         self.router.on_grace = weakly(self._grace_begins)
 
     def _grace_begins(self, delay: float|None = None) -> None:
-        if self.loop is None or self.loop.is_closed() or self._grace_timer is not None: return   # the one that runs ends no later
-        self._grace_timer = self.loop.call_later(self.router.grace if delay is None else delay, weakly(self._grace_over))
+        if self.loop is None or self.loop.is_closed(): return
+        if self._grace_timer is not None: return   # the one that runs ends no later
+        if delay is None: delay = self.router.grace
+        self._grace_timer = self.loop.call_later(delay, weakly(self._grace_over))
 
     def _grace_over(self) -> None:
         self._grace_timer = None
@@ -873,14 +902,17 @@ class Connection(_Restarting):
         self._fail_readers(self.life.error)
         if self._grace_timer is not None: self._grace_timer.cancel()
         if self.loop is None or not self.loop.is_closed():
-            if self.loop is not None: self.loop.call_soon(_cancel, list(self._tasks))   # each takes its first step, and can say why it ends
+            # Each task takes its first step, and can say why it ends
+            if self.loop is not None: self.loop.call_soon(_cancel, list(self._tasks))
             self.router.stop_hooks()
         self.transport.close()
         self.on_close()
 
     def close(self) -> None:
-        "Close; pending calls get `ClientClosedError`. Harmless when called again. In a forked child, the parent's sockets stay."
+        """Close; pending calls get `ClientClosedError`. Harmless when called again.
+        In a forked child, the parent's sockets stay."""
         if self.life.state is State.CLOSED: return
         if os.getpid() != self.pid: self.life.on('closed')
-        elif self.loop is not None and self.loop.is_running() and threading.get_ident() != self.thread: self.call_in_loop(self.close)
+        elif self.loop is not None and self.loop.is_running() and threading.get_ident() != self.thread:
+            self.call_in_loop(self.close)
         else: self.happened('closed')

@@ -19,7 +19,8 @@ class ConKernelError(Exception):
 
 # %% ../../nbs/engine/01_errors.ipynb #73136751
 class DeadKernelError(ConKernelError, RuntimeError):
-    "The kernel died before it replied. Restart it with `km.restart_kernel()` or `kc.restart()`; the same client goes on."
+    """The kernel died before it replied.
+    Restart it with `km.restart_kernel()` or `kc.restart()`; the same client goes on."""
     def __init__(self,
         message: str = 'The kernel died', # What happened, and what to do
         exit_code: int|None = None, # Of its process, where that is known; negative: the signal that ended it
@@ -32,7 +33,8 @@ class KernelRestartedError(DeadKernelError):
 
 # %% ../../nbs/engine/01_errors.ipynb #2f4e5e1a
 class NoReplyError(ConKernelError, RuntimeError):
-    "The kernel is done with the request (it said *idle*), but its reply never came. The request may have run; ask again."
+    """The kernel is done with the request (it said *idle*), but its reply never came.
+    The request may have run; ask again."""
 
 class ReplyTimeout(ConKernelError, TimeoutError):
     "No reply came within `timeout` seconds. The kernel may still be at work on the request; only this caller gave up."

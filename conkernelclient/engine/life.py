@@ -108,8 +108,10 @@ def exit_code(code: int|None) -> str:
 def _died(facts: Facts) -> DeadKernelError:
     code = facts.get('code')
     if 'error' in facts: return DeadKernelError(f"The kernel could not be restarted: {facts['error']}")
-    if facts.get('probing'): return DeadKernelError(f'Kernel died before replying to kernel_info{exit_code(code)}', code)
-    if not facts.get('known', True): return DeadKernelError('The connection to the kernel broke, and nobody is there to connect to')
+    if facts.get('probing'):
+        return DeadKernelError(f'Kernel died before replying to kernel_info{exit_code(code)}', code)
+    if not facts.get('known', True):
+        return DeadKernelError('The connection to the kernel broke, and nobody is there to connect to')
     return DeadKernelError(f'The kernel died{exit_code(code)}', code)
 
 def _restarted(life: 'Life', facts: Facts) -> KernelRestartedError:
@@ -131,7 +133,9 @@ class _Known:
         self.links: dict[str, Link] = {'shell': Link.NEW, 'iopub': Link.NEW}
         self.breaks: Counter[str] = Counter()   # how often each link broke
         self.silent: bool = False   # does the heartbeat stay away?
-        self.welcomed: bool = False   # has iopub greeted us since it was connected ([JEP 65](https://github.com/jupyter/enhancement-proposals/pull/65))?
+        # Has iopub greeted us since it was connected?
+        # ([JEP 65](https://github.com/jupyter/enhancement-proposals/pull/65))
+        self.welcomed: bool = False
         self.holds: set[Hold] = set()
         self.exit_code: int|None = None   # of the kernel that died last
         self.error: Exception = ClientClosedError('The channels were stopped before the reply came')
@@ -212,7 +216,8 @@ def fail_all(life: 'Life', facts: Facts) -> Action:
 
 def fail_lost(life: 'Life', facts: Facts) -> Action:
     "The fence of a lane was answered: a request that was sent before the fence and has no reply lost it"
-    return Action('fail ids', (facts['ids'], NoReplyError('The connection broke and came back: the reply was lost in between')))
+    error = NoReplyError('The connection broke and came back: the reply was lost in between')
+    return Action('fail ids', (facts['ids'], error))
 
 # %% ../../nbs/engine/04_life.ipynb #a1678a0a
 def when(
@@ -261,7 +266,8 @@ class _Entering(_Noting):
         strange = self._other is not None and self._other != session   # not even the one by which it was noticed
         self._renamed = self._renamed+1 if strange else 0
         self._other = None
-        self.session = session if self._renamed < 3 else None   # (a kernel that names itself anew each time is not compared)
+        # (A kernel that names itself anew each time is not compared)
+        self.session = session if self._renamed < 3 else None
         self.silent = False
         self.exit_code = None
         for o in facts.get('up', ()): self.links[o] = Link.UP

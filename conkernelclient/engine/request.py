@@ -196,8 +196,8 @@ class Awaitable(_Awaited[T], Coroutine[Any, Any, T]):
         if isinstance(error, asyncio.CancelledError) and not self._done and self.unwanted(): self.cancel(*error.args)
         raise error
 
-    @property
-    def __name__(self) -> str: return type(self).__name__   # type: ignore[return-value]   # (asyncio's messages name a coroutine by this)
+    @property   # (asyncio's messages name a coroutine by this)
+    def __name__(self) -> str: return type(self).__name__   # type: ignore[return-value]
 
     def close(self) -> None: "Do nothing: the request goes on"
 

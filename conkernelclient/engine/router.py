@@ -390,7 +390,8 @@ class _Unclaimed(_Dispatching):
     def _unknown(self, channel: str, msg_id: str|None, msg: Message) -> None:
         replies = channel in ('shell', 'control')
         session = self.kernel.session
-        if replies and session is not None and msg['header'].get('session', session) != session: return self.on_other_kernel(channel, msg)
+        if replies and session is not None and msg['header'].get('session', session) != session:
+            return self.on_other_kernel(channel, msg)
         if msg_id in self.abandoned or replies and self._on_wire(msg_id) is not None: self._late(replies, msg_id)
         elif replies and msg_id in self._answered: self.stats['duplicate replies'] += 1
         elif msg_id is not None or not self.on_orphan(msg): self.mailboxes[channel].push(msg)

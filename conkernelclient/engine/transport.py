@@ -21,7 +21,8 @@ from .session import Packed
 class Sink(Protocol):
     "What a transport calls, in the thread of the event loop"
     def received(self, channel: str, batch: deque[Any], until: float) -> None:
-        "Messages have come, each as a tuple of frames from the signature on. What is left in `batch` after `until` stays for the next turn."
+        """Messages have come, each as a tuple of frames from the signature on.
+        What is left in `batch` after `until` stays for the next turn."""
     def link(self, channel: str|None, event: Link, why: str = '', final: bool = False) -> None:
         "The link of `channel` (`None`: of all) is up, down or refused; `final`: it will not come up by itself"
     def beat(self, alive: bool) -> None:

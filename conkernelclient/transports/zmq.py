@@ -110,7 +110,8 @@ class _Frames(_Slow):
                     continue
                 first = recv(1)   # zmq.NOBLOCK; an enum's member costs more than the call
                 if first != DELIM and lead: first = recv(1)
-                a, b, c, d, last = recv(1), recv(1), recv(1), recv(1), recv(1, False)   # (False: with what tells whether there are more)
+                # False: with what tells whether there are more
+                a, b, c, d, last = recv(1), recv(1), recv(1), recv(1), recv(1, False)
                 if first == DELIM and not last.more: taken.append((a, b, c, d, last.bytes))
                 else: taken.append(self._sort_out([first, a, b, c, d, last.bytes], last.more))
                 first = None
@@ -180,7 +181,8 @@ class Reader(_Handing):
 
     def backlog(self) -> bool:
         "Is there something to read, or to look into? (Asking takes the signal away, so it will be read.)"
-        if self.socket is None or not self.taken and not cast(int, self._shadow.get(zmq.EVENTS)) & zmq.POLLIN: return False
+        if self.socket is None: return False
+        if not self.taken and not cast(int, self._shadow.get(zmq.EVENTS)) & zmq.POLLIN: return False
         self.look()
         return True
 
@@ -208,9 +210,12 @@ class Channel(Reader):
         if not self._looking: self.look()
         if len(packed) == 5 and len(packed[4]) < self.zero_copy_from:
             a, b, c, d, e = packed
-            _send(socket, DELIM, 3); _send(socket, a, 3); _send(socket, b, 3); _send(socket, c, 3); _send(socket, d, 3)   # NOBLOCK|SNDMORE
+            # 1: NOBLOCK; 3: NOBLOCK|SNDMORE
+            _send(socket, DELIM, 3); _send(socket, a, 3); _send(socket, b, 3); _send(socket, c, 3); _send(socket, d, 3)
             _send(socket, e, 1)
-        else: socket.send_multipart([DELIM, *packed], zmq.NOBLOCK, copy=max(memoryview(o).nbytes for o in packed) < self.zero_copy_from)
+        else:
+            copy = max(memoryview(o).nbytes for o in packed) < self.zero_copy_from
+            socket.send_multipart([DELIM, *packed], zmq.NOBLOCK, copy=copy)
 
     def reopen(self, socket: zmq.asyncio.Socket) -> None:
         "Go on with another socket: what was not delivered through the old one is dropped"
@@ -226,8 +231,10 @@ class _Meaning:
     "What the events of a monitor mean for the link of a channel"
     events: int = zmq.EVENT_DISCONNECTED|zmq.EVENT_HANDSHAKE_SUCCEEDED|zmq.EVENT_CONNECT_RETRIED|zmq.EVENT_CLOSED| \
         zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL|zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL|zmq.EVENT_HANDSHAKE_FAILED_AUTH
-    links: dict[int, Link] = {zmq.EVENT_HANDSHAKE_SUCCEEDED: Link.UP, zmq.EVENT_DISCONNECTED: Link.DOWN, zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL: Link.REFUSED,
-             zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL: Link.REFUSED, zmq.EVENT_HANDSHAKE_FAILED_AUTH: Link.REFUSED}
+    links: dict[int, Link] = {
+        zmq.EVENT_HANDSHAKE_SUCCEEDED: Link.UP, zmq.EVENT_DISCONNECTED: Link.DOWN,
+        zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL: Link.REFUSED, zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL: Link.REFUSED,
+        zmq.EVENT_HANDSHAKE_FAILED_AUTH: Link.REFUSED}
     _early: Link   # what an end before the first handshake means
 
     def _meaning(self, event: Any) -> Link|None:
@@ -304,7 +311,8 @@ class _Asked:
         self._paused = False
         self._beating = True
         self._pinged = False
-        self.on_change: Callable[[bool], None] = lambda beating: None   # called when it falls silent, and when it beats again
+        # Called when it falls silent, and when it beats again
+        self.on_change: Callable[[bool], None] = lambda beating: None
 
 # %% ../../nbs/transports/00_zmq.ipynb #6b082cb0
 class _Connected(_Asked):
@@ -411,7 +419,8 @@ def share(
     address: str|None, # Of the kernel it now talks to; `None`: to none
     left: str|None, # Of the kernel it talked to before
 ) -> None:
-    "Count a client for the kernel at `address`, and no longer for the one at `left`; give all sinks of both their share"
+    """Count a client for the kernel at `address`, and no longer for the one at `left`.
+    Gives all sinks of both their share."""
     with _lock:
         if left in _shared: _shared[left].pop(key, None)
         if address is not None and sink is not None: _shared.setdefault(address, {})[key] = ref(sink)
@@ -425,7 +434,8 @@ def share(
 class Sockets(Protocol):
     "Makes what a transport works with"
     def connect(self, channel: str, identity: bytes|None) -> zmq.asyncio.Socket:
-        "A connected socket; `identity`: of a further connection (a kernel may ignore one that comes with the identity of an older one)"
+        """A connected socket; `identity`: of a further connection
+        (a kernel may ignore one that comes with the identity of an older one)"""
         ...
     def heartbeat(self) -> Any:
         "A heartbeat channel, not started"
@@ -492,7 +502,8 @@ class _Opening(_Reporting):
         self.thread = self.thread or threading.get_ident()
         deliver = weakly(self._deliver)
         for o in channels:
-            if o != 'hb' and o not in self.channels: self.channels[o] = Channel(o, self.sockets.connect(o, None), deliver)
+            if o == 'hb' or o in self.channels: continue
+            self.channels[o] = Channel(o, self.sockets.connect(o, None), deliver)
         if 'hb' in channels: self._heartbeat()
         self._context = self.sockets.own_context()
         self._share(self.sockets.address('shell'))
@@ -548,9 +559,11 @@ class _Sending(_Reopening):
         try: self.channels[channel].send(packed)
         except zmq.Again: raise self._refused(channel) from None
 
-    def _refused(self, channel: str) -> NotConnected:   # after a protocol error ZMQ does not connect again, but we may find a better peer
+    def _refused(self, channel: str) -> NotConnected:
+        # After a protocol error ZMQ does not connect again, but we may find a better peer
         if self.loop is not None: self.loop.call_soon(weakly(self._given_up), channel)
-        return NotConnected(f'Not connected to {self.describe(channel)}: the handshake with whoever listens there failed')
+        where = self.describe(channel)
+        return NotConnected(f'Not connected to {where}: the handshake with whoever listens there failed')
 
     def _given_up(self, channel: str) -> None:
         sink = self._sink()
@@ -580,7 +593,7 @@ class _Draining(_Sending):
 class ZMQTransport(_Draining):
     "Carries packed messages over a kernel's ZMQ sockets"
     def close(self,
-        get_ident: Callable[[], int] = threading.get_ident, # (kept for the end of the interpreter, when modules are empty)
+        get_ident: Callable[[], int] = threading.get_ident, # (kept for the interpreter's end, when modules are empty)
         getpid: Callable[[], int] = os.getpid,
     ) -> None:
         "Close, in the thread of the event loop. Harmless when called again. In a forked child it touches nothing."
