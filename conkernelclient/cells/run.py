@@ -293,7 +293,7 @@ class _Interruptible(_Finished):
         Raises `UnsupportedFeature` on a subshell."""
         if self.shell.subshell_id is not None:
             raise UnsupportedFeature('An interrupt reaches only the main shell of a kernel; cancel() gives up waiting')
-        return self.connection.spawn(self.shell.runs.interrupts.interrupt(self))
+        return self.connection.spawn_awaited(self.shell.runs.interrupts.interrupt(self))
 
     async def _stop(self) -> None:
         "Make the kernel stop this run; give the caller its exception when the kernel does not stop"

@@ -140,7 +140,7 @@ class _Entered(_Creating):
         self.connection.need_loop()
         if 'kernel subshells' not in (self.connection.info.get('supported_features') or ()):
             raise UnsupportedFeature('This kernel has no subshells')
-        create = self.connection.spawn(self._create())
+        create = self.connection.spawn_awaited(self._create())
         try: await asyncio.shield(create)
         except asyncio.CancelledError:   # the caller gets no subshell that it could delete
             create.add_done_callback(lambda o: o.cancelled() or o.exception() or self.connection.spawn(self._delete()))

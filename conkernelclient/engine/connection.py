@@ -91,18 +91,25 @@ class _Joined(_Fields):
 class _Spawning(_Joined):
     def spawn(self, coro: Coroutine[Any, Any, T]) -> 'asyncio.Task[T]':
         "A task that is cancelled when the connection closes. What it fails with is logged."
-        task = cast(asyncio.AbstractEventLoop, self.loop).create_task(self._until_closed(coro))
+        task = cast(asyncio.AbstractEventLoop, self.loop).create_task(coro)
         self._tasks.add(task)
+        task.add_done_callback(weakly(self._task_over))
+        return task
+
+    def spawn_awaited(self, coro: Coroutine[Any, Any, T]) -> 'asyncio.Task[T]':
+        "The same for a task that a caller waits for: nobody has cancelled the caller, so closing raises `ClientClosedError`"
+        task = cast(asyncio.AbstractEventLoop, self.loop).create_task(self._until_closed(coro))
         task.add_done_callback(weakly(self._task_over))
         task.add_done_callback(lambda _: coro.close())   # (of one that was cancelled before its first step)
         return task
 
     async def _until_closed(self, coro: Coroutine[Any, Any, T]) -> T:
-        "A caller may wait for such a task, and nobody has cancelled that caller"
+        closed = ClientClosedError('The channels were stopped before it was done')
+        if self.life.state is CLOSED: raise closed
+        self._tasks.add(cast(Any, asyncio.current_task()))
         try: return await coro
         except asyncio.CancelledError:
-            if self.life.state is CLOSED:
-                raise ClientClosedError('The channels were stopped before it was done') from None
+            if self.life.state is CLOSED: raise closed from None
             raise
 
     def _task_over(self, task: 'asyncio.Task[Any]') -> None:
@@ -886,9 +893,6 @@ class _Restarting(_Graces):
         else: self.happened(event, error=error)
 
 # %% ../../nbs/engine/07_connection.ipynb #ef09cb5a
-def _cancel(tasks: 'list[asyncio.Task[Any]]') -> None:
-    for o in tasks: o.cancel()
-
 class Connection(_Restarting):
     "One kernel, reached: requests, status, readiness"
     thread: int|None
@@ -902,8 +906,7 @@ class Connection(_Restarting):
         self._fail_readers(self.life.error)
         if self._grace_timer is not None: self._grace_timer.cancel()
         if self.loop is None or not self.loop.is_closed():
-            # Each task takes its first step, and can say why it ends
-            if self.loop is not None: self.loop.call_soon(_cancel, list(self._tasks))
+            for task in list(self._tasks): task.cancel()
             self.router.stop_hooks()
         self.transport.close()
         self.on_close()
