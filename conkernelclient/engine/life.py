@@ -141,7 +141,7 @@ class _Known:
         self.error: Exception = ClientClosedError('The channels were stopped before the reply came')
         self.late: Counter[tuple[str, str]] = Counter()   # events in states that have no row for them
         self._other: str|None = None   # the name in the reply by which another kernel was noticed
-        self._renamed = 0   # how often in a row the next reply had yet another name
+        self._renamed: int = 0   # how often in a row the next reply had yet another name
 
     def __repr__(self) -> str:
         held = ', '.join(sorted(o.name for o in self.holds))
@@ -153,6 +153,7 @@ class _Noting(_Known):
     silent: bool
     welcomed: bool
     exit_code: int|None
+    session: str|None
     error: Exception
 
     def _note(self, event: str, facts: Facts) -> None:
