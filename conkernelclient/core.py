@@ -117,6 +117,7 @@ class _Sockets(_Settings):
         opts = self.context.sockopts
         before = dict(opts)
         opts.update({zmq.RCVHWM: 0, zmq.SNDHWM: 0})
+        if channel == 'stdin': opts[zmq.IMMEDIATE] = 1   # it then says whether it is connected
         try: return AsyncKernelClient._create_connected_socket(self, channel, identity)
         finally:
             opts.clear()

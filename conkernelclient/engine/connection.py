@@ -623,6 +623,7 @@ class _Probing(_Asking):
             if heard: break
             patience = min(patience*2, .5)
             if patience == .5: self.happened('unheard')
+        await self._settled()
         self._probe = None
         reply = cast(Message, req.reply)
         self.info = reply['content']
@@ -630,6 +631,13 @@ class _Probing(_Asking):
         except Exception: log.exception('The kernel says of itself what cannot be read')
         up = [o for o in self.life.links if o in self.channels and self.life.breaks[o] == breaks[o]]
         self.happened('answered', session=reply['header'].get('session'), up=up)
+
+    async def _settled(self) -> None:
+        "A kernel drops a question to a client whose stdin is not connected yet; a kernel without stdin is not waited for"
+        settled = getattr(self.transport, 'settled', None)   # (a transport with one connection for all needs no such method)
+        for _ in range(100):
+            if settled is None or settled(): return
+            await asyncio.sleep(.01)
 
     async def _hears(self, req: Request, patience: float) -> bool:
         "Has iopub spoken since it was connected? (A kernel that welcomes its subscribers does so immediately.)"

@@ -179,6 +179,12 @@ class Reader(_Handing):
         self._watch = Watch(loop, self.socket, self.read)
         self.look()
 
+    def connected(self) -> bool:
+        "Is there a connection? (Always, of a socket without the option `ZMQ_IMMEDIATE`.)"
+        if self.socket is None: return False
+        self.look()   # asking takes the signal away
+        return bool(cast(int, self._shadow.get(zmq.EVENTS)) & zmq.POLLOUT)
+
     def backlog(self) -> bool:
         "Is there something to read, or to look into? (Asking takes the signal away, so it will be read.)"
         if self.socket is None: return False
@@ -560,6 +566,7 @@ class _Sending(_Reopening):
         except zmq.Again: raise self._refused(channel) from None
 
     def _refused(self, channel: str) -> NotConnected:
+        if channel == 'stdin': return NotConnected(f'Not connected to {self.describe(channel)}: the answer was not sent')
         # After a protocol error ZMQ does not connect again, but we may find a better peer
         if self.loop is not None: self.loop.call_soon(weakly(self._given_up), channel)
         where = self.describe(channel)
@@ -592,6 +599,10 @@ class _Draining(_Sending):
 # %% ../../nbs/transports/00_zmq.ipynb #83d8ac1d
 class ZMQTransport(_Draining):
     "Carries packed messages over a kernel's ZMQ sockets"
+    def settled(self) -> bool:
+        "Is stdin connected, where it is open? A kernel that asks a client without a connection drops the question."
+        return 'stdin' not in self.channels or self.channels['stdin'].connected()
+
     def close(self,
         get_ident: Callable[[], int] = threading.get_ident, # (kept for the interpreter's end, when modules are empty)
         getpid: Callable[[], int] = os.getpid,
