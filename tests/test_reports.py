@@ -4,7 +4,7 @@ The numbers are those of the reports. Where something must *not* happen, a test 
 make it happen (`quiet`); a pause only gives a mistake its time, and the right behaviour passes however long it is.
 Races are tried many times, and the failures counted.
 """
-import ast, asyncio, contextlib, inspect, io, json, os, pickle, re, signal, subprocess, sys, textwrap, time, warnings
+import ast, asyncio, contextlib, inspect, io, json, os, pickle, re, signal, socket, subprocess, sys, textwrap, time, warnings
 from collections import Counter
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
@@ -850,3 +850,571 @@ async def test_report_06_no_error_no_fence():
         for i in range(20): assert (await soon(kc.execute('x', reply=True)))['content']['status']=='ok'
         for i in range(20): assert (await soon(kc.run('fake: busy error=Error idle'))).status=='error'   # a run never stops others
         assert fk.got(None)-before==40
+
+
+# --- 7: hints that do not fit ----------------------------------------------------------------------------------------
+
+@contextmanager
+def taken_port():
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        s.listen()
+        yield s.getsockname()[1]
+
+async def test_report_07_a_port_that_is_taken():
+    "Both tries of a start meet a port that somebody has: the words say so, and what to do; the manager is gone"
+    with taken_port() as port:
+        class Manager(ConKernelManager):
+            def __init__(self, **kwargs):
+                super().__init__(**kwargs)
+                self.cache_ports, self.shell_port = False, port
+        with pytest.raises(DeadKernelError) as e:
+            async with run_kernel(manager_class=Manager): pass
+        said = str(e.value)
+        assert re.search(r'\b(ports?|address)\b', said) and re.search('taken|in use|occupied', said) and str(port) in said, said
+        assert 'restart' not in said, said
+
+@pytest.mark.parametrize('how', ['dies', 'dies_when_asked'])
+async def test_report_07_a_kernel_that_does_not_start(how, tmp_path):
+    "No hint at a manager that the caller of `run_kernel` has never seen"
+    specs = kernel_specs(tmp_path, behaviour=how)
+    with pytest.raises(DeadKernelError, match='exit code [34]') as e:
+        async with run_kernel(kernel_spec=specs.get_kernel_spec('fake')): pass
+    assert not re.search(r'km\.|kc\.|restart', str(e.value)), e.value
+
+async def test_report_07_no_manager_no_hint_at_one():
+    "A client that was made from a connection file has no `km`, and its `restart` raises: no message names these"
+    said = []
+    async def note(awaitable): said.append(str(await outcome(awaitable)))
+    with FakeKernel(interrupts=False) as fk:
+        kc = await ready(fk, lost_after=.2)
+        kc.interrupt_timeout, kc.begin_patience = .2, .1
+        await note(kc.run(HOLD, timeout=.1))             # ignores the interrupt
+        fk.release()
+        await note(kc.run('fake: hold reply idle', timeout=.1))   # does not say that it begins
+        fk.release()
+        held = kc.run(HOLD)
+        await until_running(held)
+        fk.crash()
+        await note(held)
+        await note(kc.run('x'))
+        with pytest.raises(DeadKernelError) as e: kc.execute('x')
+        said.append(str(e.value))
+        await note(kc.wait_for_ready(timeout=1))
+        await note(kc.restart())
+        kc.stop_channels()
+        await note(kc.execute_interactive('x'))
+        with pytest.raises(ClientClosedError) as e: kc.execute('x')
+        said.append(str(e.value))
+        with pytest.raises(ClientClosedError) as e: kc.start_channels()
+        said.append(str(e.value))
+    figure('messages', len(said))
+    bad = [o for o in said if re.search(r'\bkm\.|kc\.restart|call start_kernel', o)]
+    assert not bad, bad
+
+async def test_report_07_what_a_hint_says_works():
+    "A message that names `km.restart_kernel()` or `kc.restart()`: it can be called, and this client goes on"
+    failed = []
+    for end in 'killed', 'shut down', 'asked to shut down':
+        async with run_kernel() as (km, kc):
+            if end=='killed': await km.provisioner.kill()
+            if end=='shut down': await km.shutdown_kernel()
+            if end=='asked to shut down': await soon(kc.shutdown(reply=True))
+            await soon(kc.wait_for_status('dead'))
+            with pytest.raises(DeadKernelError) as e: kc.run('1') and await soon(kc.run('1'))
+            said = str(e.value)
+            try:
+                if 'km.restart_kernel()' in said: await soon(km.restart_kernel())
+                elif 'kc.restart()' in said: await soon(kc.restart())
+                else: continue
+                await kc.wait_for_ready(timeout=SOON)
+                assert (await soon(kc.run('1'))).text.strip()=='1'
+            except Exception as e: failed.append(f'{end}: {said!r}; then {e!r}')
+    assert not failed, failed
+
+
+# --- 8: a start that fails halfway -----------------------------------------------------------------------------------
+
+FAILS = '''
+import asyncio, gc, os, sys, tempfile, threading, traceback
+from pathlib import Path
+from unittest.mock import patch
+from jupyter_client.provisioning import LocalProvisioner
+import jupyter_client.connect
+from conkernelclient import *
+
+step, how = sys.argv[1:]
+class Told(Exception): pass
+def children():
+    found = []
+    for o in Path('/proc').glob('[0-9]*/stat'):
+        try: text = o.read_text()
+        except OSError: continue
+        state, parent = text.rpartition(')')[2].split()[:2]
+        if int(parent)==os.getpid() and state not in 'ZX': found.append(text.split()[0])
+    return found
+
+def files(): return sorted(str(o) for o in Path(os.environ['JUPYTER_RUNTIME_DIR']).glob('kernel*')) + sorted(str(o) for o in Path(tempfile.gettempdir()).glob('tmp*.json'))
+
+def fail(*args, **kwargs): raise Told(step)
+async def afail(*args, **kwargs): raise Told(step)
+async def launch_then_fail(self, *args, **kwargs):
+    await launched(self, *args, **kwargs)
+    raise Told(step)
+launched = LocalProvisioner.launch_kernel
+PATCHES = {
+    'pre_launch': lambda: patch.object(LocalProvisioner, 'pre_launch', afail),
+    'launch': lambda: patch.object(LocalProvisioner, 'launch_kernel', afail),
+    'launched': lambda: patch.object(LocalProvisioner, 'launch_kernel', launch_then_fail),
+    'post_launch': lambda: patch.object(LocalProvisioner, 'post_launch', afail),
+    'connection file': lambda: patch.object(ConKernelManager, 'write_connection_file', fail),
+    'control socket': lambda: patch.object(ConKernelManager, '_connect_control_socket', fail),
+    'client': lambda: patch.object(ConKernelManager, 'client', fail),
+    'channels': lambda: patch.object(ConKernelClient, 'start_channels', fail),
+    'connect': lambda: patch.object(ConKernelClient, 'connect_iopub', fail),
+    'ready': lambda: patch.object(ConKernelClient, 'wait_for_ready', afail)}
+
+async def start(manager):
+    if how=='run_kernel':
+        async with run_kernel(manager_class=manager): pass
+    else:
+        km = manager()
+        if how=='kept': kept.append(km)
+        await km.start_kernel()
+
+kept = []
+async def main():
+    before, files_before = len(os.listdir('/proc/self/fd')), files()
+    ip = '/tmp/' + 'x'*110
+    manager = (lambda **kwargs: ConKernelManager(transport='ipc', ip=ip, **kwargs)) if step=='long path' else ConKernelManager
+    try:
+        if step=='long path': await asyncio.wait_for(start(manager), 30)
+        else:
+            with PATCHES[step](): await asyncio.wait_for(start(manager), 30)
+    except Exception as e: print('raised', type(e).__name__, e)
+    else: print('raised nothing')
+    gc.collect()
+    for i in range(100):
+        if not children(): break
+        await asyncio.sleep(.05)
+    print('processes', len(children()))
+    print('files', len(set(files())-set(files_before)))
+    print('descriptors', len(os.listdir('/proc/self/fd'))-before)
+    kept.clear()
+    gc.collect()
+    print('collected')
+    async with run_kernel() as (km, kc): print('works', (await kc.run('6*7')).text.strip())
+
+asyncio.run(main())
+print('end', flush=True)
+'''
+
+def facts(printed):
+    "Lines of `name value`, as a dict"
+    return dict(line.partition(' ')[::2] for line in printed.splitlines() if line)
+
+def start_that_fails(step, how, tmp_path, monkeypatch):
+    for name in 'JUPYTER_RUNTIME_DIR', 'TMPDIR':
+        (tmp_path/name).mkdir()
+        monkeypatch.setenv(name, str(tmp_path/name))
+    return facts(program(FAILS, step, how, seconds=45))
+
+@pytest.mark.parametrize('how', ['run_kernel', 'manager', 'kept'])
+def test_report_08_a_path_that_is_too_long(how, tmp_path, monkeypatch):
+    "Refused before the launch with the limit named, or shortened; nothing is left, nothing hangs"
+    got = start_that_fails('long path', how, tmp_path, monkeypatch)
+    assert got['raised']=='nothing' or re.search(r'\b10[0-9]\b', got['raised']) and not got['raised'].startswith('TimeoutError'), got
+    if how=='kept' and got['raised']=='nothing': del got['processes'], got['files'], got['descriptors']   # it runs
+    else: assert got['processes']==got['files']=='0' and int(got['descriptors'])<=2, got   # a loop's own
+    assert got['works']=='42' and 'end' in got
+
+STEPS = 'pre_launch', 'launch', 'launched', 'post_launch', 'connection file', 'control socket'
+
+@pytest.mark.parametrize('step, how', [(o, 'manager') for o in STEPS] + [(o, 'run_kernel') for o in (*STEPS, 'client', 'channels', 'connect', 'ready')])
+def test_report_08_a_start_that_fails_halfway(step, how, tmp_path, monkeypatch):
+    "In each of its steps: the error of that step is raised, and nothing is left: no process, no file, no descriptor; the program goes on, and ends"
+    got = start_that_fails(step, how, tmp_path, monkeypatch)
+    assert got['raised']==f'Told {step}', got
+    assert got['processes']==got['files']=='0' and int(got['descriptors'])<=2, got
+    assert got['works']=='42' and 'end' in got
+
+
+# --- 9: malformed in one place ---------------------------------------------------------------------------------------
+
+def changed_header(i, field, value):
+    "A spoiler for the header (2) or the parent's (3)"
+    def spoil(wire, frames):
+        at = frames.index(DELIM)
+        parts = list(frames[at:])
+        header = json.loads(parts[i])
+        header.pop(field, None)
+        parts[i] = json.dumps(header if value is ... else header|{field: value}).encode()
+        parts[1] = wire.sign(parts[2:6])
+        return [*frames[:at], *parts]
+    return spoil
+
+def spoilt(which, spoil):
+    "A handler that spoils one of the messages for a cell"
+    def how(name): return dict(mangle=spoil) if name==which else {}
+    def handler(k, msg):
+        k.busy(msg, **how('busy'))
+        k.stream(msg, 'said', **how('stream'))
+        k.reply(msg, **how('reply'))
+        k.idle(msg, **how('idle'))
+    return handler
+
+HEADER = [('version', 5), ('version', None), ('version', ...), ('version', '7'), ('version', ''), ('version', 'x.y'), ('version', [5]), ('msg_id', ...), ('msg_id', None), ('msg_id', 7),
+          ('date', ...), ('date', None), ('date', 7), ('date', 'yesterday'), ('session', ...), ('session', None), ('session', 7), ('username', ...), ('username', None)]
+
+@pytest.mark.parametrize('which', ['reply', 'idle', 'busy', 'stream'])
+@pytest.mark.parametrize('field, value', HEADER, ids=[f'{o}={"missing" if v is ... else v!r}' for o, v in HEADER])
+async def test_report_09_a_header_that_is_malformed_in_one_place(field, value, which):
+    "`execute` and `run` end alike, in bounded time; where all that is needed is there, the message is taken"
+    async with fake(client=dict(grace=.4)) as (fk, kc):
+        fk.on['execute_request'] = spoilt(which, changed_header(2, field, value))
+        request = kc.request('execute_request', dict(code='x', silent=False, stop_on_error=False))
+        begin = time.monotonic()
+        ended = await outcome(request.wait(), 6)
+        ran = await outcome(kc.run('x'), 6)
+        executed = await outcome(kc.execute('x', reply=True), 6)
+        fk.on.clear()
+        assert 'TimeoutError' not in repr([ended, ran, executed]), f'not ended after 6 s: {[ended, ran, executed]}'
+        kinds = [type(o) if isinstance(o, Exception) else 'ok' for o in (request.exception() or 'ok', ran, executed)]
+        assert len(set(kinds))==1, f'they end differently: {kinds}'
+        assert kinds[0]=='ok', kinds[0]
+        assert ran.status=='ok' and ran.text=='said' and ran.complete, (ran, ran.complete)
+        await unharmed(fk, kc)
+
+@pytest.mark.parametrize('field, value', [('version', 5), ('msg_id', ...)], ids=['version', 'msg_id'])
+async def test_report_09_run_ends_as_soon_as_execute(field, value):
+    "With the usual grace times: `run` had not ended after twice the time"
+    async with fake(on=dict(execute_request=spoilt('reply', changed_header(2, field, value)))) as (fk, kc):
+        executed, took = await outcomes([kc.execute('x', reply=True)], 20)
+        ran, ran_took = await outcomes([kc.run('x')], 20)
+        assert type(ran[0]) is type(executed[0]) or isinstance(ran[0], Result) and isinstance(executed[0], dict), (ran, executed)
+        assert took<kc.grace+SLACK and ran_took<took+2, (took, ran_took)
+
+PARENT = [('version', 5), ('version', ...), ('msg_type', ...), ('msg_type', 7), ('date', None), ('date', 'yesterday'), ('session', ...), ('session', 'other'), ('username', 7)]
+
+@pytest.mark.parametrize('which', ['reply', 'idle', 'stream'])
+@pytest.mark.parametrize('field, value', PARENT, ids=[f'{o}={"missing" if v is ... else v!r}' for o, v in PARENT])
+async def test_report_09_a_parent_that_is_malformed_in_one_place(field, value, which):
+    "Only its `msg_id` is needed"
+    async with fake(on=dict(execute_request=spoilt(which, changed_header(3, field, value))), client=dict(grace=.4)) as (fk, kc):
+        ran, executed = await outcome(kc.run('x'), 6), await outcome(kc.execute('x', reply=True), 6)
+        assert isinstance(ran, Result) and ran.complete and ran.text=='said' and isinstance(executed, dict), (ran, executed)
+        fk.on.clear()
+        await unharmed(fk, kc)
+
+@pytest.mark.parametrize('which', ['reply', 'idle', 'busy', 'stream'])
+@pytest.mark.parametrize('spoiler', ['bad_signature', 'broken_header', 'broken_json', 'headless', 'no_parent', 'listed_parent', 'null_content', 'too_few', 'empty'])
+async def test_report_09_a_message_that_cannot_be_used(spoiler, which):
+    "It is as if it had never come: `execute`, `run` and a request that is waited for end alike, in bounded time"
+    async with fake(on=dict(execute_request=spoilt(which, spoiler)), client=dict(grace=.4)) as (fk, kc):
+        req = kc.request('execute_request', dict(code='x', silent=False, stop_on_error=False))
+        res = (await outcomes([req, kc.run('x'), kc.execute('x', reply=True)], 15))[0]
+        kinds = [type(o) if isinstance(o, Exception) else 'ok' for o in res]
+        assert kinds==[conkernelclient.NoReplyError if which=='reply' else 'ok']*3, res
+        fk.on.clear()
+        await unharmed(fk, kc)
+
+
+# --- 10: outputs that come when their request is over ----------------------------------------------------------------
+
+LATER = '''from IPython.display import display
+import threading
+handle, go = display('first', display_id=True), threading.Event()
+def later():
+    go.wait(20)
+    handle.update('second')
+threading.Thread(target=later).start()'''
+
+async def until_shows(res, text, seconds=10):
+    try: await until(lambda: text in res.text and text in repr(res.outputs), seconds)
+    except TimeoutError: raise AssertionError(f'it shows {res.outputs}') from None
+
+async def test_report_10_a_display_that_is_updated_after_its_cell():
+    "By a thread, while nothing runs, while another cell runs, and while another client's does"
+    async with run_kernel() as (km, kc):
+        res = await soon(kc.run("from IPython.display import display\nimport threading\nh = display('first', display_id=True)\nthreading.Timer(.5, lambda: h.update('second')).start()"))
+        await until_shows(res, 'second')
+        res = await soon(kc.run(LATER))
+        assert 'first' in res.text and res.complete
+        await soon(kc.run('go.set()'))
+        await until_shows(res, 'second')
+        task = await soon(kc.run("import asyncio\nh = display('one', display_id=True)\nasync def later():\n    await asyncio.sleep(.3)\n    h.update('two')\ntask = asyncio.create_task(later())"))
+        await until_shows(task, 'two')
+        other = km.client()
+        await other.start_channels()
+        await soon(other.run("h.update('three')"))
+        await until_shows(task, 'three')
+        other.stop_channels()
+
+PARENTS = {'its own': lambda k, msg, asked: msg.raw_header, 'nobody': lambda k, msg, asked: {}, 'unknown': lambda k, msg, asked: {'msg_id': 'unknown', 'msg_type': 'execute_request'},
+           'a plain request': lambda k, msg, asked: {'msg_id': asked, 'msg_type': 'execute_request'}, 'a number': lambda k, msg, asked: {'msg_id': 7}}
+
+@pytest.mark.parametrize('parent', PARENTS)
+@pytest.mark.parametrize('kind', ['update_display_data', 'display_data'])
+async def test_report_10_whoever_the_parent_is(parent, kind):
+    "A display of the same id is shown where it was: in all finished results, and in those under way"
+    def show(k, msg):
+        k.busy(msg)
+        k.publish(msg, 'display_data', dict(data={'text/plain': 'first'}, metadata={}, transient=dict(display_id='d')))
+        k.reply(msg)
+        k.idle(msg)
+    events = []
+    async with fake() as (fk, kc):
+        fk.on['execute_request'] = show
+        res, also = await soon(kc.run('x', on_output=events.append)), await soon(kc.run('y'))
+        fk.on.clear()
+        asked = kc.execute(HOLD) if parent=='a plain request' else None
+        if asked: await soon(fk.until_held(1))
+        msg = fk.received[-1] if parent!='its own' else next(o for o in fk.received if o.code=='x')
+        fk.publish(msg, kind, dict(data={'text/plain': 'second'}, metadata={'m': 1}, transient=dict(display_id='d')), parent=PARENTS[parent](fk, msg, asked))
+        await until_shows(res, 'second', 5)
+        await until_shows(also, 'second', 5)
+        assert res.outputs[0]['metadata']=={'m': 1} and len(res.outputs)==1
+        if asked: fk.release()
+
+async def test_report_10_a_display_of_a_kernel_that_is_gone_stays():
+    "A restarted kernel gives ids anew: its displays are none of the old one's"
+    def show(k, msg):
+        k.busy(msg)
+        k.publish(msg, 'display_data', dict(data={'text/plain': msg.code}, metadata={}, transient=dict(display_id='d')))
+        k.reply(msg)
+        k.idle(msg)
+    async with managed(on=dict(execute_request=show)) as (km, kc, kernels):
+        res = await soon(kc.run('first'))
+        await soon(kc.restart())
+        new = await soon(kc.run('second'))
+        kernels[1].publish(None, 'update_display_data', dict(data={'text/plain': 'third'}, metadata={}, transient=dict(display_id='d')), parent={})
+        await until_shows(new, 'third', 5)
+        assert res.text=='first\n'
+
+async def test_report_10_late_outputs_are_kept_and_counted():
+    "By the spec *idle* is the end of a request: what comes for it later is for `get_iopub_msg`, and is counted"
+    async with fake() as (fk, kc):
+        res = await soon(kc.run('x'))
+        while True:
+            try: await kc.get_iopub_msg(timeout=0)
+            except Empty: break
+        msg = next(o for o in fk.received if o.code=='x')
+        before = Counter(kc.router.stats)
+        for i in range(3): fk.stream(msg, f'late {i}')
+        late = [await kc.get_iopub_msg(timeout=5) for _ in range(3)]
+        assert [o['content']['text'] for o in late]==['late 0', 'late 1', 'late 2']
+        assert res.text=='x', 'it has ended'
+        counted = Counter(kc.router.stats)-before
+        assert counted.total()==3, counted
+
+async def test_report_10_late_outputs_of_a_thread():
+    "The same with a real kernel: a thread that prints after its cell"
+    async with run_kernel() as (km, kc):
+        res = await soon(kc.run("import threading\ngo = threading.Event()\ndef later():\n    go.wait(20)\n    print('late', flush=True)\nt = threading.Thread(target=later)\nt.start()"))
+        assert res.complete
+        before = Counter(kc.router.stats)
+        nxt = await soon(kc.run('go.set()\nt.join()'))
+        async def read():
+            while 'late' not in str((await kc.get_iopub_msg(timeout=5))['content'].get('text')): pass
+        if 'late' not in nxt.text:     # ipykernel sends it with the thread's own parent
+            await read()
+            assert (Counter(kc.router.stats)-before).total()>=1
+
+
+# --- 11: limits of the system ----------------------------------------------------------------------------------------
+
+FULL = '''
+import asyncio, contextlib, gc, os, re, resource, sys, tempfile
+from pathlib import Path
+from conkernelclient import *
+from fake_kernel import FakeKernel, kernel_specs
+
+what = sys.argv[1]
+def fds(): return len(os.listdir('/proc/self/fd'))
+def children():
+    found = 0
+    for o in Path('/proc').glob('[0-9]*/stat'):
+        try: state, parent = o.read_text().rpartition(')')[2].split()[:2]
+        except OSError: continue
+        found += int(parent)==os.getpid() and state not in 'ZX'
+    return found
+
+async def kernels(folder):
+    spec = kernel_specs(folder).get_kernel_spec('fake')
+    print('before', fds())
+    async with contextlib.AsyncExitStack() as stack:
+        there = []
+        try:
+            while len(there)<60: there.append(await asyncio.wait_for(stack.enter_async_context(run_kernel(kernel_spec=spec)), 40))
+        except Exception as e: print('raised', type(e).__name__, ' '.join(str(e).split()), '|', type(e.__cause__).__name__)
+        await settle(lambda: children()==len(there))
+        print('kernels', len(there))
+        print('processes', children())
+        print('answer', sum([(await asyncio.wait_for(kc.run('x'), 10)).text=='x' for _, kc in there]))
+        there.clear()
+    await settle(lambda: not children())
+    gc.collect()
+    print('left', children())
+    print('after', fds())
+    async with run_kernel(kernel_spec=spec) as (km, kc): print('works', (await kc.run('x')).text)
+
+async def settle(test):
+    for i in range(100):
+        if test(): break
+        await asyncio.sleep(.05)
+
+async def clients(folder):
+    fk = FakeKernel().start()
+    print('before', fds())
+    there, at = [], 0
+    try:
+        while len(there)<100:
+            at = fds()
+            kc = fk.client(ConKernelClient)
+            kc.start_channels()
+            there.append(kc)
+            await kc.wait_for_ready(timeout=10)
+    except Exception as e: print('raised', type(e).__name__, ' '.join(str(e).split()))
+    if there and there[-1] is kc and kc.status!='ready': there.pop()
+    kc.stop_channels()
+    del kc
+    gc.collect()
+    await settle(lambda: fds()<=at)
+    print('kernels', len(there))
+    print('open', fds()-at)
+    print('answer', sum([(await asyncio.wait_for(kc.run('x'), 10)).text=='x' for kc in there]))
+    for kc in there: kc.stop_channels()
+    there.clear()
+    gc.collect()
+    await settle(lambda: not fds()-60>0)
+    print('after', fds())
+    kc = fk.client(ConKernelClient)
+    await kc.start_channels()
+    print('works', (await kc.run('x')).text)
+    kc.stop_channels()
+    fk.close()
+
+async def restart(folder):
+    spec = kernel_specs(folder).get_kernel_spec('fake')
+    async with run_kernel(kernel_spec=spec) as (km, kc):
+        hoard = []
+        try:
+            while True: hoard.append(open('/dev/null'))
+        except OSError: pass
+        try: await asyncio.wait_for(kc.restart(timeout=10), 30)
+        except BaseException as e: print('raised', type(e).__name__, ' '.join(str(e).split()))
+        for o in hoard: o.close()
+        await asyncio.wait_for(kc.restart(), 30)
+        print('works', (await asyncio.wait_for(kc.run('x'), 10)).text)
+    print('left', children())
+
+async def main():
+    with tempfile.TemporaryDirectory() as folder: await globals()[what](folder)
+
+limit = 200
+resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+asyncio.run(main())
+print('end', flush=True)
+'''
+
+def says_the_limit(said):
+    "How many fit, and how to raise it"
+    return re.search(r'\d+ (kernels|clients)|(kernels|clients)\D{0,30}\d+', said) and re.search('ulimit|RLIMIT_NOFILE|setrlimit', said)
+
+@pytest.mark.parametrize('what', ['kernels', 'clients'])
+def test_report_11_no_more_descriptors(what):
+    "The error says how many fit, and how to raise the limit; nothing half-open is left, and those that are there go on"
+    got = facts(program(FULL, what, seconds=120))
+    figure(f'{what} that fit into 200 descriptors', int(got['kernels']))
+    assert int(got['kernels'])>2 and got['answer']==got['kernels'], got
+    assert says_the_limit(got['raised']), got
+    if what=='kernels': assert got['processes']==got['kernels'] and got['left']=='0', got
+    else: assert int(got['open'])<=0, got
+    assert int(got['after'])<=int(got['before'])+5 and got['works']=='x' and 'end' in got, got
+
+def test_report_11_no_more_descriptors_at_a_restart():
+    "It fails in bounded time, with the reason; when there are descriptors again, the next restart works with the same client"
+    got = facts(program(FULL, 'restart', seconds=100))
+    assert got['works']=='x' and got['left']=='0' and 'end' in got, got
+    assert re.search('descriptors|open files|ulimit', got.get('raised', 'ulimit')), got
+
+
+# --- 12: what JupyterLab always sends --------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('how', ['run', 'input', 'execute_interactive'])
+async def test_report_12_an_answer_has_a_status(how):
+    "async-kernel reads it: `KeyError: 'status'`"
+    async with fake() as (fk, kc):
+        code = 'fake: busy input=name? answer reply idle'
+        if how=='run': assert (await soon(kc.run(code, stdin='me'))).text=='me'
+        if how=='execute_interactive': await soon(kc.execute_interactive(code, output_hook=lambda msg: None, stdin_hook=lambda msg: kc.input('me')))
+        if how=='input':
+            req = kc.execute(code, allow_stdin=True, reply=True)
+            kc.input('me', parent=await kc.get_stdin_msg(timeout=SOON))
+            await soon(req)
+        said, = [o for o in fk.received if o.channel=='stdin']
+        assert said['content']==dict(value='me', status='ok') and said.msg_type=='input_reply'
+        assert said['parent_header']['msg_type']=='input_request'
+
+# What JupyterLab 4 puts into the content of each request (packages/services/src/kernel)
+ALWAYS = dict(execute_request={'code', 'silent', 'store_history', 'user_expressions', 'allow_stdin', 'stop_on_error'}, complete_request={'code', 'cursor_pos'},
+              inspect_request={'code', 'cursor_pos', 'detail_level'}, history_request={'output', 'raw', 'hist_access_type', 'session', 'start'},
+              is_complete_request={'code'}, comm_info_request=set(), kernel_info_request=set(), interrupt_request=set(), shutdown_request={'restart'},
+              create_subshell_request=set(), delete_subshell_request={'subshell_id'}, input_reply={'value', 'status'})
+HEADERS = {'msg_id', 'msg_type', 'session', 'username', 'version', 'date'}
+
+async def test_report_12_our_messages_lack_nothing():
+    "Of each kind that the client sends: content, header and metadata as JupyterLab sends them"
+    async with fake() as (fk, kc):
+        await soon(kc.run('fake: busy input=name? answer reply idle', stdin='me'))
+        await soon(kc.execute('x', reply=True))
+        await soon(kc.execute_interactive('x', output_hook=lambda msg: None))
+        await outcome(kc.eval('1'))
+        await soon(kc.push(x=1))
+        for ask in (lambda: kc.complete('x', reply=True), lambda: kc.inspect('x', reply=True), lambda: kc.history(reply=True), lambda: kc.is_complete('x', reply=True),
+                    lambda: kc.comm_info(reply=True), lambda: kc.kernel_info(reply=True)): await soon(ask())
+        async with kc.subshell() as sh: await soon(sh.run('x'))
+        await soon(kc.interrupt())
+        await quiet(kc)
+        await soon(kc.shutdown(reply=True))
+        bad = []
+        for msg in fk.received:
+            lacks = (ALWAYS[msg.msg_type]-msg['content'].keys())|(HEADERS-msg['header'].keys())
+            if lacks: bad.append(f'{msg.msg_type} lacks {lacks}')
+            if type(msg['metadata']) is not dict or type(msg['parent_header']) is not dict: bad.append(f'{msg.msg_type}: {msg}')
+        assert {o.msg_type for o in fk.received}>=ALWAYS.keys()
+        assert not bad, sorted(set(bad))
+
+
+# --- and from a review of the code -----------------------------------------------------------------------------------
+
+WAYS = ['well', 'iopub flaps', 'outputs lost', 'no idle', 'no reply', 'reply twice', 'idle first']
+
+@pytest.mark.parametrize('how', WAYS)
+async def test_report_13_a_result_is_complete_where_its_request_is(how):
+    "`Result.complete` says that nothing is missing; it must not where an output may have been lost"
+    script = {'no idle': 'fake: busy echo stream=begun hold reply', 'no reply': 'fake: busy echo stream=begun hold idle',
+              'reply twice': 'fake: busy echo stream=begun hold reply reply idle', 'idle first': 'fake: busy echo stream=begun hold idle reply'}.get(how, HOLD)
+    async with fake(client=dict(grace=.3)) as (fk, kc):
+        run = kc.run(script)
+        await until_running(run)
+        await soon(fk.until_held(1))
+        if how=='iopub flaps':
+            await Iopub(fk).lose(kc)
+            await Iopub(fk).find(kc)
+        if how=='outputs lost': kc.connection.lost_output('as told')
+        fk.release()
+        got = await outcome(run, 10)
+        res = got.result if isinstance(got, Exception) else got
+        await soon(run.request.wait())
+        await until(lambda: run.request.ended)
+        assert res.complete==run.request.complete==(how in ('well', 'reply twice', 'idle first')), (how, res.complete, run.request)
+
+async def test_report_13_a_result_of_a_lost_connection_with_a_real_kernel():
+    "`complete` is False in what an exception carries, too"
+    async with run_kernel() as (km, kc):
+        run = kc.run("print('begun', flush=True)\nimport time\ntime.sleep(60)")
+        await until(lambda: run.partial.text=='begun\n')
+        await km.provisioner.kill()
+        got = await outcome(run)
+        assert isinstance(got, DeadKernelError) and got.result.text=='begun\n' and got.result.complete is False
