@@ -48,13 +48,15 @@ class Kernel(NamedTuple):
     prompts: bool = True
     subshells: str = 'yes'       # 'no': the feature is not announced; 'tasks': only cells that await let others run; 'shared': announced, and not true
     per_second: float = 100.     # cells at least
+    evaluates: bool = True       # expressions, without running a cell
 
 KERNELS = {
     'ipykernel 7': Kernel('', 'ipykernel_launcher'),
     'ipykernel 6.29': Kernel('ipykernel>=6.29,<6.30', 'ipykernel_launcher', subshells='no'),
     # Its wheels end at SIGINT, with any client, and an interrupt_request is answered and changes nothing
     'xeus-python': Kernel('xeus-python', 'xpython_launcher', interrupted='dies', limited="error <class 'ZeroDivisionError'>", subshells='no'),
-    'xeus-python raw': Kernel('xeus-python', 'xpython_launcher', ('-f', '{connection_file}', '--raw'), interrupted='dies', subshells='no'),
+    'xeus-python raw': Kernel('xeus-python', 'xpython_launcher', ('-f', '{connection_file}', '--raw'), interrupted='dies', subshells='no',
+                              evaluates=False),   # it fails at a cell without code: `IndexError`
     'async-kernel': Kernel('async-kernel', 'async_kernel', ('start', '--connection_file={connection_file}', '--name=async'),
                            interrupt_mode='message', interrupted='error KernelInterrupt', subshells='tasks'),
     'ipymini': Kernel('ipymini', 'ipymini'),
@@ -125,7 +127,8 @@ async def test_run(kernel):
         reply = await soon(kc.execute(lang.say.format(3), reply=True))
         assert reply['content']['status']=='ok'
         assert (await soon(kc.complete('pri' if lang is PYTHON else 'ech', reply=True)))['content']['matches']
-        if lang is PYTHON: assert await soon(kc.eval('6*7'))==42
+        if lang is PYTHON and kernel.evaluates: assert await soon(kc.eval('6*7'))==42
+        elif lang is PYTHON: assert 'IndexError' in str(await outcome(kc.eval('6*7')))
 
 async def test_300_in_flight(kernel):
     "Each gets its own reply and its own outputs, in order"
@@ -137,13 +140,6 @@ async def test_300_in_flight(kernel):
         assert all(o.complete and o.reply['content']['status']=='ok' for o in res)
         print(f'\nfigure | {kernel.requires or "ipykernel 7"}: 300 cells, seconds | {took:.2f}')
         await works(kc, kernel)
-
-async def stopped(kc, kernel, got, restarts=True):
-    "How the caller is told, then the next cell"
-    if kernel.interrupted=='dies':
-        await soon(kc.wait_for_status('dead'))
-        if restarts: await soon(kc.restart(now=True))
-    await works(kc, kernel)
 
 @pytest.mark.parametrize('how', ['run', 'button', 'limit', 'cancel'])
 async def test_interrupt(kernel, how):
@@ -160,7 +156,30 @@ async def test_interrupt(kernel, how):
         elif how=='cancel': assert isinstance(got, asyncio.CancelledError), got
         elif kernel.interrupted=='dies': assert isinstance(got, DeadKernelError), got
         else: assert ending(got)==kernel.interrupted, got
-        await stopped(kc, kernel, got)
+        if kernel.interrupted=='dies':
+            await soon(kc.wait_for_status('dead'))
+            await soon(kc.restart(now=True))
+        await works(kc, kernel)
+
+async def test_interrupts(kernel):
+    "Many, at all moments: each cell ends as an interrupted one, if need be at the second press of the button"
+    if kernel.interrupted=='dies': pytest.skip('an interrupt ends this kernel')
+    tries, other, again = 30, [], 0
+    async with started(kernel) as (km, kc):
+        for i in range(tries):
+            run = kc.run(kernel.language.sleep.format(60))
+            await until(lambda: run.state=='running')
+            await asyncio.sleep(.1*(i%3))
+            for press in range(5):
+                await soon(run.interrupt())
+                await asyncio.wait([asyncio.ensure_future(asyncio.shield(run))], timeout=1)
+                if run.done(): break
+                again += 1
+            got = await outcome(run)
+            if isinstance(got, Exception) or ending(got)!=kernel.interrupted: other.append(f'{i}: {got!r}')
+        print(f'\nfigure | {kernel.module}: cells that ended otherwise, of {tries} | {len(other)}\nfigure | {kernel.module}: interrupts that changed nothing | {again}')
+        await works(kc, kernel)
+    assert not other, other
 
 async def test_prompt(kernel):
     lang = kernel.language

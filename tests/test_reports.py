@@ -1418,3 +1418,34 @@ async def test_report_13_a_result_of_a_lost_connection_with_a_real_kernel():
         await km.provisioner.kill()
         got = await outcome(run)
         assert isinstance(got, DeadKernelError) and got.result.text=='begun\n' and got.result.complete is False
+
+
+# --- 14: found on other kernels --------------------------------------------------------------------------------------
+
+async def test_report_14_a_reply_that_comes_after_the_fence():
+    "A kernel may answer `kernel_info` at any time (ipymini does): that answer, and *idle*, do not mean that the reply of an interrupted cell is lost"
+    def cell(k, msg):
+        if 'long' not in msg.code: return k.execute(msg)
+        k.busy(msg)
+        k.echo_input(msg)
+        cells.append(msg)      # its shell is free for other requests
+    def interrupt(k, msg):
+        k.busy(msg)
+        k.reply(msg)
+        k.idle(msg)
+        said = dict(ename='KeyboardInterrupt', evalue='', traceback=['KeyboardInterrupt'])
+        over = cells.pop()
+        k.publish(over, 'error', said)
+        k.idle(over)
+        k.after(.1, lambda: k.reply(over, 'error', **said))
+    cells, tries, lost = [], 5, []
+    async with fake(on=dict(execute_request=cell, interrupt_request=interrupt)) as (fk, kc):
+        for i in range(tries):
+            run = kc.run(f'long {i}')
+            await until_running(run)
+            assert await soon(run.interrupt()) is True
+            res = await soon(run)
+            if res.status!='error' or res.error.ename!='KeyboardInterrupt': lost.append(res)
+            assert (await soon(kc.run('later'))).text=='later'
+    figure(f'replies that were taken for lost, of {tries}', len(lost))
+    assert not lost, lost
