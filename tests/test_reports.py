@@ -412,7 +412,7 @@ async def test_report_02_interrupted_at_each_line_of_a_call(what, behind):
                     await unharmed(fk, kc)
                     asked = [o.code for o in fk.received if 'code' in o['content']]
                     assert asked.count('victim')<=1, asked
-                except (AssertionError, TimeoutError, RuntimeError) as e:
+                except (AssertionError, TimeoutError, RuntimeError, KeyboardInterrupt) as e:
                     bad.append(f'{place[0]}: {e!r}'[:200])
                     return   # and go on with another client
     while raised and len(bad)<5: await attempt()
@@ -474,7 +474,7 @@ async def test_report_02_interrupted_at_each_line_of_a_cancel(what):
                 kc.window = 256
                 await unharmed(fk, kc)
                 assert max(Counter(fk.codes)[o] for o in ('queued', 'asked'))<=1
-            except (AssertionError, TimeoutError, RuntimeError) as e: bad.append(f'{place and place[0]}: {e!r}'[:200])
+            except (AssertionError, TimeoutError, RuntimeError, KeyboardInterrupt) as e: bad.append(f'{place and place[0]}: {e!r}'[:200])
     while raised and len(bad)<5: await attempt()
     figure(f'{what}: lines tried', n)
     assert not bad, f'{len(bad)} of {n} lines leave something behind:\n'+'\n'.join(bad)
@@ -504,7 +504,7 @@ def test_report_02_interrupted_while_answers_are_read(caplog):
                         assert not do(asyncio.wait(tasks, timeout=4))[1], 'what was asked before has not ended'
                         for o in tasks: o.exception()   # lost, or interrupted itself
                         do(unharmed(fk, kc, 4))
-                    except (AssertionError, TimeoutError, RuntimeError) as e:
+                    except (AssertionError, TimeoutError, RuntimeError, KeyboardInterrupt) as e:
                         bad.append(f'{place and place[0]}: {e!r}'[:150])
                         return
             finally:
