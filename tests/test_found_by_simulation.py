@@ -6,6 +6,7 @@ import pytest
 from conkernelclient import *
 from conkernelclient.engine.errors import *
 from memory_transport import MemoryClient
+from simulation import simulate
 from test_memory_transport import kernel, virtual
 
 left = pytest.mark.xfail(strict=True, reason='kernels may answer out of order: nothing can tell that this one will not come')
@@ -289,3 +290,8 @@ async def test_a_reply_that_comes_after_its_request_was_doubted_is_nobodys():
         with pytest.raises(NoReplyError): await req
         await asyncio.sleep(10)
         with pytest.raises(Empty): await kc.get_shell_msg(timeout=0)
+
+@pytest.mark.parametrize('seed', [4249, 5335, 7615, 8683])
+def test_stories_of_rare_orders(seed):
+    "Seeds that have shown a fault: an abort during a restart, a doubt about which nobody could be asked, a hook, a late reply"
+    simulate(seed, 100)

@@ -588,7 +588,7 @@ class _Losing(_Failing):
             if req is None or req.replied: continue
             del self.table[req.msg_id]
             self.graces.pop(req.msg_id, None)
-            req.lane.withdraw(req.msg_id)
+            if not req.lane.withdraw(req.msg_id): self._still_expect(req)
             self._fail(req, error)
             req.lane.release(req.msg_id)
 
