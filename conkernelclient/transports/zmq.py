@@ -506,7 +506,7 @@ class _Opening(_Reporting):
         "Connect `channels`; again, later, for more"
         self._sink = ref(sink)
         self.thread = self.thread or threading.get_ident()
-        deliver = weakly(self._deliver)
+        deliver = self._deliver   # (not weakly, a call less for each batch: `_close` ends the cycle)
         for o in channels:
             if o == 'hb' or o in self.channels: continue
             self.channels[o] = Channel(o, self.sockets.connect(o, None), deliver)
@@ -597,6 +597,8 @@ class _Draining(_Sending):
         if channel in self.channels: self.channels[channel].close()
 
 # %% ../../nbs/transports/00_zmq.ipynb #83d8ac1d
+def _nobody(channel: str, batch: deque[Any], until: float) -> None: batch.clear()
+
 class ZMQTransport(_Draining):
     "Carries packed messages over a kernel's ZMQ sockets"
     def settled(self) -> bool:
@@ -617,6 +619,8 @@ class ZMQTransport(_Draining):
     def _close(self) -> None:
         self._share(None)
         for monitor in self.monitors.values(): monitor.close()
-        for channel in self.channels.values(): channel.close()
+        for channel in self.channels.values():
+            channel.close()
+            channel.deliver = _nobody
         if self.hb is not None: self.hb.stop()
         if self._context is not None and not self._context.closed: self._context.destroy(linger=100)
