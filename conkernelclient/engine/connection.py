@@ -457,7 +457,6 @@ class _Sink(_Carried):
 class _Noticing(_Sink):
     def _set_up(self) -> None:
         super()._set_up()
-        self.received = self.router.received   # type: ignore[method-assign]   # (a call less for each batch)
         self.router.on_orphan = weakly(self._orphan)
         self.router.on_other_kernel = weakly(self._other_kernel)
         self.router.on_name = weakly(self._named)
