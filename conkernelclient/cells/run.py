@@ -138,7 +138,7 @@ Answer = Callable[[str, bool], Any]   # of prompt and password
 
 class _Arguments(_Progress):
     "What a run was asked to do"
-    __slots__ = ('shell', 'content', 'metadata', 'timeout', 'check', 'stdin', 'on_output', 'generation', 'owner')
+    __slots__ = ('shell', 'content', 'metadata', 'timeout', 'check', 'stdin', 'on_output', 'generation', 'keeps')
     def __init__(self,
         shell: ShellRuns, # Where it runs
         content: dict[str, Any], # Of the execute request
@@ -158,7 +158,7 @@ class _Arguments(_Progress):
         self.stdin: Answer|None = stdin
         self.on_output: Callable[[Event], Any]|None = on_output
         self.generation: int = connection.life.generation
-        self.owner: Any = connection.keeper()
+        self.keeps: Any = connection.keeper()
 
 # %% ../../nbs/cells/03_run.ipynb #c7784d16
 class _Named(_Arguments):
@@ -265,7 +265,7 @@ class _Resolved(_Carrying):
 # %% ../../nbs/cells/03_run.ipynb #a9e9525a
 class _Finished(_Resolved):
     __slots__ = ()
-    owner: Any
+    keeps: Any
 
     def finish(self,
         error: BaseException|None = None, # Why there is no result
@@ -282,7 +282,7 @@ class _Finished(_Resolved):
         self._resolve()
         if not self.done(): self.shell.runs.hooked[self] = None
         self._changed()
-        self.owner = None
+        self.keeps = None
         self.shell.lane.release(self)
 
 # %% ../../nbs/cells/03_run.ipynb #6acc6445

@@ -537,7 +537,7 @@ class _Requesting(_Packing):
         msg, packed = self._message(msg_type, content, channel, metadata, subshell_id, msg_id, buffers)
         req = Request(msg, channel, loop, generation=self.life.generation,
                       claims_iopub=iopub, on_iopub=on_iopub, on_stdin=on_stdin)
-        req.owner = self.keeper() or self   # neither is dropped while somebody waits
+        req.keeps = self.keeper() or self   # neither is dropped while somebody waits
         self.router.submit(req, packed, timeout, first)
         return req
 
@@ -588,7 +588,7 @@ class _Asking(_Posting):
         try: return await self.host.exit_code()
         except Exception as e: return log.debug('No exit code: %r', e)
 
-    async def _ask(self) -> Request|None:
+    async def _probe_once(self) -> Request|None:
         "Ask for `kernel_info`: the request when its reply has come, `None` when it has not come in a second"
         try: req = self._first('kernel_info_request')
         except RuntimeError:   # not connected
@@ -614,7 +614,7 @@ class _Probing(_Asking):
         patience = .02
         while True:
             breaks = self.life.breaks.copy()
-            req = await self._ask()
+            req = await self._probe_once()
             if req is None: continue
             # It may have been connected before anybody could hear of it
             if self.life.links['shell'] is Link.NEW: self.link('shell', Link.UP)

@@ -263,12 +263,12 @@ class Routes(Protocol):
 
 class _Routed(_Answered):
     "Its way to the kernel, and the objects that wait for it in the client"
-    __slots__ = ('lane', 'serial', 'packed', 'router', 'owner', 'timer', '_end_of', '_listeners', '_tail', '_spared')
+    __slots__ = ('lane', 'serial', 'packed', 'router', 'keeps', 'timer', '_end_of', '_listeners', '_tail', '_spared')
     lane: Any   # the queue in which it waits for its turn to be sent
     serial: int   # its place in the order in which the requests of its shell were sent
     packed: Any   # its packed message, while it waits
     router: Routes|None
-    owner: Any   # kept alive while somebody waits
+    keeps: Any   # stays alive while somebody waits
     timer: asyncio.TimerHandle|None   # of its time limit
     _end_of: 'End|None'   # what `wait()` gave
     _listeners: list[asyncio.Future[None]]|None
@@ -313,7 +313,7 @@ class _Made(_Routed):
         self.lane: Any = None
         self.packed: Any = None
         self.router: Routes|None = None
-        self.owner: Any = None
+        self.keeps: Any = None
         self.timer: asyncio.TimerHandle|None = None
         self._end_of = self._listeners = self._tail = None
 
@@ -373,7 +373,7 @@ class _Finishing(_Taking):
     __slots__ = ()
     complete: bool
     router: Routes|None
-    owner: Any
+    keeps: Any
     _resolve: Callable[[], None]
 
     def finish(self, complete: bool, after_hooks: bool = False) -> None:
@@ -391,7 +391,7 @@ class _Finishing(_Taking):
         if self._end_of is not None: self._resolve()
         if self._listeners is not None: self._announce()
         if self._tail is not None and not self._tail.done(): self._stop_hooks(self._tail)
-        self.router = self.owner = None
+        self.router = self.keeps = None
 
     def _stop_hooks(self, tail: 'asyncio.Task[None]') -> None:
         "The request did not come to its own end: its async hooks are cancelled, but for one that ended it"
