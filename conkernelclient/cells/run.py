@@ -359,7 +359,7 @@ class _Hooked(_Cancellable):
     def _call(self, hook: Callable[[Event], Any], event: Event) -> None:
         try: res = hook(event)
         except (Exception, asyncio.CancelledError) as e: return self.end_early(e)
-        if not inspect.isawaitable(res): return
+        if res is None or not inspect.isawaitable(res): return
         if self._todo is None: self._todo = deque()
         self._todo.append(res)
         if self._hooks is None: self._hooks = self.connection.spawn(self._run_hooks())

@@ -77,6 +77,7 @@ class _Joined(_Fields):
         self._window = window
         timing: dict[str, Any] = {} if clock is None else dict(clock=clock)
         self.router: Router = Router(transport.send, self.life, window=window, grace=grace, maxlen=unclaimed, **timing)
+        self.received: Callable[[str, deque[Any], float], None] = self.router.received
         self.use_session(session)
         self._set_up()
 
@@ -429,9 +430,7 @@ class _Carried(_Mailing):
 
 # %% ../../nbs/engine/07_connection.ipynb #4caf4a12
 class _Sink(_Carried):
-    def received(self, channel: str, batch: deque[Any], until: float) -> None:
-        "Messages have come"
-        self.router.received(channel, batch, until)
+    received: Callable[[str, deque[Any], float], None]   # the router's own method: a call less for each batch
 
     def link(self, channel: str|None, event: Link, why: str = '', final: bool = False) -> None:
         "The link of `channel` (`None`: of all) is up, down or refused"

@@ -515,7 +515,7 @@ class _Hooked(_Followed):
     def _call(self, hook: Hook, msg: Message) -> None:
         try:
             res = hook(msg)
-            if not inspect.isawaitable(res): return
+            if res is None or not inspect.isawaitable(res): return
             before = self._tail
             self._tail = self.get_loop().create_task(self._after(before, res))
             self._tail.add_done_callback(partial(self._hook_over, before, res))
