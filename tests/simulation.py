@@ -57,6 +57,7 @@ class Ask:
     cancelled = wanted_end = False     # by us
     cut = False                        # was it interrupted?
     check = got = False
+    stop = False                       # does an error of it abort what is behind it?
     closing = sub_gone = False         # is its subshell being left?
     dropped = float('inf')   # when the only task that waited was cancelled
     error = end = result = shell = subshell = timeout = queue_timeout = hook = msg_id = None
@@ -136,6 +137,9 @@ class Player:
         self.ids = {}           # what claims its messages, by message id
         self.mail = {}          # what does not
         self.subs = []
+        self.stops = {}         # by shell: when the last error reply came that aborts what is behind it
+        self.loses = -99        # when it sent a cell whose reply is lost
+        self.aborting = {}      # by shell: since when it is held
         host = PlayersHost(self, sim.machine) if managed else NoHost()
         self.kc = SpyClient(sim.place, host, name, clock=sim.loop.time, **kwargs)
         self.life, self.router = self.kc.connection.life, self.kc.router
@@ -169,6 +173,18 @@ class Player:
             self.knows, self.learned = serial, self.sim.now
             self.by_late = parent not in self.router.table
         if ask is not None: ask.replied = True
+        ask = ask or self.mail.get(parent)
+        if ask is not None and hasattr(ask, 'shell'): self.hears_status(ask, loads(frames[4]).get('status'))
+
+    def hears_status(self, ask, status):
+        "What was asked after an error reply is not aborted"
+        sim = self.sim
+        if status == 'error' and ask.stop: self.stops[ask.shell] = sim.now
+        if status != 'aborted' or sim.clients > 1 or self.stops.get(ask.shell, -99) >= ask.at: return
+        # (else an error reply was lost, or a hold has ended after its grace time)
+        unheard = [*self.breaks, *self.deaths, *(at for at, _ in sim.deaths), sim.frozen, self.loses]
+        if any(o > ask.at-60 for o in unheard): return
+        sim.fail(f'{ask} was asked after the error reply, and is aborted')
 
     def sends(self, channel, packed):
         sim = self.sim
@@ -179,6 +195,7 @@ class Player:
         ask = sim.asks.get(code.split()[0])
         if ask is None: return
         if sim.verbose: sim.note(f'{self.name} sends {ask}')
+        if 'lose=reply' in ask.words: self.loses = sim.now
         if ask.over: sim.fail(f'{ask} was sent after its end')
         if ask.sent: sim.fail(f'{ask} was sent twice')
         ask.sent, ask.sent_at = True, sim.now
@@ -207,7 +224,11 @@ class Player:
         need(Hold.INTERRUPT not in life.holds, 'the interrupt of a lane holds all')
         for (channel, _), shell in router.shells.items():
             holds = {o for o in life.holds if o is not Hold.IOPUB_DOWN or channel == 'shell'}
-            need(shell.holds == holds, f'{shell} has other holds')
+            need(shell.holds-{Hold.ABORTING} == holds, f'{shell} has other holds')
+            if Hold.ABORTING not in shell.holds: self.aborting.pop(shell, None)
+            since = self.aborting.setdefault(shell, sim.now) if Hold.ABORTING in shell.holds else sim.now
+            need(sim.now <= since+router.grace+EPS, f'{shell} was held for {sim.now-since:.2f} s')
+            need(channel == 'shell' or Hold.ABORTING not in shell.holds, f'{shell}: control is never held by an error')
             need(shell.on_wire <= shell.limit, f'{shell} has more than its limit')
             stopped = shell.holds or shell.on_wire >= shell.limit
             need(not shell.waiting or stopped, f'{shell} does not send what may go')
@@ -274,6 +295,7 @@ class Simulation:
         self.failure = None
         self.stats = Counter()
         self.last_arrival = {}
+        self.frozen = -99       # when the kernel was frozen last
 
     now = property(lambda self: self.loop.time())
 
@@ -307,6 +329,7 @@ class Simulation:
         m.lingers = rng.choice([0, .3, 1.5, 9])
         m.by_message = rng.random() < .3
         m.lose = rng.random() < .5
+        m.aborts_for = random.Random(self.seed*7919+3).choice([0, 0, .01, .3])
         self.managed = rng.random() < .6
         m.start()
         if self.managed and rng.random() < .4: m.start_restarter(times=rng.choice([1, 100]))
@@ -587,14 +610,14 @@ class Simulation:
         if ask.over or ask.sent: return
         player = ask.player
         shell = player.router.shells[channel, sub.shell.id if sub else None]
-        holds = player.life.holds-({Hold.IOPUB_DOWN} if channel == 'control' else set())
+        holds = player.life.holds-({Hold.IOPUB_DOWN} if channel == 'control' else set()) | (shell.holds & {Hold.ABORTING})
         if not holds and shell.on_wire < shell.limit: self.fail(f'{ask} was not sent')
 
     def do_execute(self, rng, player, sub=None):
         ask = self.new_ask(rng, player, 'execute', subshell=sub)
         if rng.random() < .2: ask.timeout = rng.choice([.001, .1, 2.])
         target = sub.shell if sub else player.kc
-        stop = rng.random() < .5
+        stop = ask.stop = rng.random() < .5
         if rng.random() < .3 and sub is None:
             hook = self.hook(rng, ask)
             content = dict(code=ask.code, silent=False, store_history=True, user_expressions={}, allow_stdin=False,
@@ -609,6 +632,7 @@ class Simulation:
 
     def do_post(self, rng, player):
         ask = self.new_ask(rng, player, 'post')
+        ask.stop = True
         self.note(f'{ask}')
         try: ask.msg_id = player.kc.execute(ask.code)
         except Exception as e: return self.judge_call_error(ask, e)
@@ -748,6 +772,7 @@ class Simulation:
     def do_freeze(self, rng, player):
         seconds = rng.choice([.1, 2., 5.])
         self.note(f'{self.machine.kernel.session} is frozen for {seconds} s')
+        self.frozen = self.now
         self.machine.kernel.freeze(seconds)
 
     def do_kill(self, rng, player):
