@@ -209,14 +209,14 @@ class ModelKernel:
             yield float(words['late'])
             self.reply(msg, content)
             if stops and self.aborts_for: yield self.aborts_for
-        if stops: self._abort(shell)
+        if stops: self._abort(shell, tag)
 
-    def _abort(self, shell):
+    def _abort(self, shell, because):
         said = dict(status='error', ename='', evalue='', traceback=[]) if self.aborts_all else dict(status='aborted')
         for o in [o for o in shell.queue if self.aborts_all or o.type == 'execute_request']:
             shell.queue.remove(o)
             self.status(o, 'busy')
-            self.reply(o, said|dict(code=o.get('code')))
+            self.reply(o, said|dict(code=o.get('code'), because=because))
             self.status(o, 'idle')
 
     def _answered(self, msg_id, msg):

@@ -57,11 +57,11 @@ class Ask:
     cancelled = wanted_end = False     # by us
     cut = False                        # was it interrupted?
     check = got = False
-    stop = False                       # does an error of it abort what is behind it?
     closing = sub_gone = False         # is its subshell being left?
     dropped = float('inf')   # when the only task that waited was cancelled
     error = end = result = shell = subshell = timeout = queue_timeout = hook = msg_id = None
     sent_at = None
+    heard = None    # when its error reply came: a number, and seconds
     def __init__(self, player, kind, tag='', words=(), **kwargs):
         sim, life = player.sim, player.life
         self.player, self.kind, self.tag, self.words = player, kind, tag, words
@@ -137,8 +137,6 @@ class Player:
         self.ids = {}           # what claims its messages, by message id
         self.mail = {}          # what does not
         self.subs = []
-        self.stops = {}         # by shell: when the last error reply came that aborts what is behind it
-        self.loses = -99        # when it sent a cell whose reply is lost
         self.aborting = {}      # by shell: since when it is held
         host = PlayersHost(self, sim.machine) if managed else NoHost()
         self.kc = SpyClient(sim.place, host, name, clock=sim.loop.time, **kwargs)
@@ -174,17 +172,16 @@ class Player:
             self.by_late = parent not in self.router.table
         if ask is not None: ask.replied = True
         ask = ask or self.mail.get(parent)
-        if ask is not None and hasattr(ask, 'shell'): self.hears_status(ask, loads(frames[4]).get('status'))
+        if ask is not None: self.hears_status(ask, loads(frames[4]))
 
-    def hears_status(self, ask, status):
-        "What was asked after an error reply is not aborted"
-        sim = self.sim
-        if status == 'error' and ask.stop: self.stops[ask.shell] = sim.now
-        if status != 'aborted' or sim.clients > 1 or self.stops.get(ask.shell, -99) >= ask.at: return
-        # (else an error reply was lost, or a hold has ended after its grace time)
-        unheard = [*self.breaks, *self.deaths, *(at for at, _ in sim.deaths), sim.frozen, self.loses]
-        if any(o > ask.at-60 for o in unheard): return
-        sim.fail(f'{ask} was asked after the error reply, and is aborted')
+    def hears_status(self, ask, content):
+        "What was asked after an error reply is not aborted because of that error"
+        if content.get('status') == 'error' and ask.heard is None: ask.heard = next(self.sim.numbers), self.sim.now
+        cause = self.sim.asks.get(content.get('because'))
+        if cause is None or cause.player is not self or cause.heard is None: return
+        number, at = cause.heard
+        if number > ask.number or ask.sent_at >= at+self.router.grace-EPS: return   # (a hold ends after the grace time)
+        self.sim.fail(f'{ask} was asked after the error reply to {cause}, and is aborted because of it')
 
     def sends(self, channel, packed):
         sim = self.sim
@@ -195,7 +192,6 @@ class Player:
         ask = sim.asks.get(code.split()[0])
         if ask is None: return
         if sim.verbose: sim.note(f'{self.name} sends {ask}')
-        if 'lose=reply' in ask.words: self.loses = sim.now
         if ask.over: sim.fail(f'{ask} was sent after its end')
         if ask.sent: sim.fail(f'{ask} was sent twice')
         ask.sent, ask.sent_at = True, sim.now
@@ -295,7 +291,6 @@ class Simulation:
         self.failure = None
         self.stats = Counter()
         self.last_arrival = {}
-        self.frozen = -99       # when the kernel was frozen last
 
     now = property(lambda self: self.loop.time())
 
@@ -617,7 +612,7 @@ class Simulation:
         ask = self.new_ask(rng, player, 'execute', subshell=sub)
         if rng.random() < .2: ask.timeout = rng.choice([.001, .1, 2.])
         target = sub.shell if sub else player.kc
-        stop = ask.stop = rng.random() < .5
+        stop = rng.random() < .5
         if rng.random() < .3 and sub is None:
             hook = self.hook(rng, ask)
             content = dict(code=ask.code, silent=False, store_history=True, user_expressions={}, allow_stdin=False,
@@ -632,7 +627,6 @@ class Simulation:
 
     def do_post(self, rng, player):
         ask = self.new_ask(rng, player, 'post')
-        ask.stop = True
         self.note(f'{ask}')
         try: ask.msg_id = player.kc.execute(ask.code)
         except Exception as e: return self.judge_call_error(ask, e)
@@ -772,7 +766,6 @@ class Simulation:
     def do_freeze(self, rng, player):
         seconds = rng.choice([.1, 2., 5.])
         self.note(f'{self.machine.kernel.session} is frozen for {seconds} s')
-        self.frozen = self.now
         self.machine.kernel.freeze(seconds)
 
     def do_kill(self, rng, player):
