@@ -137,18 +137,14 @@ class Mailbox(_Failable):
 # %% ../../nbs/engine/05_router.ipynb #82ce46b6
 class Shell(Lane[Request]):
     "The messages to one shell: those on the wire and those that wait"
-    __slots__ = ('sent', 'published', 'answered', 'ordered')
+    __slots__ = ('sent', 'published')
     sent: int   # how many were sent; a request's `serial` is its number
     published: int   # the highest serial of which iopub has spoken
-    answered: int   # the highest serial that has a reply
-    ordered: bool   # has no reply come after that to a later request?
 
     def __init__(self, limit: int, send: Callable[[Request], None]):
         super().__init__(limit, send)
         self.sent = 0
         self.published = 0
-        self.answered = 0
-        self.ordered = True
 
 # %% ../../nbs/engine/05_router.ipynb #60f71c56
 class Kernel(Protocol):
@@ -482,8 +478,6 @@ class _Replying(_Remembering):
         req.replied = True
         self._answered[req.msg_id] = None
         if len(self._answered) > 1024: self._forget_answers()
-        if req.serial > shell.answered: shell.answered = req.serial
-        elif req.serial: shell.ordered = False   # (0: it was never sent)
         if not ending and (status := content.get('status')) != 'ok': self._failed(req, status)
         shell.release(req.msg_id)
         if self.on_activity is not None: self.on_activity()
