@@ -19,7 +19,6 @@ from fault_tools import outcomes, running, until
 
 bound = 200
 SOON = 30
-TRIES = 9   # interrupts of each kernel; for a release: 30
 
 pytestmark = [pytest.mark.filterwarnings('error'), pytest.mark.report]
 
@@ -49,6 +48,7 @@ class Kernel(NamedTuple):
     prompts: bool = True
     subshells: str = 'yes'       # 'no': the feature is not announced; 'tasks': only cells that await let others run; 'shared': announced, and not true
     in_flight: int = 300         # cells; fewer for a kernel that takes a tenth of a second for each
+    tries: int = 9               # of races; fewer for a kernel that takes its time. (30 each found no more)
     evaluates: bool = True       # expressions, without running a cell
 
 KERNELS = {
@@ -59,10 +59,11 @@ KERNELS = {
     'xeus-python raw': Kernel('xeus-python', 'xpython_launcher', ('-f', '{connection_file}', '--raw'), interrupted='dies', subshells='no',
                               evaluates=False),   # it fails at a cell without code: `IndexError`
     'async-kernel': Kernel('async-kernel', 'async_kernel', ('start', '--connection_file={connection_file}', '--name=async'),
-                           interrupt_mode='message', interrupted='error KernelInterrupt', subshells='tasks'),
+                           interrupt_mode='message', interrupted='error KernelInterrupt', subshells='tasks',
+                           tries=4),   # it answers an interrupt_request after a second
     'ipymini': Kernel('ipymini', 'ipymini'),
     # Made with ipykernel's `Kernel`, it inherits the announcement of subshells; there is one bash behind all of them
-    'bash_kernel': Kernel('bash_kernel', 'bash_kernel', language=BASH, interrupted='aborted', limited='error ', prompts=False, subshells='shared', in_flight=40),
+    'bash_kernel': Kernel('bash_kernel', 'bash_kernel', language=BASH, interrupted='aborted', limited='error ', prompts=False, subshells='shared', in_flight=20, tries=3),
 }
 SLOW = [o for o in KERNELS if o!='ipykernel 7']
 FOLDER = Path(os.environ.get('CONKERNELCLIENT_KERNELS') or Path(__file__).parent/'.kernels')
@@ -146,7 +147,7 @@ async def test_300_in_flight(kernel):
 async def test_after_an_error(kernel):
     "A cell that is asked when another one has failed is not aborted with those behind that one"
     async with started(kernel) as (km, kc):
-        aborted, tries = 0, 30
+        aborted, tries = 0, 3*kernel.tries
         for i in range(tries):
             failing = kc.execute(kernel.language.fail, reply=True)
             assert (await soon(failing))['content']['status']=='error'
@@ -180,7 +181,7 @@ async def stopped(kernel, kc, how):
 async def test_interrupts(kernel):
     "Many, at all moments: each cell ends as an interrupted one, if need be at the second press of the button"
     if kernel.interrupted=='dies': pytest.skip('an interrupt ends this kernel')
-    tries, other, again = TRIES, [], 0
+    tries, other, again = kernel.tries, [], 0
     async with started(kernel) as (km, kc):
         for i in range(tries):
             run = kc.run(kernel.language.sleep.format(60))
