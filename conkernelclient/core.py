@@ -633,6 +633,7 @@ class ConKernelManager(_Restarting):
         code = await self.provisioner.poll() if self.has_kernel else None   # it may have died by itself
         for o in self._connections(): o.restart_begins(code)
         self._restart = asyncio.get_running_loop().create_future()
+        now = now or code is not None   # a shutdown_request for a dead kernel would reach, and end, the next one
         try: await super().restart_kernel(now=now, newports=newports, **kwargs)
         except BaseException as e:
             for o in self._connections(): o.restart_ends(e)

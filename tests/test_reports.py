@@ -1465,3 +1465,31 @@ async def test_report_14_a_reply_that_comes_after_the_fence():
             assert (await soon(kc.run('later'))).text=='later'
     figure(f'replies that were taken for lost, of {tries}', len(lost))
     assert not lost, lost
+
+async def test_report_14_a_cell_that_runs_on_beside_the_fence():
+    "Such a kernel answers the fence while the cell runs on, as the interrupt changed nothing: the cell is not lost, however long it takes"
+    cells, behind = [], []
+    def cell(k, msg):
+        if cells: return behind.append(msg)    # one cell after the other
+        if msg.code!='long': return k.execute(msg)
+        k.busy(msg)
+        k.echo_input(msg)
+        cells.append(msg)
+    def over(k):
+        msg = cells.pop()
+        k.stream(msg, 'done')
+        k.reply(msg)
+        k.idle(msg)
+        for o in behind: k.execute(o)
+    on = dict(execute_request=cell, interrupt_request='busy reply idle')
+    async with fake(on=on) as (fk, kc):
+        kc.grace = .2
+        run = kc.run('long')
+        await until_running(run)
+        assert await soon(run.interrupt()) is True
+        await soon(fk.until(lambda: behind))    # the fence that executes nothing
+        await asyncio.sleep(1)
+        assert not run.done(), run
+        over(fk)
+        assert (await soon(run)).text=='done'
+        assert (await soon(kc.run('later'))).text=='later'

@@ -1107,11 +1107,13 @@ async def test_what_cannot_be_interrupted_is_told_and_restarted(code, by_message
 
 
 async def test_a_time_limit_holds_where_the_kernel_does_not_say_that_it_began():
-    async with fake(on={'execute_request': 'hold busy echo reply idle'}) as (fk, kc):
-        kc.begin_patience = .1
+    # Nothing that we know of stands before it, so it is interrupted; this kernel ignores that
+    async with fake(on={'execute_request': 'hold busy echo reply idle', 'interrupt_request': 'busy reply idle'}) as (fk, kc):
+        kc.begin_patience, kc.interrupt_timeout = .1, .2
         run, queued = kc.run('a', timeout=.1), kc.run('b')
         e = await outcome(run)
         assert isinstance(e, ExecutionTimeout) and 'does not say' in str(e) and e.result.stdout == ''
+        assert 'an interrupt has changed nothing' in str(e) and fk.counts['interrupt_request'] == 2
         assert kc.queue == [run, queued] and run.state == 'sent' and not kc.router.table[run.request.msg_id].replied
         fk.on['execute_request'] = 'busy echo stream=done reply idle'
         fk.release()                # it says so after all: nobody waits, and the next one goes

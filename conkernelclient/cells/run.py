@@ -219,7 +219,8 @@ class _Explained(_Watched):
         if self.shell.subshell_id is not None:
             return '; it is still running on its subshell, where no interrupt reaches it'
         if self.state == 'sent' and self.request is not None and self.connection.router.stands_first(self.request):
-            return '; the kernel does not say that it has begun it (kc.restart() is the way out)'
+            ignored = ', and an interrupt has changed nothing' if self.ignored else ''
+            return f'; the kernel does not say that it has begun it{ignored} (kc.restart() is the way out)'
         if self.ignored:
             return '; the kernel ignored the interrupt and is still running it (kc.restart() is the way out)'
         return '; the kernel is still busy with something else'
@@ -300,11 +301,10 @@ class _Interruptible(_Finished):
         if self.shell.subshell_id is not None:
             if self._asking is not None: self._asking.cancel()
             return self._resolve()
-        if not await self.wait_until(lambda: self.state != 'sent', .5):
-            self._resolve()
-            await self.wait_until(lambda: self.state != 'sent')
         for _ in range(2):
-            if not await self.shell.runs.interrupts.interrupt(self): return
+            while not await self.shell.runs.interrupts.interrupt(self):   # it is over, or something stands before it
+                if self.over: return
+                self._resolve()
             if await self.wait_until(lambda: self.state == 'done', self.shell.runs.interrupt_timeout/2): return
         self.ignored = True
         log.warning('The kernel ignores the interrupt of %r', self)

@@ -19,7 +19,7 @@ from .errors import ClientClosedError, DeadKernelError, NoReplyError
 from .lane import Hold, Lane
 from .life import Action, Life, Link, State, exit_code
 from .request import Hook, Request, first_of
-from .router import Router
+from .router import Router, Shell
 from .session import ConSession, Message, Packed
 from .transport import Host, NoHost, Transport, weakly
 
@@ -838,8 +838,38 @@ class _Doubting(_Fencing):
         finally: self._doubted.discard(shell)
         for o in ids: self.router.give_up(o)
 
+# %% ../../nbs/engine/07_connection.ipynb #52f7b5a3
+class _Aborting(_Doubting):
+    def _set_up(self) -> None:
+        super()._set_up()
+        self.router.on_abort = weakly(self._abort_begins)
+
+    def _abort_begins(self, subshell_id: str|None) -> None:
+        try: fence = self._first('kernel_info_request', 'shell', subshell_id, 10*self.router.grace)
+        except RuntimeError: return   # not connected: a fence follows when the connection is back
+        shell = self.router.shells['shell', subshell_id]
+        shell.hold(Hold.ABORTING)
+        self.spawn(self._until_past(shell, subshell_id, fence))
+
+    async def _until_past(self, shell: Shell, subshell_id: str|None, fence: Request) -> None:
+        loop = asyncio.get_running_loop()
+        until = loop.time()+self.router.grace
+        pause = .1   # a xeus kernel looks for more to abort every 50 ms
+        try:
+            while await first_of(fence, timeout=until-loop.time()) and self._was_aborted(fence):
+                await asyncio.sleep(min(pause, max(0, until-loop.time())))
+                pause *= 2
+                same = fence.generation == self.life.generation and self.router.shells.get(('shell', subshell_id)) is shell
+                if not same or loop.time() >= until: break
+                fence = self._first('kernel_info_request', 'shell', subshell_id, 10*self.router.grace)
+        except RuntimeError as e: log.debug('No fence: %r', e)   # the connection is away, or the kernel
+        finally: shell.free(Hold.ABORTING)
+
+    def _was_aborted(self, fence: Request) -> bool:
+        return fence.reply is not None and fence.reply['content'].get('status') in ('aborted', 'error')
+
 # %% ../../nbs/engine/07_connection.ipynb #ccc927d4
-class _Deleting(_Doubting):
+class _Deleting(_Aborting):
     def _set_up(self) -> None:
         super()._set_up()
         self.router.on_deleted = weakly(self._deleted)

@@ -27,6 +27,7 @@ class Hold(Enum):
     SHELL_DOWN = 'the connection is away'
     IOPUB_DOWN = 'outputs would be lost'   # holds the main shell and the subshells; control goes on
     INTERRUPT = 'an interrupt is under way'   # holds the runs of the main shell
+    ABORTING = 'the kernel may still be aborting what it gets'   # after an error, holds the shell of that cell
     def __repr__(self) -> str: return self.name
 
 # %% ../../nbs/engine/03_lane.ipynb #514431bc

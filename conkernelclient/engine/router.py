@@ -188,6 +188,8 @@ class _Events:
         self.on_other_kernel: Callable[[str, Message], None] = lambda channel, msg: None
         # Ask a shell (channel, subshell id) whether these requests without reply are lost
         self.on_doubt: Callable[[str, str|None, list[str]], bool|None]|None = None   # (`False`: not now)
+        # A cell of that shell has failed, and the kernel may be aborting what it gets (subshell id; `None`: the main shell)
+        self.on_abort: Callable[[str|None], None]|None = None
         # The subshell of that id has been deleted
         self.on_deleted: Callable[[str], None]|None = None
         # Something was sent, or answered
@@ -392,14 +394,24 @@ class _Unclaimed(_Dispatching):
         session = self.kernel.session
         if replies and session is not None and msg['header'].get('session', session) != session:
             return self.on_other_kernel(channel, msg)
-        if msg_id in self.abandoned or replies and self._on_wire(msg_id) is not None: self._late(replies, msg_id)
+        if msg_id in self.abandoned or replies and self._on_wire(msg_id) is not None: self._late(channel, msg)
         elif replies and msg_id in self._answered: self.stats['duplicate replies'] += 1
         elif msg_id is not None or not self.on_orphan(msg): self.mailboxes[channel].push(msg)
 
-    def _late(self, replies: bool, msg_id: Any) -> None:
+    def _late(self, channel: str, msg: Message) -> None:
         self.stats['late messages'] += 1
-        shell = self._on_wire(msg_id) if replies else None
-        if shell is not None: shell.release(msg_id)
+        if channel not in ('shell', 'control'): return
+        parent: Any = msg['parent_header']
+        if channel == 'shell' and msg['msg_type'] == 'execute_reply' and msg['content'].get('status') != 'ok':
+            self._aborts(parent.get('subshell_id'))   # (whether with `stop_on_error`, nobody knows any more)
+        shell = self._on_wire(parent['msg_id'])
+        if shell is not None: shell.release(parent['msg_id'])
+
+    def _aborts(self, subshell_id: str|None) -> None:
+        "The kernel may be aborting what it gets on that shell"
+        shell = self.shells.get(('shell', subshell_id))
+        if shell is None or self.on_abort is None or Hold.ABORTING in shell.holds: return
+        if Hold.RESTART not in shell.holds: self.on_abort(subshell_id)
 
     def _on_wire(self, msg_id: Any) -> Shell|None:
         return next((o for o in self.shells.values() if msg_id in o.under_way), None)
@@ -449,7 +461,6 @@ class _Remembering(_Halves):
 
 # %% ../../nbs/engine/05_router.ipynb #0695064a
 class _Replying(_Remembering):
-    _abort: Callable[[Shell], None]
     _deleted: Callable[[Request, dict[str, Any]], None]
 
     def _reply(self, req: Request, msg: Message) -> None:
@@ -467,7 +478,7 @@ class _Replying(_Remembering):
         req.replied = True
         self._answered[req.msg_id] = None
         if len(self._answered) > 1024: self._forget_answers()
-        if shell.waiting and not ending and content.get('status') == 'error' and _stops(req): self._abort(shell)
+        if not ending and (status := content.get('status')) != 'ok': self._failed(req, status)
         shell.release(req.msg_id)
         if self.on_activity is not None: self.on_activity()
         if req.channel == 'control' and self.on_deleted is not None: self._deleted(req, content)
@@ -475,6 +486,8 @@ class _Replying(_Remembering):
         else: self.mailboxes[req.channel].push(msg)
         if req.idle: self._leave(req, True)
         else: self._half(req)
+
+    def _failed(self, req: Request, status: Any) -> None: "The reply to `req` is not *ok*"
 
 # %% ../../nbs/engine/05_router.ipynb #a881da02
 def _from_kernel(req: Request, msg_type: str, **content: Any) -> Message:
@@ -485,6 +498,14 @@ def _from_kernel(req: Request, msg_type: str, **content: Any) -> Message:
                    content=content, buffers=[])
 
 class _Aborting(_Replying):
+    def _failed(self, req: Request, status: Any) -> None:
+        "The reply to `req` is not *ok*"
+        shell = req.lane
+        held = Hold.ABORTING in shell.holds
+        stops = status == 'error' and _stops(req)
+        if req.channel == 'shell' and (stops or status == 'aborted'): self._aborts(req.header.get('subshell_id'))
+        if stops and not held: self._abort(shell)
+
     def _abort(self, shell: Shell) -> None:
         for req in shell.take_waiting(lambda o: o.header['msg_type'] == 'execute_request'):
             req.packed = None
