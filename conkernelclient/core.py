@@ -454,8 +454,8 @@ class _Answering(_AboutKernel):
         conn = self.connection
         conn.in_loop()
         if 'stdin' not in conn.channels: raise ClientClosedError('The stdin channel was not started')
-        msg = self.session.msg('input_reply', dict(value=string), parent=parent or prompt.get())
-        self.stdin_channel.send(msg)
+        content = dict(value=string, status='ok')   # (some kernels read the status, which JupyterLab sends)
+        self.stdin_channel.send(self.session.msg('input_reply', content, parent=parent or prompt.get()))
 
 # %% ../nbs/01_core.ipynb #1fbe32a1
 class _Status(_Answering):
