@@ -18,7 +18,6 @@ from copy import copy
 from typing import Any, NoReturn
 from weakref import ref
 
-from .llm import mime_text
 from .outputs import Displays, Event, ExecutionError, ExecutionTimeout, Result
 from .outputs import as_output, parse_literal, update_displays
 from .stop import Interrupts
@@ -509,8 +508,10 @@ class _Prompted(_Read):
 
     async def _answer(self, ask: Answer, msg: Message) -> None:
         content = msg['content']
+        prompt: Any = content.get('prompt')
+        if not isinstance(prompt, str): prompt = '' if prompt is None else str(prompt)
         try:
-            answer = ask(mime_text(content.get('prompt')), bool(content.get('password')))
+            answer = ask(prompt, bool(content.get('password')))
             if inspect.isawaitable(answer): answer = await answer
             if not isinstance(answer, str):
                 raise TypeError(f'the answer to a prompt must be a string, not {type(answer).__name__}')

@@ -454,6 +454,11 @@ class _Sink(_Carried):
         self._mark()
 
 # %% ../../nbs/engine/07_connection.ipynb #9ef30b8f
+def _name(reply: Message) -> str|None:
+    "The name that the kernel has for itself; `None` when it says none"
+    name: object = reply['header'].get('session')
+    return name if isinstance(name, str) else None
+
 class _Noticing(_Sink):
     def _set_up(self) -> None:
         super()._set_up()
@@ -462,7 +467,7 @@ class _Noticing(_Sink):
         self.router.on_name = weakly(self._named)
 
     def _named(self, msg: Message) -> None:
-        if self.life.state is State.STARTING: self.happened('named', session=msg['header'].get('session'))
+        if self.life.state is State.STARTING: self.happened('named', session=_name(msg))
 
     def _other_kernel(self, channel: str, msg: Message) -> None: self.happened('other kernel', reply=(channel, msg))
 
@@ -642,7 +647,7 @@ class _Probing(_Asking):
         try: self.on_info(cast(Message, {**reply, 'content': self.info}))
         except Exception: log.exception('The kernel says of itself what cannot be read')
         up = [o for o in self.life.links if o in self.channels and self.life.breaks[o] == breaks[o]]
-        self.happened('answered', session=reply['header'].get('session'), up=up)
+        self.happened('answered', session=_name(reply), up=up)
 
     async def _settled(self) -> None:
         "A kernel drops a question to a client whose stdin is not connected yet; a kernel without stdin is not waited for"

@@ -406,12 +406,16 @@ class _Dispatching(_Submitting):
         except Exception: log.exception('A display failed')
 
 # %% ../../nbs/engine/05_router.ipynb #b088caf1
+def _of_another(msg: Message, session: str) -> bool:
+    "Whether `msg` names another kernel process than `session`"
+    named: Any = msg['header'].get('session', session)
+    return named != session and isinstance(named, str)
+
 class _Unclaimed(_Dispatching):
     def _unknown(self, channel: str, msg_id: str|None, msg: Message) -> None:
         replies = channel in ('shell', 'control')
         session = self.kernel.session
-        if replies and session is not None and msg['header'].get('session', session) != session:
-            return self.on_other_kernel(channel, msg)
+        if replies and session is not None and _of_another(msg, session): return self.on_other_kernel(channel, msg)
         if msg_id in self.abandoned or replies and self._on_wire(msg_id) is not None: self._late(replies, msg_id)
         elif replies and msg_id in self._answered: self.stats['duplicate replies'] += 1
         elif msg_id is not None or not self.on_orphan(msg): self.mailboxes[channel].push(msg)
@@ -487,7 +491,8 @@ class _Replying(_Remembering):
             return
         session = self.kernel.session
         if session is None: self.on_name(msg)
-        elif msg['header'].get('session', session) != session: return self.on_other_kernel(req.channel, msg)
+        elif msg['header'].get('session') != session and _of_another(msg, session):   # (a call less for most replies)
+            return self.on_other_kernel(req.channel, msg)
         shell = req.lane
         # What a restart cuts short fails as restarted, with all others; and it aborts nothing that is meant for the next kernel
         ending = shell.holds and Hold.RESTART in shell.holds

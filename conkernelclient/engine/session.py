@@ -333,17 +333,17 @@ class _Looking(_Checking):
         return (_loads(msg_list[4]).get('execution_state')=='idle' and # type: ignore[no-any-return]
                 _loads(msg_list[1])['msg_type']=='status')
 
-# %% ../../nbs/engine/00_session.ipynb #d4ca5829
+# %% ../../nbs/engine/00_session.ipynb #27e7bc6e
 def _adapted(msg: Message) -> Message:
     "`msg` as version 5 of the protocol has it; unchanged where it is no message of version 4"
-    header: Any = msg['header']
-    if 'date' not in header: header['date'] = _now(_utc)
-    version: Any = header.get('version', '4')
-    if type(version) is not str or version.partition('.')[0]!='4': return msg
-    parts = ('header', 'parent_header', 'content')
-    whole: dict[str, Any] = {**msg, **deepcopy({o: msg[o] for o in parts})} # type: ignore[literal-required]
-    try: return cast(Message, adapt(whole))
-    except Exception: return msg
+    whole = cast(dict[str, Any], msg)
+    version: Any = msg['header'].get('version')
+    if type(version) is str and version[:2]=='5.': return cast(Message, adapt(whole))     # it lacks only its date
+    parts = {o: whole[o] for o in ('header', 'parent_header', 'content')}
+    try: return cast(Message, adapt({**whole, **deepcopy(parts)}))     # of a copy, which may be left half translated
+    except Exception: pass
+    msg['header'].setdefault('date', _now(_utc))
+    return msg
 
 # %% ../../nbs/engine/00_session.ipynb #6650ad42
 class _Parsing(_Looking):
