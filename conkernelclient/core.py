@@ -28,6 +28,8 @@ from jupyter_client.manager import AsyncKernelManager, KernelManager
 from jupyter_core.utils import ensure_async
 from traitlets import DottedObjectName, Float, Integer, Type, default, observe
 
+from .cells.llm import terminal_text
+from .cells.outputs import as_output
 from .cells.run import Runs
 from .cells.subshell import HasSubshells
 from .channels import ConChannel, HeartbeatView
@@ -520,6 +522,12 @@ class _Printing(_Outputs):
         if ip is None or getattr(ip, 'kernel', None) is None: return self._output_hook_default
         pub = ip.display_pub
         return partial(self._output_hook_kernel, pub.session, pub.pub_socket, pub.parent_header)
+
+    def _output_hook_default(self, msg: Any) -> None:
+        out = as_output(msg|dict(msg_type=msg['header']['msg_type']))   # jupyter_client's own stumbles over null
+        if out is None: return
+        stderr = out['output_type'] == 'error' or out.get('name') == 'stderr'
+        (sys.stderr if stderr else sys.stdout).write(terminal_text(out))
 
 # %% ../nbs/01_core.ipynb #ce5df965
 class _Interactive(_Printing):

@@ -17,6 +17,7 @@ import conkernelclient
 from conkernelclient import (ClientClosedError, ConKernelClient, ConKernelManager, DeadKernelError, ExecutionError, ExecutionTimeout,
                              KernelRestartedError, run_kernel)
 from conkernelclient.cells.outputs import Result
+from conkernelclient.engine.session import ConSession
 from conkernelclient.transports.zmq import Channel
 from traitlets import TraitError
 from fake_kernel import DELIM, FakeKernel, kernel_specs
@@ -789,6 +790,19 @@ async def test_report_04_a_prompt_with_null(field):
     assert not bad, '\n'.join(bad)
 
 
+@pytest.mark.parametrize('value', WRONG, ids=str)
+async def test_report_04_what_is_printed(value, capsys):
+    "`execute_interactive` prints such outputs, and ends well"
+    value = WRONG[value]
+    async with fake() as (fk, kc):
+        for kind, content in (*[(kind, dict.fromkeys(content, value)) for kind, content in PUBLISHED.items() if kind!='status'],
+                              ('display_data', dict(data={'text/plain': value})), ('stream', dict(name='stderr', text='fine'))):
+            fk.on['execute_request'] = published(kind, **content)
+            assert (await soon(kc.execute_interactive('x')))['content']['status']=='ok'
+        fk.on.clear()
+        assert capsys.readouterr().err.endswith('fine')
+
+
 # --- 6: what is asked after an error has been replied ----------------------------------------------------------------
 
 @pytest.mark.parametrize('code, then', some([('1/0', 'run'), ('1+', 'run'), ('1+', 'execute')],
@@ -1313,6 +1327,38 @@ async def test_report_10_results_are_not_kept_alive():
         fk.publish(first, 'display_data', SHOWN|dict(data={'text/plain': 'second'}))
         await until_shows(last, 'second', 5)
         assert kc.router.mailboxes['iopub'].nbytes>0, 'kept as frames, which are counted'
+
+async def asked_by_request(kc, sh): return kc.request('execute_request', dict(code=HOLD, silent=False))
+async def asked_by_hooked_request(kc, sh): return kc.request('execute_request', dict(code=HOLD, silent=False), on_iopub=lambda msg: None)
+async def asked_by_read_request(kc, sh):
+    req = await asked_by_request(kc, sh)
+    assert req.iopub==[]     # from now on, its messages are parsed as they come
+    return req
+async def asked_by_execute(kc, sh): return kc.execute(HOLD, reply=True)
+async def asked_interactively(kc, sh): return asyncio.ensure_future(kc.execute_interactive(HOLD, output_hook=lambda msg: None))
+async def asked_by_run(kc, sh): return kc.run(HOLD)
+async def asked_on_a_subshell(kc, sh): return sh.run(HOLD)
+
+@pytest.mark.parametrize('session', [{}, dict(packer='json', unpacker='json')], ids=['usual', 'of its own packer'])
+@pytest.mark.parametrize('ask', [asked_by_request, asked_by_hooked_request, asked_by_read_request, asked_by_execute, asked_interactively,
+                                 asked_by_run, asked_on_a_subshell])
+async def test_report_10_an_update_by_what_is_under_way(ask, session):
+    "However it was asked: the finished result shows it, and all have theirs"
+    async with fake(client=dict(session=ConSession(**session))) as (fk, kc):
+        assert kc.session.parses_late==(not session)
+        async with kc.subshell() as sh:
+            fk.on['execute_request'] = showing
+            res = await soon(kc.run('x'))
+            fk.on.clear()
+            asked = await ask(kc, sh)
+            await soon(fk.until_held(1))
+            msg = next(o for o in fk.received if o.code==HOLD)
+            for i in range(3): fk.publish(msg, 'update_display_data', SHOWN|dict(data={'text/plain': f'update {i}'}))
+            await until_shows(res, 'update 2', 5)
+            fk.release()
+            await soon(asked)
+            assert (await soon(kc.run('later'))).text=='later'
+        assert res.late==0 and res.text=='update 2\n'
 
 async def test_report_10_a_forged_display_changes_nothing():
     async with fake(on=dict(execute_request=showing)) as (fk, kc):

@@ -95,7 +95,7 @@ class _Shells:
         shell = self.shells.pop(subshell_id, None)
         if shell is not None: self.connection.forget_lane(shell.lane)
 
-# %% ../../nbs/cells/03_run.ipynb #7abb86ad
+# %% ../../nbs/cells/03_run.ipynb #79ff5b08
 class _Displaying(_Shells):
     "Updates displays"
     def __init__(self,
@@ -117,7 +117,8 @@ class _Displaying(_Shells):
     def _display(self, msg: Message) -> None:
         runs = [o for shell in self.shells.values() for o in shell.sent]
         under_way = [o.request.msg_id for o in runs if o.request is not None and not o.request.ended]
-        if msg['parent_header'].get('msg_id') in under_way: return
+        parent: Any = msg['parent_header']
+        if isinstance(parent, dict) and parent.get('msg_id') in under_way: return
         events = update_displays(self.displays(), msg)
         for run in runs: run._show(e for e in events if e.outputs is run.partial.live)
 

@@ -661,13 +661,14 @@ class _Skimming(_Turns):
             self._notice(msg_id, msg)
         if msg_id in self._answered and b'status' not in frames[1]: self.stats['late outputs'] += 1
         if msg_id in self.abandoned: self.stats['late messages'] += 1
+        elif msg is None: self.mailboxes['iopub'].push(frames)
         else: self._keep(frames, msg)
         return False
 
-    def _keep(self, frames: Any, msg: Message|None) -> None:
-        "Put a message into the mailbox: as frames, which take less memory, unless only this session can parse them again"
-        late = msg is None or self.session is not None and self.session.parses_late
-        self.mailboxes['iopub'].push(frames if late else msg, checked=msg is not None)   # type: ignore[arg-type]
+    def _keep(self, frames: Any, msg: Message) -> None:
+        "Put a message that has been parsed into the mailbox: as frames, whose size is known, if they may be parsed again"
+        late = self.session is not None and self.session.parses_late
+        self.mailboxes['iopub'].push(frames if late else msg, checked=True)
 
 # %% ../../nbs/engine/05_router.ipynb #a26261cb
 class _Claiming(_Skimming):
