@@ -28,6 +28,8 @@ from jupyter_client.manager import AsyncKernelManager, KernelManager
 from jupyter_core.utils import ensure_async
 from traitlets import DottedObjectName, Float, Integer, Type, default, observe
 
+from .cells.llm import terminal_text
+from .cells.outputs import as_output
 from .cells.run import Runs
 from .cells.subshell import HasSubshells
 from .channels import ConChannel, HeartbeatView
@@ -458,8 +460,8 @@ class _Answering(_AboutKernel):
         conn = self.connection
         conn.in_loop()
         if 'stdin' not in conn.channels: raise ClientClosedError('The stdin channel was not started')
-        msg = self.session.msg('input_reply', dict(value=string), parent=parent or prompt.get())
-        self.stdin_channel.send(msg)
+        content = dict(value=string, status='ok')   # (some kernels read the status, which JupyterLab sends)
+        self.stdin_channel.send(self.session.msg('input_reply', content, parent=parent or prompt.get()))
 
 # %% ../nbs/01_core.ipynb #1fbe32a1
 class _Status(_Answering):
@@ -524,6 +526,12 @@ class _Printing(_Outputs):
         if ip is None or getattr(ip, 'kernel', None) is None: return self._output_hook_default
         pub = ip.display_pub
         return partial(self._output_hook_kernel, pub.session, pub.pub_socket, pub.parent_header)
+
+    def _output_hook_default(self, msg: Any) -> None:
+        out = as_output(msg|dict(msg_type=msg['header']['msg_type']))   # jupyter_client's own stumbles over null
+        if out is None: return
+        stderr = out['output_type'] == 'error' or out.get('name') == 'stderr'
+        (sys.stderr if stderr else sys.stdout).write(terminal_text(out))
 
 # %% ../nbs/01_core.ipynb #ce5df965
 class _Interactive(_Printing):

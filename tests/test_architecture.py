@@ -25,7 +25,7 @@ KNOWS = {
     'cells.run': f'{ENGINE} cells.outputs cells.stop',
     'cells.subshell': f'{ENGINE} cells.outputs cells.run',
     'channels': f'{ENGINE} transports.zmq',
-    'core': f'{ENGINE} transports.zmq cells.run cells.subshell channels',
+    'core': f'{ENGINE} transports.zmq cells.llm cells.outputs cells.run cells.subshell channels',
     'demo': 'engine.session cells.subshell core',
 }
 FREE = {'__init__', '__main__', '_modidx', 'engine.__init__', 'transports.__init__', 'cells.__init__'}   # these import what they pass on

@@ -4,7 +4,7 @@ The numbers are those of the reports. Where something must *not* happen, a test 
 make it happen (`quiet`); a pause only gives a mistake its time, and the right behaviour passes however long it is.
 Races are tried many times, and the failures counted.
 """
-import ast, asyncio, contextlib, inspect, io, json, os, pickle, re, signal, socket, subprocess, sys, textwrap, time, warnings
+import ast, asyncio, contextlib, gc, inspect, io, json, os, pickle, re, signal, socket, subprocess, sys, textwrap, time, warnings, weakref
 from collections import Counter
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
@@ -17,6 +17,7 @@ import conkernelclient
 from conkernelclient import (ClientClosedError, ConKernelClient, ConKernelManager, DeadKernelError, ExecutionError, ExecutionTimeout,
                              KernelRestartedError, run_kernel)
 from conkernelclient.cells.outputs import Result
+from conkernelclient.engine.session import ConSession
 from conkernelclient.transports.zmq import Channel
 from traitlets import TraitError
 from fake_kernel import DELIM, FakeKernel, kernel_specs
@@ -617,10 +618,10 @@ def published(msg_type, **content):
     return handler
 
 def replied(**content):
-    "A handler of a cell that replies this"
+    "A handler of a cell that replies this, and nothing that a kernel usually adds"
     def handler(k, msg):
         k.busy(msg)
-        k.reply(msg, **content)
+        k._send(msg.channel, 'execute_reply', dict(status='ok')|content, msg)
         k.idle(msg)
     return handler
 
@@ -787,6 +788,19 @@ async def test_report_04_a_prompt_with_null(field):
             fk.on.clear()
         await unharmed(fk, kc)
     assert not bad, '\n'.join(bad)
+
+
+@pytest.mark.parametrize('value', WRONG, ids=str)
+async def test_report_04_what_is_printed(value, capsys):
+    "`execute_interactive` prints such outputs, and ends well"
+    value = WRONG[value]
+    async with fake() as (fk, kc):
+        for kind, content in (*[(kind, dict.fromkeys(content, value)) for kind, content in PUBLISHED.items() if kind!='status'],
+                              ('display_data', dict(data={'text/plain': value})), ('stream', dict(name='stderr', text='fine'))):
+            fk.on['execute_request'] = published(kind, **content)
+            assert (await soon(kc.execute_interactive('x')))['content']['status']=='ok'
+        fk.on.clear()
+        assert capsys.readouterr().err.endswith('fine')
 
 
 # --- 6: what is asked after an error has been replied ----------------------------------------------------------------
@@ -1135,6 +1149,35 @@ async def test_report_09_a_message_that_cannot_be_used(spoiler, which):
         await unharmed(fk, kc)
 
 
+@pytest.mark.parametrize('field, value', [('version', 5), ('version', None), ('msg_id', ...), ('date', 7), ('session', 7)], ids=str)
+async def test_report_09_a_message_that_nobody_has_claimed(field, value):
+    "It can be read all the same: of another client, and of a plain request"
+    async with fake() as (fk, kc):
+        with contextlib.suppress(Empty):
+            while True: await kc.get_iopub_msg(timeout=0)
+        spoil = changed_header(2, field, value)
+        fk.publish(None, 'stream', dict(name='stdout', text='of another client'), parent={'msg_id': 'unknown'}, mangle=spoil)
+        assert (await kc.get_iopub_msg(timeout=5))['content']['text']=='of another client'
+        fk.on['execute_request'] = spoilt('stream', spoil)
+        kc.execute('x')
+        assert 'said' in [o['content'].get('text') for o in await kc.get_pubs()]
+        fk.on['execute_request'] = spoilt('reply', spoil)
+        kc.execute('x')
+        fk.on.clear()
+        while (await kc.get_shell_msg(timeout=5))['parent_header']['msg_id']!=fk.received[-1].msg_id: pass
+
+@pytest.mark.parametrize('msg_id', [[], {}, ['a'], None, 7, 1.5, True], ids=repr)
+async def test_report_09_a_parent_whose_id_is_none(msg_id, caplog):
+    "Such a message answers nobody: it can be read, and nothing is logged"
+    async with fake() as (fk, kc):
+        with contextlib.suppress(Empty):
+            while True: await kc.get_iopub_msg(timeout=0)
+        fk.publish(None, 'stream', dict(name='stdout', text='said'), parent={'msg_id': msg_id})
+        assert (await kc.get_iopub_msg(timeout=5))['content']['text']=='said'
+        await unharmed(fk, kc)
+        assert not [o for o in caplog.records if o.name=='conkernelclient' and o.levelname in ('ERROR', 'WARNING')]
+
+
 # --- 10: outputs that come when their request is over ----------------------------------------------------------------
 
 LATER = '''from IPython.display import display
@@ -1222,6 +1265,109 @@ async def test_report_10_late_outputs_are_kept_and_counted():
         assert res.text=='x', 'it has ended'
         counted = Counter(kc.router.stats)-before
         assert counted.total()==3, counted
+
+SHOWN = dict(data={'text/plain': 'first'}, metadata={}, transient=dict(display_id='d'))
+
+def showing(k, msg):
+    "A handler of a cell that shows a display"
+    k.busy(msg)
+    k.publish(msg, 'display_data', SHOWN)
+    k.reply(msg)
+    k.idle(msg)
+
+async def test_report_10_a_result_counts_its_late_outputs():
+    "`Result.late`: outputs only, neither a status nor the update of a display, which is applied"
+    async with fake() as (fk, kc):
+        fk.on['execute_request'] = showing
+        res, other = await soon(kc.run('x')), await soon(kc.run('y'))
+        fk.on.clear()
+        msg = next(o for o in fk.received if o.code=='x')
+        fk.idle(msg)
+        for kind in 'display_data', 'update_display_data': fk.publish(msg, kind, SHOWN|dict(data={'text/plain': 'second'}))
+        fk.publish(msg, 'error', ERROR)
+        fk.stream(msg, 'late')
+        await until_shows(res, 'second', 5)
+        await until(lambda: res.late==3, what='three late outputs')
+        assert res.complete and len(res.outputs)==1 and other.late==0
+        assert pickle.loads(pickle.dumps(res)).late==3
+        late = [o['msg_type'] for o in await kc.get_pubs()]
+        assert [o for o in late if o!='status']==['display_data', 'update_display_data', 'error', 'stream'], 'they can be read'
+
+async def test_report_10_a_run_under_way_hears_of_its_display():
+    "It is updated by another client's cell: an event as for its own"
+    events = []
+    async with fake() as (fk, kc):
+        def show(k, msg):
+            k.busy(msg)
+            k.publish(msg, 'display_data', SHOWN)
+            held.append(msg)
+        held = []
+        fk.on['execute_request'] = show
+        run = kc.run('x', on_output=events.append)
+        await until(lambda: len(events)==1)
+        fk.publish(None, 'update_display_data', SHOWN|dict(data={'text/plain': 'second'}), parent={'msg_id': 'of another client'})
+        await until(lambda: len(events)==2)
+        assert events[1].kind=='update' and events[1].index==0 and events[1].output['data']=={'text/plain': 'second'}
+        fk.reply(held[0])
+        fk.idle(held[0])
+        assert (await soon(run)).text=='second\n' and len(events)==2
+
+async def test_report_10_results_are_not_kept_alive():
+    "Neither for their displays, nor to count what comes late; and what is kept of them is bounded"
+    async with fake(on=dict(execute_request=showing)) as (fk, kc):
+        gone = []
+        for i in range(20): gone.append(weakref.ref(await soon(kc.run(str(i)))))
+        last = await soon(kc.run('last'))
+        gc.collect()
+        assert [o() for o in gone]==[None]*20
+        for i in range(1100): kc.runs.follow(f'request {i}', last)
+        assert len(kc.router.followed)<=1024
+        first = next(o for o in fk.received if o.code=='0')
+        fk.stream(first, 'late')     # of a result that nobody has any more
+        fk.publish(first, 'display_data', SHOWN|dict(data={'text/plain': 'second'}))
+        await until_shows(last, 'second', 5)
+        assert kc.router.mailboxes['iopub'].nbytes>0, 'kept as frames, which are counted'
+
+async def asked_by_request(kc, sh): return kc.request('execute_request', dict(code=HOLD, silent=False))
+async def asked_by_hooked_request(kc, sh): return kc.request('execute_request', dict(code=HOLD, silent=False), on_iopub=lambda msg: None)
+async def asked_by_read_request(kc, sh):
+    req = await asked_by_request(kc, sh)
+    assert req.iopub==[]     # from now on, its messages are parsed as they come
+    return req
+async def asked_by_execute(kc, sh): return kc.execute(HOLD, reply=True)
+async def asked_interactively(kc, sh): return asyncio.ensure_future(kc.execute_interactive(HOLD, output_hook=lambda msg: None))
+async def asked_by_run(kc, sh): return kc.run(HOLD)
+async def asked_on_a_subshell(kc, sh): return sh.run(HOLD)
+
+@pytest.mark.parametrize('session', [{}, dict(packer='json', unpacker='json')], ids=['usual', 'of its own packer'])
+@pytest.mark.parametrize('ask', [asked_by_request, asked_by_hooked_request, asked_by_read_request, asked_by_execute, asked_interactively,
+                                 asked_by_run, asked_on_a_subshell])
+async def test_report_10_an_update_by_what_is_under_way(ask, session):
+    "However it was asked: the finished result shows it, and all have theirs"
+    async with fake(client=dict(session=ConSession(**session))) as (fk, kc):
+        assert kc.session.parses_late==(not session)
+        async with kc.subshell() as sh:
+            fk.on['execute_request'] = showing
+            res = await soon(kc.run('x'))
+            fk.on.clear()
+            asked = await ask(kc, sh)
+            await soon(fk.until_held(1))
+            msg = next(o for o in fk.received if o.code==HOLD)
+            for i in range(3): fk.publish(msg, 'update_display_data', SHOWN|dict(data={'text/plain': f'update {i}'}))
+            await until_shows(res, 'update 2', 5)
+            fk.release()
+            await soon(asked)
+            assert (await soon(kc.run('later'))).text=='later'
+        assert res.late==0 and res.text=='update 2\n'
+
+async def test_report_10_a_forged_display_changes_nothing():
+    async with fake(on=dict(execute_request=showing)) as (fk, kc):
+        res = await soon(kc.run('x'))
+        before = kc.router.stats['malformed']
+        for parent in {}, {'msg_id': 'unknown'}, fk.received[-1].raw_header:
+            fk.publish(fk.received[-1], 'update_display_data', SHOWN|dict(data={'text/plain': 'forged'}), parent=parent, mangle='bad_signature')
+        await until(lambda: kc.router.stats['malformed']==before+3)
+        assert res.text=='first\n' and res.late==0
 
 async def test_report_10_late_outputs_of_a_thread():
     "The same with a real kernel: a thread that prints after its cell"

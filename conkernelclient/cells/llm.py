@@ -87,8 +87,10 @@ class StreamText(_CursorText):
 def mime_text(
     value: object,  # A representation in a mimebundle: a text, a list of lines, or JSON
 ) -> str:
-    "The text of `value`, which the notebook format may hold as a list of lines"
-    return ''.join(value) if isinstance(value, (list, tuple)) else str(value)
+    "The text of `value`, which the notebook format may hold as a list of lines; empty for None"
+    if isinstance(value, str): return value
+    if isinstance(value, (list, tuple)): return ''.join(o if isinstance(o, str) else mime_text(o) for o in value)
+    return '' if value is None else str(value)
 
 def terminal_text(
     output: Output,  # An nbformat output
@@ -96,9 +98,7 @@ def terminal_text(
     "The text that a terminal shows of `output`, colours included; empty for a display without plain text"
     kind = output['output_type']
     if kind == 'error': return '\n'.join(output['traceback']) or f"{output['ename']}: {output['evalue']}"
-    if kind != 'stream': return mime_text(output['data'].get('text/plain', ''))
-    text: str = output['text']
-    return text
+    return mime_text(output['text'] if kind == 'stream' else output['data'].get('text/plain'))
 
 # %% ../../nbs/cells/00_llm.ipynb #aaa3b1a4
 def own_lines(
@@ -164,7 +164,7 @@ def _part(data: MimeBundle) -> Part | None:
     for mime in (*_IMAGES, *data):
         if mime not in data or not _BINARY.match(mime): continue
         value = mime_text(data[mime])
-        if mime == 'image/svg+xml': value = base64.b64encode(value.encode()).decode()
+        if mime == 'image/svg+xml': value = base64.b64encode(value.encode(errors='replace')).decode()
         kind = 'image' if mime in _IMAGES else 'file'
         return dict(type=kind, media_type=mime, data=''.join(value.split()))
     return None

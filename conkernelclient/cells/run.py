@@ -16,14 +16,17 @@ from collections import deque
 from collections.abc import Awaitable as Awaits, Callable, Hashable, Iterable, Iterator
 from copy import copy
 from typing import Any, NoReturn
+from weakref import ref
 
-from .outputs import Displays, Event, ExecutionError, ExecutionTimeout, Result, parse_literal
+from .outputs import Displays, Event, ExecutionError, ExecutionTimeout, Result
+from .outputs import as_output, parse_literal, update_displays
 from .stop import Interrupts
 from ..engine.connection import Connection
 from ..engine.errors import NoReplyError, UnsupportedFeature
 from ..engine.lane import Lane
 from ..engine.request import Awaitable, End, Request, first_of
 from ..engine.session import Message
+from ..engine.transport import weakly
 
 log: logging.Logger = logging.getLogger('conkernelclient')
 
@@ -78,7 +81,6 @@ class _Shells:
         self.shells: dict[str|None, ShellRuns] = {}
         self.hooked: dict[Run, None] = {}   # the kernel is done with them, their hooks are not
         self.interrupts: Interrupts = Interrupts(connection, self.shell().lane)
-        self._displays: tuple[int, Displays] = -1, Displays()
 
     def shell(self,
         subshell_id: str|None = None, # `None`: the main shell
@@ -93,15 +95,63 @@ class _Shells:
         shell = self.shells.pop(subshell_id, None)
         if shell is not None: self.connection.forget_lane(shell.lane)
 
-# %% ../../nbs/cells/03_run.ipynb #0c893c20
-class Runs(_Shells):
-    "The runs of one client"
+# %% ../../nbs/cells/03_run.ipynb #79ff5b08
+class _Displaying(_Shells):
+    "Updates displays"
+    def __init__(self,
+        connection: Connection, # To the kernel
+        input: Callable[[str, Message], None], # Answers a prompt: called with the text, and the `input_request`
+    ):
+        super().__init__(connection, input)
+        self._displays: tuple[int, Displays] = -1, Displays()
+        connection.router.on_display = weakly(self._display)
+
     def displays(self) -> Displays:
         "The table of displays of the present kernel"
         generation = self.connection.life.generation
-        if self._displays[0] != generation: self._displays = generation, Displays()
+        if self._displays[0] != generation:
+            self._displays = generation, Displays()
+            self.connection.router.displays = self._displays[1]
         return self._displays[1]
 
+    def _display(self, msg: Message) -> None:
+        runs = [o for shell in self.shells.values() for o in shell.sent]
+        under_way = [o.request.msg_id for o in runs if o.request is not None and not o.request.ended]
+        parent: Any = msg['parent_header']
+        if isinstance(parent, dict) and parent.get('msg_id') in under_way: return
+        events = update_displays(self.displays(), msg)
+        for run in runs: run._show(e for e in events if e.outputs is run.partial.live)
+
+# %% ../../nbs/cells/03_run.ipynb #90d3d580
+class _Following(_Displaying):
+    "Counts late outputs"
+    def __init__(self,
+        connection: Connection, # To the kernel
+        input: Callable[[str, Message], None], # Answers a prompt: called with the text, and the `input_request`
+    ):
+        super().__init__(connection, input)
+        self._followed: dict[str, ref[Result]] = {}
+        connection.router.followed = self._followed
+        connection.router.on_late = weakly(self._late)
+
+    def follow(self,
+        msg_id: str, # Of the request
+        result: Result, # Made of its messages
+    ) -> None:
+        "Count in `result` the outputs that come after the end of the request"
+        if len(self._followed) >= 1024:   # half of them, because one by one gets slow
+            for o in list(self._followed)[:512]: del self._followed[o]
+        self._followed[msg_id] = ref(result)
+
+    def _late(self, msg: Message) -> None:
+        msg_id: Any = msg['parent_header'].get('msg_id')
+        result = self._followed[msg_id]()
+        if result is None: del self._followed[msg_id]
+        elif as_output(msg) is not None: result.late += 1
+
+# %% ../../nbs/cells/03_run.ipynb #0c893c20
+class Runs(_Following):
+    "The runs of one client"
     async def interrupt(self) -> None:
         "Interrupt whatever the kernel is running; return when the interrupt was sent"
         run = self.shell().running
@@ -459,8 +509,10 @@ class _Prompted(_Read):
 
     async def _answer(self, ask: Answer, msg: Message) -> None:
         content = msg['content']
+        prompt: Any = content.get('prompt')
+        if not isinstance(prompt, str): prompt = '' if prompt is None else str(prompt)
         try:
-            answer = ask(content.get('prompt', ''), bool(content.get('password')))
+            answer = ask(prompt, bool(content.get('password')))
             if inspect.isawaitable(answer): answer = await answer
             if not isinstance(answer, str):
                 raise TypeError(f'the answer to a prompt must be a string, not {type(answer).__name__}')
@@ -537,6 +589,7 @@ class _Sent(_Doubted):
                 on_iopub=self._message, on_stdin=self._prompt)
         except Exception as e: return self.finish(e)
         self.request.on_reply = self._replied
+        self.shell.runs.follow(self.request.msg_id, self.partial)
         self.request.wait().add_done_callback(self._request_ended)
         if self.timeout is not None and self._timer is None: self._doubt(self.timeout+self.shell.runs.begin_patience)
 
@@ -544,7 +597,7 @@ class _Sent(_Doubted):
         error = NoReplyError('The request was withdrawn') if end.cancelled() else end.exception()
         if error is None and self.request is not None and self.request.reply is None and not self.interrupted:
             error = NoReplyError('The kernel is done with this cell, but its reply never came')
-        if self.request is not None and self.request.lossy: self.partial.complete = False   # iopub was away for a while
+        if self.request is not None and not self.request.complete: self.partial.complete = False   # (it knows what was lost)
         self.finish(None if error is None else copy(error))
 
 # %% ../../nbs/cells/03_run.ipynb #0036317f

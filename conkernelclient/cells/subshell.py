@@ -123,8 +123,9 @@ class _Creating(_Deleting):
         "Create it. Raises `UnsupportedFeature` when the kernel makes none, and what a request raises."
         self.generation = self.connection.life.generation
         reply = await self.connection.request('create_subshell_request', {}, 'control', timeout=20)
-        self.id = reply['content'].get('subshell_id')
+        subshell_id = reply['content'].get('subshell_id')
         why = reply['content'].get('evalue', 'it did not say why')
+        self.id = subshell_id if isinstance(subshell_id, str) else None
         if self.id is None: raise UnsupportedFeature(f'The kernel made no subshell: {why}')
         try: await self._fix()
         except BaseException:

@@ -453,6 +453,11 @@ class _Sink(_Carried):
         self._mark()
 
 # %% ../../nbs/engine/07_connection.ipynb #9ef30b8f
+def _name(reply: Message) -> str|None:
+    "The name that the kernel has for itself; `None` when it says none"
+    name: object = reply['header'].get('session')
+    return name if isinstance(name, str) else None
+
 class _Noticing(_Sink):
     def _set_up(self) -> None:
         super()._set_up()
@@ -461,7 +466,7 @@ class _Noticing(_Sink):
         self.router.on_name = weakly(self._named)
 
     def _named(self, msg: Message) -> None:
-        if self.life.state is State.STARTING: self.happened('named', session=msg['header'].get('session'))
+        if self.life.state is State.STARTING: self.happened('named', session=_name(msg))
 
     def _other_kernel(self, channel: str, msg: Message) -> None: self.happened('other kernel', reply=(channel, msg))
 
@@ -604,6 +609,18 @@ class _Asking(_Posting):
             if req.reply is None: req.cancel()
         return None
 
+# %% ../../nbs/engine/07_connection.ipynb #5d61d25d
+_KINDS: dict[str, type] = dict(protocol_version=str, implementation=str, implementation_version=str, language_info=dict,
+                               banner=str, help_links=list, supported_features=list, debugger=bool)
+
+def _readable(info: dict[str, Any]) -> dict[str, Any]:
+    "The fields of a `kernel_info_reply` that are of the protocol's types; `protocol_version` is always there"
+    res = {k: v for k, v in info.items() if isinstance(v, _KINDS.get(k, object))}
+    if 'supported_features' in res:
+        res['supported_features'] = [o for o in res['supported_features'] if isinstance(o, str)]
+    if not res.get('protocol_version', '').partition('.')[0].isdecimal(): res['protocol_version'] = '5.0'
+    return res
+
 # %% ../../nbs/engine/07_connection.ipynb #2216b628
 class _Probing(_Asking):
     _probe: 'asyncio.Task[None]|None' = None
@@ -625,11 +642,11 @@ class _Probing(_Asking):
         await self._settled()
         self._probe = None
         reply = cast(Message, req.reply)
-        self.info = reply['content']
-        try: self.on_info(reply)
+        self.info = _readable(reply['content'])
+        try: self.on_info(cast(Message, {**reply, 'content': self.info}))
         except Exception: log.exception('The kernel says of itself what cannot be read')
         up = [o for o in self.life.links if o in self.channels and self.life.breaks[o] == breaks[o]]
-        self.happened('answered', session=reply['header'].get('session'), up=up)
+        self.happened('answered', session=_name(reply), up=up)
 
     async def _settled(self) -> None:
         "A kernel drops a question to a client whose stdin is not connected yet; a kernel without stdin is not waited for"

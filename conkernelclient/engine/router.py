@@ -10,9 +10,10 @@ import asyncio
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping, Sized
 from copy import copy
 from datetime import datetime, timezone
+from functools import partial
 from queue import Empty
 from typing import Any, Protocol
 from weakref import WeakSet
@@ -192,6 +193,12 @@ class _Events:
         self.on_abort: Callable[[str|None], None]|None = None
         # The subshell of that id has been deleted
         self.on_deleted: Callable[[str], None]|None = None
+        # An iopub message shows a display, whatever request it answers; called while `displays` is not empty
+        self.on_display: Callable[[Message], Any] = lambda msg: None
+        self.displays: Sized = ()
+        # An iopub message came when its request was over; called for the ids in `followed`
+        self.on_late: Callable[[Message], Any] = lambda msg: None
+        self.followed: Container[str] = ()
         # Something was sent, or answered
         self.on_activity: Callable[[], None]|None = None
 
@@ -249,6 +256,12 @@ def _counting(parse: Callable[[Any], Message], stats: Counter[str]) -> Callable[
             return None
     return call
 
+def _read(session: Codec, frames: Any) -> Message:
+    "Check and parse frames"
+    if not session.parses_late or len(frames) < 5: return session.deserialize(list(frames))   # type: ignore[no-any-return]
+    session.check(frames)
+    return session.parse(frames)
+
 class _Reading(_Settings):
     session: Codec|None
     read_later: Callable[[Any], Message|None]
@@ -258,7 +271,7 @@ class _Reading(_Settings):
         self.session = session
         self.read_later = _counting(session.parse, self.stats)
         for o in self.mailboxes.values():
-            o.parse = lambda frames: session.deserialize(list(frames))
+            o.parse = partial(_read, session)
             o.unpack = session.parse
 
 # %% ../../nbs/engine/05_router.ipynb #fa55f3c9
@@ -374,6 +387,7 @@ class _Dispatching(_Submitting):
         "Give `msg` to the request it answers, else to the mailbox of its channel"
         parent = msg['parent_header']
         msg_id: Any = parent.get('msg_id') if type(parent) is dict else None
+        if type(msg_id) is not str: msg_id = None
         req = self.table.get(msg_id)
         if req is None: self._unknown(channel, msg_id, msg)
         elif channel == 'shell' or channel == 'control': self._reply(req, msg)
@@ -382,21 +396,39 @@ class _Dispatching(_Submitting):
         else: self.mailboxes[channel].push(msg)
 
     def _iopub(self, req: Request, msg: Message) -> None:
-        if msg['header']['msg_type'] == 'status' and msg['content'].get('execution_state') == 'idle': req.idle = True
+        content = msg['content']
+        if msg['header']['msg_type'] == 'status' and content.get('execution_state') == 'idle': req.idle = True
+        if 'transient' in content and self.displays: self._display(msg)
         if req.claims_iopub: req.take_iopub(msg)
         else: self.mailboxes['iopub'].push(msg)
         if req.idle: self._half(req)
 
+    def _display(self, msg: Message) -> None:
+        try: self.on_display(msg)
+        except Exception: log.exception('A display failed')
+
 # %% ../../nbs/engine/05_router.ipynb #b088caf1
+def _of_another(msg: Message, session: str) -> bool:
+    "Whether `msg` names another kernel process than `session`"
+    named: Any = msg['header'].get('session', session)
+    return named != session and isinstance(named, str)
+
 class _Unclaimed(_Dispatching):
     def _unknown(self, channel: str, msg_id: str|None, msg: Message) -> None:
         replies = channel in ('shell', 'control')
         session = self.kernel.session
-        if replies and session is not None and msg['header'].get('session', session) != session:
-            return self.on_other_kernel(channel, msg)
+        if replies and session is not None and _of_another(msg, session): return self.on_other_kernel(channel, msg)
         if msg_id in self.abandoned or replies and self._on_wire(msg_id) is not None: self._late(channel, msg)
         elif replies and msg_id in self._answered: self.stats['duplicate replies'] += 1
         elif msg_id is not None or not self.on_orphan(msg): self.mailboxes[channel].push(msg)
+        if channel != 'iopub': return
+        self._notice(msg_id, msg)
+        if msg_id in self._answered and msg['msg_type'] != 'status': self.stats['late outputs'] += 1
+
+    def _notice(self, msg_id: str|None, msg: Message) -> None:
+        "An iopub message of no request in flight"
+        if 'transient' in msg['content'] and self.displays: self._display(msg)
+        if msg_id in self.followed: self.on_late(msg)
 
     def _late(self, channel: str, msg: Message) -> None:
         self.stats['late messages'] += 1
@@ -470,7 +502,8 @@ class _Replying(_Remembering):
             return
         session = self.kernel.session
         if session is None: self.on_name(msg)
-        elif msg['header'].get('session', session) != session: return self.on_other_kernel(req.channel, msg)
+        elif msg['header'].get('session') != session and _of_another(msg, session):   # (a call less for most replies)
+            return self.on_other_kernel(req.channel, msg)
         shell = req.lane
         # What a restart cuts short fails as restarted, with all others; and it aborts nothing that is meant for the next kernel
         ending = shell.holds and Hold.RESTART in shell.holds
@@ -630,6 +663,11 @@ class _Turns(_Losing):
         elif b'idle' in content: self.foreign.discard(msg_id)
 
 # %% ../../nbs/engine/05_router.ipynb #b1c9a125
+def _shows(frames: Any) -> bool:
+    "Whether a message may show a display with an id"
+    header = frames[1]
+    return (b'display_data' in header or b'execute_result' in header) and b'display_id' in frames[4]
+
 class _Skimming(_Turns):
     def _unclaimed(self, msg_id: str|None, frames: Any) -> bool:
         "Keep or drop a message that has no request; return whether it must be parsed now"
@@ -637,11 +675,21 @@ class _Skimming(_Turns):
         if msg_id in self.abandoned:
             shell, serial = self.abandoned[msg_id]
             shell.published = max(shell.published, serial)
-            self.stats['late messages'] += 1
-        else:
-            if len(frames[4]) < 64: self._note_foreign(msg_id, frames[4])
-            self.mailboxes['iopub'].push(frames)
+        elif len(frames[4]) < 64: self._note_foreign(msg_id, frames[4])
+        msg: Message|None = None
+        if msg_id in self.followed or self.displays and _shows(frames):
+            msg = _read(self.session, frames)   # type: ignore[arg-type]
+            self._notice(msg_id, msg)
+        if msg_id in self._answered and b'status' not in frames[1]: self.stats['late outputs'] += 1
+        if msg_id in self.abandoned: self.stats['late messages'] += 1
+        elif msg is None: self.mailboxes['iopub'].push(frames)
+        else: self._keep(frames, msg)
         return False
+
+    def _keep(self, frames: Any, msg: Message) -> None:
+        "Put a message that has been parsed into the mailbox: as frames, whose size is known, if they may be parsed again"
+        late = self.session is not None and self.session.parses_late
+        self.mailboxes['iopub'].push(frames if late else msg, checked=True)
 
 # %% ../../nbs/engine/05_router.ipynb #a26261cb
 class _Claiming(_Skimming):
@@ -654,6 +702,7 @@ class _Claiming(_Skimming):
         session: Any = self.session
         mailbox = self.mailboxes['iopub']
         debug = log.isEnabledFor(logging.DEBUG)
+        displays = len(self.displays)
         take, parent_in, request = batch.popleft, session.parents.get, self.table.get   # (locals: a tenth of the loop)
         while batch:
             frames = take()
@@ -669,11 +718,13 @@ class _Claiming(_Skimming):
                 if (not session.parses_late
                     or req.claims_iopub and (req.parsed is not None or req.on_iopub is not None)): return frames
                 idle = b'idle' in frames[4] and session.says_idle(frames)
-                if req.claims_iopub or idle: session.check(frames)   # (a mailbox checks what it holds when it is read)
+                shows = displays and _shows(frames)
+                if req.claims_iopub or idle or shows: session.check(frames)   # (a mailbox checks what it holds when it is read)
+                if shows: self._display(session.parse(frames))
             except Exception: return frames   # parsing it will say what is wrong with it
             if debug: log.debug('iopub: got a message for %s, not parsed yet', req.msg_id)
             if req.claims_iopub: req.unread = req.unread, frames   # (nested tuples of bytes: nothing to collect)
-            else: mailbox.push(frames, checked=idle)
+            else: mailbox.push(frames, checked=idle or shows)
             if idle:
                 req.idle = True
                 if req.replied: self._leave(req, True)
