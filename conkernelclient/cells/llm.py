@@ -297,7 +297,8 @@ def llm_content(
     items = [i for i in (*_output_items(outputs), *_note_items(outputs, status, error, dropped)) if i.text]
     if not items: items = [_Item('[no output]', stream=True)]
     pictures = _pictures(items, max_images)
-    texts = _fit(own_lines((i.text, i.stream) for i in items), pictures, limit)
+    whole = [*pictures, len(items) - 1] if dropped else pictures  # The last one says what was not kept
+    texts = _fit(own_lines((i.text, i.stream) for i in items), whole, limit)
     parts: list[Part] = []
     text = ''
     for i, piece in enumerate(texts):
