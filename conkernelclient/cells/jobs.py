@@ -63,11 +63,11 @@ class JobEvent(NamedTuple):
         else: what = f" {self.index}: {self.output.get('name') or self.output['output_type']} "+repr(self.text[:40])
         return f'<JobEvent {self.number} of {self.run}: {self.kind}{what}>'
 
-# %% ../../nbs/cells/02_jobs.ipynb #0795a689
+# %% ../../nbs/cells/02_jobs.ipynb #03f9212f
 ROOM = 1_000_000   # characters of events that a journal keeps beside twice the outputs
 EACH = 200   # what an event counts beside its output
 
-class _Events:
+class _Kept:
     "The events, and where they begin"
     __slots__ = ('run', 'live', 'events', 'start', 'known', 'size', 'room', 'dropped', 'over', '_news')
     def __init__(self,
@@ -99,8 +99,8 @@ class _Events:
         for o in news:
             if not o.done(): o.set_result(None)
 
-# %% ../../nbs/cells/02_jobs.ipynb #00bf96b5
-class Journal(_Events):
+# %% ../../nbs/cells/02_jobs.ipynb #afe3120d
+class Journal(_Kept):
     "The numbered events of one run, as far back as they are kept"
     __slots__ = ()
     def renew(self,
@@ -167,8 +167,8 @@ class Follower:
         self.at = event.number
         return event
 
-# %% ../../nbs/cells/02_jobs.ipynb #e31b4b53
-class _Named(Awaitable[Result]):
+# %% ../../nbs/cells/02_jobs.ipynb #a68a14b1
+class _AJob(Awaitable[Result]):
     "What it is"
     __slots__ = ('id', 'journal')
     partial: Result   # its result, as far as it goes
@@ -201,8 +201,8 @@ class _Named(Awaitable[Result]):
         code = ' '.join(self.code.split())
         return repr(code if len(code) <= limit else code[:limit-1]+'…')
 
-# %% ../../nbs/cells/02_jobs.ipynb #baa3f5b5
-class _Ended(_Named):
+# %% ../../nbs/cells/02_jobs.ipynb #c45d9896
+class _EndedJob(_AJob):
     "How it ended"
     __slots__ = ()
     def _how(self) -> tuple[Outcome, str]:
@@ -227,8 +227,8 @@ class _Ended(_Named):
         if not self.done(): await first_of(self, timeout=timeout)
         return self.done()
 
-# %% ../../nbs/cells/02_jobs.ipynb #d67603eb
-class _Watched(_Ended):
+# %% ../../nbs/cells/02_jobs.ipynb #c003e1e8
+class _WatchedJob(_EndedJob):
     "How it is watched"
     __slots__ = ()
     def follow(self,
@@ -264,8 +264,8 @@ class _Watched(_Ended):
         "Write the end into the journal"
         if self.journal is not None and self.journal.over is None: self.journal.end(*self._how())
 
-# %% ../../nbs/cells/02_jobs.ipynb #79bf5007
-class Job(_Watched):
+# %% ../../nbs/cells/02_jobs.ipynb #5e670890
+class Job(_WatchedJob):
     "A run as others see it: what it is, how it ended, and how it is watched"
     __slots__ = ()
     if not TYPE_CHECKING:
