@@ -35,7 +35,7 @@ def outcome_of(
     if result.status == 'aborted': return 'aborted', 'the kernel did not run this cell'
     return 'error', str(result.error or 'the kernel was interrupted before it replied')
 
-# %% ../../nbs/cells/02_jobs.ipynb #1a2a1df2
+# %% ../../nbs/cells/02_jobs.ipynb #eff2fbc1
 JobEventKind = Literal['new', 'append', 'update', 'clear', 'end']
 
 class JobEvent(NamedTuple):
@@ -56,14 +56,16 @@ class JobEvent(NamedTuple):
 
     def to_dict(self) -> dict[str, Any]: # Plain data that `json.dumps` takes
         "The fields that this event has"
-        return {k: v for k, v in self._asdict().items() if v is not None}
+        fields = dict(number=self.number, run=self.run, kind=self.kind, output=self.output, index=self.index,
+                      outcome=self.outcome, message=self.message)
+        return {k: v for k, v in fields.items() if v is not None}
 
     def __repr__(self) -> str:
         if self.output is None: what = ''.join(f', {o}' for o in (self.outcome, self.message) if o)
         else: what = f" {self.index}: {self.output.get('name') or self.output['output_type']} "+repr(self.text[:40])
         return f'<JobEvent {self.number} of {self.run}: {self.kind}{what}>'
 
-# %% ../../nbs/cells/02_jobs.ipynb #03f9212f
+# %% ../../nbs/cells/02_jobs.ipynb #c9169a9c
 ROOM = 1_000_000   # characters of events that a journal keeps beside twice the outputs
 EACH = 200   # what an event counts beside its output
 
@@ -74,8 +76,8 @@ class _Kept:
         run: str, # Its id
         live: Outputs, # Its outputs
     ):
-        self.run = run
-        self.live = live
+        self.run: str = run
+        self.live: Outputs = live
         self.events: list[JobEvent] = []
         self.start: int = 0   # the number before the first event that is kept
         self.known: int = 0   # a reader that has seen the events up to `start` knows those up to here
@@ -99,10 +101,18 @@ class _Kept:
         for o in news:
             if not o.done(): o.set_result(None)
 
-# %% ../../nbs/cells/02_jobs.ipynb #afe3120d
+# %% ../../nbs/cells/02_jobs.ipynb #548f691a
 class Journal(_Kept):
     "The numbered events of one run, as far back as they are kept"
     __slots__ = ()
+    events: list[JobEvent]
+    start: int
+    known: int
+    size: int
+    room: int
+    dropped: int
+    over: tuple[Outcome, str]|None
+
     def renew(self,
         start: int|None = None, # The number to go on after; by default the last one
         known: bool = False, # Does a reader that has seen all know the outputs?
@@ -141,14 +151,14 @@ class Journal(_Kept):
         finally:
             if news in self._news: self._news.remove(news)
 
-# %% ../../nbs/cells/02_jobs.ipynb #0c54a7e7
+# %% ../../nbs/cells/02_jobs.ipynb #a59da0aa
 class Follower:
     "Gives the events of a run as they come: `async for event in run.follow()`; leaving it does nothing to the run"
     def __init__(self,
         journal: Journal, # Of the run
         after: int = 0, # The number of the last event that is known
     ):
-        self.journal = journal
+        self.journal: Journal = journal
         self.at: int = max(0, after)   # the number of the last event
         if after > journal.last: journal.renew(start=after)   # a number that is not of this journal
 
@@ -227,10 +237,12 @@ class _EndedJob(_AJob):
         if not self.done(): await first_of(self, timeout=timeout)
         return self.done()
 
-# %% ../../nbs/cells/02_jobs.ipynb #c003e1e8
+# %% ../../nbs/cells/02_jobs.ipynb #c06861a3
 class _WatchedJob(_EndedJob):
     "How it is watched"
     __slots__ = ()
+    journal: Journal|None
+
     def follow(self,
         after: int = 0, # The number of the last event that is known
     ) -> Follower: # `async for event in …`; it ends with the run, and raises nothing that the run raises
@@ -274,7 +286,7 @@ class Job(_WatchedJob):
             if hasattr(Result, name): what += f': did you forget `await`? (await …).{name}'
             raise AttributeError(what, name=name, obj=self)
 
-# %% ../../nbs/cells/02_jobs.ipynb #bbf3639b
+# %% ../../nbs/cells/02_jobs.ipynb #e38cee82
 AnyJob = TypeVar('AnyJob', bound=Job)
 
 class Jobs(Mapping[str, AnyJob], Generic[AnyJob]):
@@ -283,8 +295,8 @@ class Jobs(Mapping[str, AnyJob], Generic[AnyJob]):
         keep: int = 100, # Jobs that have ended
         limit: float = 50_000_000, # Characters that these may hold together
     ):
-        self.keep = keep
-        self.limit = limit
+        self.keep: int = keep
+        self.limit: float = limit
         self.count: int = 0   # jobs so far
         self._going: dict[str, AnyJob] = {}
         self._ended: OrderedDict[str, tuple[AnyJob, int]] = OrderedDict()   # with its size

@@ -215,10 +215,11 @@ class _Counted(_Streams, _Updates):
         "About how many characters are kept"
         return self._size
 
-# %% ../../nbs/cells/01_outputs.ipynb #c47d8739
+# %% ../../nbs/cells/01_outputs.ipynb #b92aa67e
 class _Placed(_Counted):
     "Finds places"
     __slots__ = ()
+    clears: int
 
     def _place(self, i: int) -> int:
         "The number of the output at `i`, as if nothing had been dropped"
@@ -280,10 +281,11 @@ class _Separated(_Placed):
         self._list = [*head, dict(output_type='stream', name=name, text=''), *rest]
         self._move(lambda i: i if i < h else i + len(head) + 1 - h)
 
-# %% ../../nbs/cells/01_outputs.ipynb #e08cae31
+# %% ../../nbs/cells/01_outputs.ipynb #449fe35b
 class _Bounded(_Separated):
     "Drops what exceeds the limit"
     __slots__ = ()
+    dropped: int
 
     def _shorten(self, room: int) -> None:
         "Keep the last `room` characters behind the note, and say in the note how many are gone"

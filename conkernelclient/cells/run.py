@@ -261,7 +261,7 @@ class _Resolved(_Carrying):
             self.fail(verdict)
         self._drop_hooks()
         self.shell.runs.hooked.pop(self, None)
-        self.shell.runs.jobs.end(self)
+        self.shell.runs.jobs.end(self)   # type: ignore[arg-type]
         if self.journal is not None: self.record_end()
         if self.state == 'done': self.on_output = self.stdin = None   # the table of jobs keeps the run, not these
         for o in self._mail or (): o.wake()
@@ -398,7 +398,7 @@ class _Mail:
     ):
         self.events: deque[Event] = deque(events)
         self.news: asyncio.Future[None]|None = None
-        self.limit = limit
+        self.limit: float = limit
         self.size: int = 0   # characters
 
     def wake(self) -> None:
@@ -441,7 +441,7 @@ class Reader:
     def __init__(self, run: _LeftAlone, mail: _Mail, owns: bool = True):
         self.run: _LeftAlone|None = run
         self.mail = mail
-        self.owns = owns   # is it the first one?
+        self.owns: bool = owns   # is it the first one?
 
     def __aiter__(self) -> 'Reader': return self
 

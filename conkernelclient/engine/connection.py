@@ -899,10 +899,11 @@ class _Restarting(_Graces):
         if error is None: self.happened('ended')
         else: self.happened(event, error=error)
 
-# %% ../../nbs/engine/07_connection.ipynb #1f068c29
+# %% ../../nbs/engine/07_connection.ipynb #a0e67f9f
 Tap = Callable[[Message], object]   # of each message; what it returns is not used
 
 class _Tapped(_Restarting):
+    received: Callable[[str, deque[Any], float], None]
     _taps: list[tuple[Tap, str|None]]
 
     def _set_up(self) -> None:
