@@ -101,7 +101,7 @@ class _Kept:
         for o in news:
             if not o.done(): o.set_result(None)
 
-# %% ../../nbs/cells/02_jobs.ipynb #548f691a
+# %% ../../nbs/cells/02_jobs.ipynb #91198c4e
 class Journal(_Kept):
     "The numbered events of one run, as far back as they are kept"
     __slots__ = ()
@@ -132,8 +132,11 @@ class Journal(_Kept):
         run: str|None = None, # The run whose outputs have changed; by default this one
     ) -> None:
         "One more event; after the end, only a display that another cell has changed"
-        if self.over is not None: return self.renew() if event.kind == 'update' and run is None else None
-        self._add(event.kind, event.output, event.index, run)
+        if self.over is None: self._add(event.kind, event.output, event.index, run)
+        elif event.kind == 'update' and run is None: self.renew()
+
+    def tidy(self) -> None:
+        "Begin anew if that is needed. The outputs must not be ahead of the events."
         if self.live.dropped > self.dropped: self.renew()
         elif self.size > self.room: self.renew(known=True)
         self.dropped = self.live.dropped
@@ -237,7 +240,7 @@ class _EndedJob(_AJob):
         if not self.done(): await first_of(self, timeout=timeout)
         return self.done()
 
-# %% ../../nbs/cells/02_jobs.ipynb #c06861a3
+# %% ../../nbs/cells/02_jobs.ipynb #3ea2bad7
 class _WatchedJob(_EndedJob):
     "How it is watched"
     __slots__ = ()
@@ -271,6 +274,7 @@ class _WatchedJob(_EndedJob):
             if self.journal is None: continue
             if e.outputs is self.partial.live: self.journal.add(e)
             elif other is not None: self.journal.add(e, other.id)
+        if self.journal is not None: self.journal.tidy()   # (not before, as the outputs have taken in all of `events`)
 
     def record_end(self) -> None:
         "Write the end into the journal"

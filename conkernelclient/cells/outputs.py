@@ -247,7 +247,7 @@ class _Placed(_Counted):
             self._changed[self._place(i)] = self._changes
         return positions
 
-# %% ../../nbs/cells/01_outputs.ipynb #0b8f798b
+# %% ../../nbs/cells/01_outputs.ipynb #fbfbe520
 def _cut_off(text: str, room: int) -> int:
     "Where to cut a text of which `room` characters are kept"
     return text.rfind('\n', room * 3 // 4, room) + 1 or room
@@ -261,12 +261,12 @@ class _Separated(_Placed):
         moved = {name: [j for i in positions if (j := where(i)) is not None] for name, positions in self._ids.items()}
         self._ids = {name: positions for name, positions in moved.items() if positions}
 
-    def _separate(self, room: int) -> None:
-        "Put an empty note behind the first `room` characters"
+    def _separate(self, room: int, each: int) -> None:
+        "Put an empty note behind the first `room` characters; each output counts so many more"
         outs = self._list
         h = 0
-        while output_size(outs[h]) <= room:
-            room -= output_size(outs[h])
+        while output_size(outs[h]) + each <= room:
+            room -= output_size(outs[h]) + each
             h += 1
         head, rest, cut = outs[:h], outs[h:], 0
         name = rest[0].get('name', 'stdout')
@@ -281,16 +281,15 @@ class _Separated(_Placed):
         self._list = [*head, dict(output_type='stream', name=name, text=''), *rest]
         self._move(lambda i: i if i < h else i + len(head) + 1 - h)
 
-# %% ../../nbs/cells/01_outputs.ipynb #449fe35b
+# %% ../../nbs/cells/01_outputs.ipynb #490f9197
 class _Bounded(_Separated):
     "Drops what exceeds the limit"
     __slots__ = ()
     dropped: int
 
-    def _shorten(self, room: int) -> None:
-        "Keep the last `room` characters behind the note, and say in the note how many are gone"
+    def _shorten(self, room: int, each: int) -> None:
+        "Keep the last `room` characters behind the note, and count those that are gone"
         outs, first = self._list, self._gap + 1
-        each = EACH if len(outs) > MANY else 0
         t = len(outs)
         while t > first and output_size(outs[t - 1]) + each <= room:
             t -= 1
@@ -323,10 +322,11 @@ class _Bounded(_Separated):
         self._count = 0
         for done in False, True:
             outs = self.outputs
-            self._size = sum(map(output_size, outs)) + (EACH * len(outs) if len(outs) > MANY else 0)
+            each = EACH if len(outs) > MANY else 0
+            self._size = sum(map(output_size, outs)) + each * len(outs)
             if done or self._size <= self.limit: break
-            if self._gap < 0: self._separate(int(self.limit // 2))
-            self._shorten(int(self.limit // 4))
+            if self._gap < 0: self._separate(int(self.limit // 2), each)
+            self._shorten(int(self.limit // 4), each)
             self._say()
         # Text may be written over again and again, just below the limit: do not look each time
         self._next = max(self.limit, self._size + self.limit // 8)
@@ -335,6 +335,7 @@ class _Bounded(_Separated):
         kind = super()._append(out)
         text = out.get('text')
         self._size += len(text) if text is not None else output_size(out)
+        if kind == 'new' and len(self._list) > MANY: self._size += EACH
         self._count += 1
         self._look_again()
         return kind
