@@ -1,6 +1,7 @@
 __version__ = "0.1.0"
 
 from conkernelclient.cells.outputs import ErrorInfo, Event, ExecutionError, ExecutionTimeout, Result, parse_literal
+from conkernelclient.cells.jobs import JobEvent
 from conkernelclient.cells.llm import LLMContent
 from conkernelclient.cells.run import Run
 from conkernelclient.cells.subshell import Subshell
@@ -12,7 +13,7 @@ from conkernelclient.engine.request import Request
 from conkernelclient.engine.session import Message
 
 __all__ = ['ConKernelClient', 'ConKernelManager', 'ConIOLoopKernelManager', 'run_kernel',
-           'Request', 'Run', 'Subshell', 'Result', 'Event', 'ErrorInfo', 'LLMContent', 'Message', 'parse_literal',
+           'Request', 'Run', 'Subshell', 'Result', 'Event', 'JobEvent', 'ErrorInfo', 'LLMContent', 'Message', 'parse_literal',
            'ConKernelError', 'ExecutionError', 'ExecutionTimeout', 'UnsupportedFeature', 'UnknownKernel',
            'DeadKernelError', 'KernelRestartedError', 'ClientClosedError', 'NoReplyError', 'NotConnected',
            'ReplyTimeout']

@@ -334,13 +334,20 @@ class _Requesting(_Closing):
             msg_type, content, channel, timeout=timeout, metadata=metadata, subshell_id=subshell_id, buffers=buffers,
             msg_id=msg_id, iopub=iopub, on_iopub=on_iopub, on_stdin=on_stdin)
 
+# %% ../nbs/01_core.ipynb #aad6207c
+class _MsgId(str):
+    __slots__ = ()
+    def __reduce__(self) -> tuple[type[str], tuple[str]]: return str, (str(self),)   # elsewhere it is any id
+
+_MsgId.__name__ = 'str (a msg_id; use `reply=True` to await the reply)'
+
 # %% ../nbs/01_core.ipynb #97030f6c
 class _Asking(_Requesting):
     def _ask(self, msg_type: str, content: dict[str, Any], reply: bool = False, timeout: float|None = None,
              channel: str = 'shell', **kwargs: Any) -> str|Request: # (`msg_id`, `metadata`, `subshell_id`, `buffers`)
         "As jupyter_client's methods: the id of the message, or with `reply` what awaits its reply"
         conn = self._opened(msg_type)
-        if not reply: return conn.post(msg_type, content, channel, **kwargs)
+        if not reply: return _MsgId(conn.post(msg_type, content, channel, **kwargs))
         return conn.request(msg_type, content, channel, timeout=timeout, iopub=False, **kwargs)
 
     def _execution(self, code: str, silent: bool, store_history: bool, user_expressions: dict[str, Any]|None,
@@ -557,8 +564,23 @@ class _Interactive(_Printing):
         await req.wait()
         return await req
 
+# %% ../nbs/01_core.ipynb #c40bf414
+class _Shown(_Interactive):
+    def on_message(self,
+        f: Callable[[Message], Any], # Called with each message, before its request gets it; what it raises is logged
+        channel: str|None = None, # `shell`, `iopub`, `stdin` or `control`; `None`: all
+    ) -> Callable[[], None]: # Removes `f`
+        "Call `f` once with every message that comes from the kernel. Raises `ValueError` for an unknown channel."
+        return self.connection.tap(f, channel)
+
+    def __repr__(self) -> str:
+        waiting = len(self.router.table)
+        runs = ', '.join(repr(o) for o in self.queue[:1])
+        return (f"<{type(self).__name__} {self.status}: {self._shown_name()}"
+                f"{f', {waiting} in flight' if waiting else ''}{f', {runs}' if runs else ''}>")
+
 # %% ../nbs/01_core.ipynb #16c927cd
-class ConKernelClient(_Interactive):
+class ConKernelClient(_Shown):
     "An `AsyncKernelClient` that can have any number of requests in flight: each reply comes to its own caller"
 
 # %% ../nbs/01_core.ipynb #fe4da6ad
@@ -625,8 +647,15 @@ class _Restarting(_WithClients):
     async def _restart_ended(self) -> None:
         while self.restarting: await asyncio.wait([cast('asyncio.Future[None]', self._restart)])
 
+# %% ../nbs/01_core.ipynb #4ce75676
+class _ShownManager(_Restarting):
+    def __repr__(self) -> str:
+        state = 'being restarted' if self.restarting else 'started' if self.has_kernel else 'not started'
+        file = f': {self.connection_file}' if self.has_kernel else ''
+        return f"<{type(self).__name__} {self.kernel_name!r}, {state}, clients: {len(self._clients)}{file}>"
+
 # %% ../nbs/01_core.ipynb #4b8e8cb6
-class ConKernelManager(_Restarting):
+class ConKernelManager(_ShownManager):
     "An `AsyncKernelManager` whose clients are `ConKernelClient`s"
     async def restart_kernel(self,   # type: ignore[override]
         now: bool = False, # Kill it, without time to clean up?

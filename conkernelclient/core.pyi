@@ -15,6 +15,7 @@ from jupyter_client.manager import AsyncKernelManager, KernelManager
 from traitlets import DottedObjectName, Float, Integer, Type
 import zmq
 
+from .cells.jobs import Jobs
 from .cells.outputs import Event, Result
 from .cells.run import Run, Runs
 from .cells.subshell import HasSubshells, Subshell
@@ -95,6 +96,12 @@ class ConKernelClient(HasSubshells, AsyncKernelClient):
     @property
     def queue(self) -> list[Run]: ...
     def cancel_all(self) -> Awaitable[list[Result | BaseException]]: ...
+    @property
+    def jobs(self) -> Jobs[Run]: ...
+    @property
+    def max_output(self) -> float: ...
+    @max_output.setter
+    def max_output(self, characters: float) -> None: ...
     @property
     def interrupt_timeout(self) -> float: ...
     @interrupt_timeout.setter
@@ -243,6 +250,7 @@ class ConKernelClient(HasSubshells, AsyncKernelClient):
         timeout: float | None = None, output_hook: Callable[[Any], Any] | None = None,
         stdin_hook: Callable[[Any], Any] | None = None,
     ) -> Message: ...
+    def on_message(self, f: Callable[[Message], Any], channel: str | None = None) -> Callable[[], None]: ...
 
 class ConKernelManager(AsyncKernelManager):
     client_class: DottedObjectName

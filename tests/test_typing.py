@@ -14,7 +14,8 @@ HELD = {
     'core.ConKernelClient': 'make_transport make_host unused_heartbeat own_context router',
     'core.ConKernelManager': '',
     'engine.request.Request': 'send throw close leave unwanted set_result fail finish fail_end limit take_iopub take_reply take_prompt',
-    'cells.run.Run': 'send throw close leave unwanted set_result fail finish connection submit overdue end_early must_begin_within',
+    'cells.run.Run': ('send throw close leave unwanted set_result fail finish connection submit overdue end_early must_begin_within '
+                     'record record_end reader_left shown_code'),
     'cells.outputs.Result': '',
     'cells.outputs.Event': '',
     'cells.llm.LLMContent': '',

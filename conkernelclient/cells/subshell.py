@@ -159,7 +159,7 @@ class _Left(_Entered):
                 while runs := [o for o in shell.all if not o.done()]: await first_of(runs[-1])
         finally:
             self.closed = True
-            for o in reversed(shell.all): o.cancel()
+            for o in reversed(shell.all): o.cancel('its subshell was left')
             if gone or self.gone: self._forget()
             else:
                 delete = self.connection.spawn(self._delete())

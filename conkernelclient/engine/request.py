@@ -14,7 +14,7 @@ from contextvars import Context, ContextVar
 from copy import copy
 from functools import partial
 from types import TracebackType
-from typing import Any, Generic, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
 from .errors import NoReplyError, ReplyTimeout
 from .session import Header, Message
@@ -550,7 +550,14 @@ class _Prompting(_Hooked):
             if self.on_stdin is not None: self._call(self.on_stdin, msg)
         finally: prompt.reset(token)
 
+# %% ../../nbs/engine/02_request.ipynb #d1fa2651
+class _NotAMessage(_Prompting):
+    __slots__ = ()
+    if not TYPE_CHECKING:
+        def __getitem__(self, key):
+            raise TypeError(f'{self!r} is not its reply: did you forget `await`? (await …)[{key!r}]')
+
 # %% ../../nbs/engine/02_request.ipynb #11ddaf5e
-class Request(_Prompting):
+class Request(_NotAMessage):
     "One message sent to the kernel, and everything that came back for it. `await` gives the reply message."
     __slots__ = ()

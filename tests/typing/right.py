@@ -4,6 +4,7 @@ pyright, which must find nothing wrong, and runs it on a kernel.
 import asyncio
 from asyncio import CancelledError
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from pathlib import Path
 from queue import Empty
 from tempfile import TemporaryDirectory
@@ -14,7 +15,7 @@ from jupyter_client.asynchronous.client import AsyncKernelClient
 from jupyter_client.manager import AsyncKernelManager
 
 from conkernelclient import (ClientClosedError, ConIOLoopKernelManager, ConKernelClient, ConKernelError, ConKernelManager,
-                             DeadKernelError, ErrorInfo, Event, ExecutionError, ExecutionTimeout, KernelRestartedError, LLMContent,
+                             DeadKernelError, ErrorInfo, Event, ExecutionError, ExecutionTimeout, JobEvent, KernelRestartedError, LLMContent,
                              Message, NoReplyError, NotConnected, ReplyTimeout, Request, Result, Run, Subshell, UnknownKernel,
                              UnsupportedFeature, parse_literal, run_kernel)
 
@@ -136,12 +137,39 @@ async def runs(kc: ConKernelClient) -> None:
     assert_type(await kc.run('input("colour? ")', stdin=lambda prompt: 'green'), Result)
 
     long = kc.run('import time; time.sleep(30)')
+    await long.wait_until(lambda: long.began is not None)
+    assert_type(await long.settled(timeout=.01), bool)
     assert_type(await long.interrupt(), bool)
     assert_type(await long, Result)
     kc.run('time.sleep(30)')
     assert_type(await kc.interrupt(), None)
     kc.run('time.sleep(30)')
     assert_type(await kc.cancel_all(), list[Result | BaseException])
+
+
+async def jobs(kc: ConKernelClient) -> None:
+    "A run as a job"
+    run = kc.run('print(1)')
+    async for event in run.follow(after=0):
+        assert_type(event, JobEvent)
+        assert_type((event.number, event.run, event.text, event.to_dict()), tuple[int, str, str, dict[str, Any]])
+        assert event.kind != 'end' or event.outcome == 'ok'
+        assert_type((event.output, event.message), tuple[dict[str, Any] | None, str | None])
+    assert_type((run.id, run.code, run.message), tuple[str, str, str])
+    assert_type(run.started, datetime | None)
+    assert run.outcome == 'ok'
+    text, cursor = run.since()
+    assert_type(text, str)
+    assert_type(run.since(cursor)[1], tuple[int, ...])
+    assert_type(run.since([0, 0, 0, 0, 0, 0])[0], str)
+    assert_type(kc.jobs[run.id], Run)
+    assert_type(list(kc.jobs.items()), list[tuple[str, Run]])
+    assert_type(kc.max_output, float)
+    kc.max_output = 1_000_000
+    seen: list[str] = []
+    remove = kc.on_message(lambda msg: seen.append(msg['msg_type']), channel='iopub')
+    assert_type(remove, Callable[[], None])
+    remove()
 
 
 async def together(kc: ConKernelClient) -> None:
@@ -185,7 +213,8 @@ def results(res: Result, event: Event) -> None:
     if res.error is not None: assert_type((res.error.ename, res.error.evalue, res.error.traceback), tuple[str, str, list[str]])
     assert_type((res.execution_count, res.duration), tuple[int | None, float | None])
     assert_type(res.user_expressions, dict[str, Any])
-    assert_type((res.msg_id, res.complete), tuple[str | None, bool])
+    assert_type((res.msg_id, res.complete, res.dropped), tuple[str | None, bool, int])
+    assert_type(res.started, datetime | None)
     content = res.for_llm(limit=1000, max_images=2)
     assert_type(content, LLMContent)
     assert_type((content.text, content.anthropic(), content.openai()), tuple[str, list[dict[str, Any]], list[dict[str, Any]]])
@@ -276,7 +305,7 @@ async def main() -> None:
         async with run_kernel('python3', startup_timeout=60, cwd=folder, manager_class=ConKernelManager) as (km, kc):
             assert_type(km, ConKernelManager)
             assert_type(kc, ConKernelClient)
-            for use in any_request, mailboxes, status, runs, together, values, subshells, errors: await use(kc)
+            for use in any_request, mailboxes, status, runs, jobs, together, values, subshells, errors: await use(kc)
             await requests(kc, True)
             events = [o async for o in kc.run('print(1)')]
             results(await kc.run('1/0'), events[0])
