@@ -9,6 +9,7 @@ __all__ = ['log', 'CHANNELS', 'ManagerHost', 'ClientSockets', 'Starting', 'ConKe
 # %% ../nbs/01_core.ipynb #a528eb0f
 import asyncio
 import logging
+import os
 import sys
 from collections.abc import AsyncIterator, Callable, Generator
 from contextlib import asynccontextmanager
@@ -38,6 +39,7 @@ from .engine.request import Hook, Request, prompt
 from .engine.router import Router
 from .engine.session import ConSession, Message, apply_session_patch, own_session
 from .engine.transport import Host, NoHost, Transport, weakly
+from .transports.sockets import connect, limits_said, process_context
 from .transports.zmq import Heartbeat, ZMQTransport
 
 log = logging.getLogger('conkernelclient')
@@ -67,6 +69,21 @@ class _ProcessFacts:
     def hint(self) -> str:
         "What a person can do when the kernel is dead"
         return 'km.restart_kernel() starts it anew, and this client goes on' if self.owns else NoHost.hint
+
+    @property
+    def client_hint(self) -> str:
+        "How to make a client"
+        return 'km.client()'
+
+    @property
+    def restart_hint(self) -> str:
+        "What a person can do when the kernel is stuck"
+        return 'kc.restart() is the way out' if self.owns else 'restart the kernel where it was started'
+
+    @property
+    def why(self) -> str:
+        "Why it died at its start, for a message; an empty string if that is not known"
+        return getattr(self.manager, 'why', '')
 
 # %% ../nbs/01_core.ipynb #22c0e074
 class ManagerHost(_ProcessFacts):
@@ -113,15 +130,12 @@ class _Settings(AsyncKernelClient):
 class _Sockets(_Settings):
     connection: Connection
 
+    @default('context')
+    def _context_default(self) -> Any: return process_context()
+
     def _create_connected_socket(self, channel: str, identity: Any = None) -> Any:
-        opts = self.context.sockopts
-        before = dict(opts)
-        opts.update({zmq.RCVHWM: 0, zmq.SNDHWM: 0})
-        if channel == 'stdin': opts[zmq.IMMEDIATE] = 1   # it then says whether it is connected
-        try: return AsyncKernelClient._create_connected_socket(self, channel, identity)
-        finally:
-            opts.clear()
-            opts.update(before)
+        keys = self.curve_publickey, self.curve_secretkey
+        return connect(self.context, channel, self.address(channel), identity=identity, keys=keys)
 
     def address(self,
         channel: str, # `shell`, `iopub`, `stdin`, `control` or `hb`
@@ -134,11 +148,6 @@ class _Sockets(_Settings):
         stopped = self._hb_channel is not None and getattr(self._hb_channel, 'socket', None) is None
         if stopped and self.connection.loop is not None: self._hb_channel = None   # (without a loop, it has not begun)
         return self.hb_channel
-
-    @property
-    def own_context(self) -> 'zmq.Context[Any]|None':
-        "The ZMQ context made for this client, to be destroyed with it; `None`: there is none, or it is shared"
-        return self.context if self._created_context else None
 
 # %% ../nbs/01_core.ipynb #3d9ad193
 class ClientSockets:
@@ -165,7 +174,13 @@ class ClientSockets:
     def heartbeat(self) -> Any: return self.client().unused_heartbeat()
     def encrypted(self) -> bool: return self.client().curve_publickey is not None
     def identity(self) -> bytes: return cast(bytes, self.client().session.bsession)
-    def own_context(self) -> Any: return self.client().own_context
+
+    def forget(self, channel: str) -> None:
+        "The channel object is made anew at its next use"
+        kc = self.client()
+        face = getattr(kc, f'_{channel}_channel')
+        if isinstance(face, ConChannel): face.detach()
+        setattr(kc, f'_{channel}_channel', None)
 
 # %% ../nbs/01_core.ipynb #738df303
 class _Parts(_Sockets):
@@ -197,12 +212,12 @@ class _ForConnection(HasSubshells, _Parts):
     def _answer(self, string: str, parent: Message) -> None: cast(Any, self).input(string, parent=parent)
 
     def _closed(self) -> None:
-        "The connection is closed: its channel objects are too, and what is left of the ZMQ context"
+        "The connection is closed: its channel objects are too, also those that were used before `start_channels`"
         for o in CHANNELS:
             channel = getattr(self, f'_{o}_channel')
+            socket = getattr(channel, 'socket', None)
+            if socket is not None and not socket.closed: socket.close(linger=0)
             if isinstance(channel, ConChannel): channel.detach()
-        context = self.own_context
-        if context is not None and not context.closed: context.destroy(linger=100)
 
 # %% ../nbs/01_core.ipynb #1f93f799
 class _Views(_ForConnection):
@@ -559,6 +574,9 @@ class _Launching(AsyncKernelManager):
         self._given_spec = kernel_spec
         super().__init__(*args, **kwargs)
 
+    @default('context')
+    def _context_default(self) -> Any: return process_context()
+
     @default('transport_encryption')
     def _transport_encryption_default(self) -> str: return 'auto' if zmq.has('curve') else 'disabled'
 
@@ -567,14 +585,59 @@ class _Launching(AsyncKernelManager):
         "The kernelspec to launch. Raises `NoSuchKernel` where no kernel has the manager's `kernel_name`."
         return self._given_spec or super().kernel_spec
 
+    def _create_connected_socket(self, channel: str, identity: Any = None) -> Any:
+        keys = self.curve_publickey, self.curve_secretkey
+        return connect(self.context, channel, self._make_url(channel), identity=identity, keys=keys)
+
     async def start_kernel(self, **kwargs: Any) -> None:   # type: ignore[override]
-        "Start the kernel's process. Raises `UnknownKernel` where no kernel has that name, and what the launch raises."
+        """Start the kernel's process. Where a step of that fails, what the steps before have begun is ended.
+        Raises `UnknownKernel`, `TooManyOpenFiles`, `ValueError` for a path that is too long, and what the launch raises."""
         try: self.kernel_spec   # asked for first: jupyter_client logs a traceback of what fails in its own method
         except NoSuchKernel as e: raise UnknownKernel(e.name, self.kernel_spec_manager.find_kernel_specs()) from None
-        await super().start_kernel(**kwargs)
+        with limits_said('kernels'): await super().start_kernel(**kwargs)
+
+# %% ../nbs/01_core.ipynb #58e6de11
+class _Undoing(_Launching):
+    provisioner: Any
+    _chosen: list[str]|None = None   # the ports whose numbers we choose
+
+    def _check_path(self) -> None:
+        path = f'{self.ip}-{max(*self.ports, 1)}'
+        length, most = len(os.fsencode(path)), zmq.IPC_PATH_MAX_LEN
+        if self.transport != 'ipc' or length <= most: return
+        raise ValueError(f'The path of an IPC socket has at most {most} bytes, and {path} has {length}: '
+                         'choose a shorter `ip`, such as /tmp/kernel')
+
+    async def start_kernel(self, **kwargs: Any) -> None:   # type: ignore[override]
+        """Start the kernel's process. Where a step of that fails, what the steps before have begun is ended.
+        Raises `UnknownKernel`, `TooManyOpenFiles`, `ValueError` for a path that is too long, and what the launch raises."""
+        self._check_path()
+        if self._chosen is None: self._chosen = [o for o in port_names if self.cache_ports or not getattr(self, o)]
+        try: await super().start_kernel(**kwargs)
+        except UnknownKernel: raise
+        except BaseException:
+            await asyncio.shield(asyncio.ensure_future(self._undo()))
+            self.provisioner = None   # its ports were given back
+            for o in self._chosen: setattr(self, o, 0)
+            raise
+
+    async def _undo(self, restart: bool = False) -> None:
+        "End what a start has begun. What fails here is logged: it must not replace the reason."
+        for step in self._kill, partial(self.cleanup_resources, restart=restart):
+            try: await step()
+            except Exception: log.debug('Ending a start that failed', exc_info=True)
+
+    async def _kill(self) -> None:
+        self.stop_restarter()
+        provisioner = self.provisioner
+        if provisioner is None: return
+        if not provisioner.connection_info: provisioner.connection_info = self.get_connection_info()
+        if not provisioner.has_process: return
+        await provisioner.kill()
+        await asyncio.wait_for(provisioner.wait(), 5)
 
 # %% ../nbs/01_core.ipynb #12d106ee
-class _WithClients(_Launching):
+class _WithClients(_Undoing):
     client_class = DottedObjectName('conkernelclient.core.ConKernelClient', config=True)
     client_factory = Type(ConKernelClient, klass=AsyncKernelClient, config=True)
 
