@@ -27,7 +27,7 @@ from ..engine.errors import NotConnected
 from ..engine.life import Link
 from ..engine.session import Packed, readers
 from ..engine.transport import Sink, weakly
-from .sockets import limits_said
+from .sockets import check_descriptors, limits_said
 
 log: logging.Logger = logging.getLogger('conkernelclient')
 
@@ -507,6 +507,7 @@ class _Opening(_Reporting):
         self._sink = ref(sink)
         self.thread = self.thread or threading.get_ident()
         new = [o for o in channels if o != 'hb' and o not in self.channels]
+        if not self.channels: check_descriptors('clients')
         try:
             with limits_said('clients'):
                 for o in new: self._connect(o)
