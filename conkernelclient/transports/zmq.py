@@ -27,7 +27,7 @@ from ..engine.errors import NotConnected
 from ..engine.life import Link
 from ..engine.session import Packed, readers
 from ..engine.transport import Sink, weakly
-from .sockets import check_descriptors, limits_said
+from .sockets import check_descriptors, impatient, limits_said
 
 log: logging.Logger = logging.getLogger('conkernelclient')
 
@@ -323,10 +323,11 @@ class _Asked:
 
 # %% ../../nbs/transports/00_zmq.ipynb #6b082cb0
 class _Connected(_Asked):
+    socket: zmq.Socket[Any]|None
+
     def _connect(self) -> None:
         if self.socket is not None: self.socket.close(linger=0)
-        sock: Any = self.context.socket(zmq.REQ)
-        self.socket = sock
+        sock = self.socket = impatient(self.context.socket(zmq.REQ))
         sock.linger = 0
         sock.req_relaxed = sock.req_correlate = True   # may ask again without having been answered
         if self.curve_serverkey is not None:
