@@ -79,7 +79,7 @@ class Side:
         self.label = label
         env = os.environ|dict(PYTHONPATH=str(folder))
         command = [sys.executable, __file__, '--serve', '--kernel', kernel]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env, cwd=folder)
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=env, cwd=folder)
         self.answer()
     def answer(self) -> str:
         line = self.process.stdout.readline()

@@ -25,8 +25,8 @@ from .engine.session import Message
 from .engine.transport import Host, Transport
 
 __all__ = [
-    'log', 'CHANNELS', 'ManagerHost', 'ClientSockets', 'Starting', 'ConKernelClient', 'is_taken', 'ConKernelManager',
-    'ConIOLoopKernelManager', 'run_kernel',
+    'log', 'CHANNELS', 'ManagerHost', 'ClientSockets', 'Starting', 'ConKernelClient', 'process_ended', 'is_taken',
+    'ConKernelManager', 'ConIOLoopKernelManager', 'run_kernel',
 ]
 
 log: logging.Logger
@@ -246,6 +246,8 @@ class ConKernelClient(HasSubshells, AsyncKernelClient):
         timeout: float | None = None, output_hook: Callable[[Any], Any] | None = None,
         stdin_hook: Callable[[Any], Any] | None = None,
     ) -> Message: ...
+
+async def process_ended(pid: int) -> bool: ...
 
 def is_taken(ip: str, port: int) -> bool: ...
 
