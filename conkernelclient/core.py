@@ -705,6 +705,16 @@ class EndWatch:
         except RuntimeError: self.close()   # the loop is closed
 
 class _Waiting(_Undoing):
+    _launched = False   # is this the step after the launch?
+
+    async def _async_post_start_kernel(self, **kwargs: Any) -> None:
+        self._launched = True
+        try: await super()._async_post_start_kernel(**kwargs)
+        finally: self._launched = False
+
+    def _connect_control_socket(self) -> None:
+        if not self._launched: super()._connect_control_socket()   # later, when the manager has something to send
+
     async def _async_wait(self, pollinterval: float = .1) -> None:
         while await self.is_alive():
             if not await self._told(): await asyncio.sleep(pollinterval)
