@@ -274,9 +274,9 @@ class _Explained(_Watched):
             return '; it is still running on its subshell, where no interrupt reaches it'
         if self.state == 'sent' and self.request is not None and self.connection.router.stands_first(self.request):
             ignored = ', and an interrupt has changed nothing' if self.ignored else ''
-            return f'; the kernel does not say that it has begun it{ignored} (kc.restart() is the way out)'
+            return f'; the kernel does not say that it has begun it{ignored} {self.connection.way_out}'
         if self.ignored:
-            return '; the kernel ignored the interrupt and is still running it (kc.restart() is the way out)'
+            return f'; the kernel ignored the interrupt and is still running it {self.connection.way_out}'
         return '; the kernel is still busy with something else'
 
 # %% ../../nbs/cells/03_run.ipynb #7a75e333
