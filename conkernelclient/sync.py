@@ -622,7 +622,8 @@ class Kernel(_Controlled):
         cells = list(codes)
         return self.in_loop(lambda kc: kc.map(cells, concurrency, progress, **kwargs))   # type: ignore[no-any-return]
 
-# %% ../nbs/03_sync.ipynb #13e728f3
+# %% ../nbs/03_sync.ipynb #54fe16c9
+@atexit.register
 def close_kernels() -> None:
     "Close every `Kernel` of this process, and stop the background loop: what the end of the program does"
     for kernel in list(_process.kernels):
@@ -638,5 +639,3 @@ def _also_in_workers() -> None:
     if 'multiprocessing.util' not in sys.modules: return
     from multiprocessing import parent_process, util
     if parent_process() is not None: util.Finalize(None, close_kernels, exitpriority=100)
-
-atexit.register(close_kernels)
