@@ -70,6 +70,11 @@ def ended(p, code=0):
     return out.splitlines(), err
 
 
+def quiet(err):
+    "Does stderr say nothing? (A kernel may say that another program has taken one of its ports; it is then started again.)"
+    return err == '' or 'Address already in use' in err and f'{ROOT.name}/' not in err and 'ignored' not in err
+
+
 def line(p):
     "Its next line"
     with ThreadPoolExecutor(1) as pool: return pool.submit(p.stdout.readline).result(SOON).strip()
@@ -578,7 +583,8 @@ ENDS = dict(
             global k
             k = open_kernel().start()
             print(k.eval("__import__('os').getpid()"))
-            k.run('import time; time.sleep(600)')
+            try: k.run('import time; time.sleep(600)')
+            except ClientClosedError: pass
         threading.Thread(target=f, daemon=True).start()
         while not [o for o in globals().get('k') and k.queue or [] if '600' in o.code and o.state == 'running']: time.sleep(.01)''',
     exit_in_the_block='with open_kernel() as k:\n    print(k.eval("__import__(\'os\').getpid()"))\n    sys.exit(0)',
@@ -640,7 +646,7 @@ def test_the_program_ends(how, tmp_path):
     lines, err = ended(program(ENDS[how], env=dict(JUPYTER_RUNTIME_DIR=str(tmp_path))))
     pids = [int(o) for o in lines]
     assert pids and not any(map(lives, pids)), pids
-    assert err == '' and not list(tmp_path.glob('kernel-*.json'))
+    assert quiet(err) and not list(tmp_path.glob('kernel-*.json'))
     assert time.monotonic()-begin < SOON
 
 
@@ -681,7 +687,7 @@ def test_forked_child():
         print('parent', k.eval('x'), job.wait(30).status)
         k.close()''')
     lines, err = ended(p)
-    assert err == '' and lines[0] == 'child 42' and lines[2:] == ['exit 0', 'parent 1 ok'] and not lives(int(lines[1].split()[1]))
+    assert quiet(err) and lines[0] == 'child 42' and lines[2:] == ['exit 0', 'parent 1 ok'] and not lives(int(lines[1].split()[1]))
 
 
 @posix
@@ -732,7 +738,7 @@ def test_ctrl_c_interrupts_the_cell():
             try: k.run('print("ready")\\nimport time; time.sleep(600)', on_output=lambda o: print(o.text, end='', flush=True))
             except KeyboardInterrupt as e: print('interrupted', e.result.error.ename, k.queue)
             print(k.eval('6*7'))'''))
-    assert lines == ['interrupted KeyboardInterrupt []', '42'] and err == ''
+    assert lines == ['interrupted KeyboardInterrupt []', '42'] and quiet(err)
 
 
 @posix
@@ -770,7 +776,7 @@ def test_ctrl_c_of_a_queued_cell():
             except KeyboardInterrupt: print('interrupted', first.done)
             first.stop()
             print(k.eval('ran'))'''))
-    assert lines == ['interrupted False', 'False'] and err == ''
+    assert lines == ['interrupted False', 'False'] and quiet(err)
 
 
 @posix
