@@ -77,7 +77,7 @@ def inline_for(
     if 'KITTY_WINDOW_ID' in env or 'kitty' in env.get('TERM', '') or program == 'ghostty': return kitty
     return iterm if program in ('iTerm.app', 'WezTerm') else None
 
-# %% ../nbs/05_cli.ipynb #75457596
+# %% ../nbs/05_cli.ipynb #5d5b8611
 class Show:
     "Prints the outputs of cells as they come"
     def __init__(self,
@@ -86,7 +86,7 @@ class Show:
     ):
         self.out: TextIO = out or sys.stdout
         self.err: TextIO = err or sys.stderr
-        self.inline = inline_for(self.out, os.environ)
+        self.inline: Callable[[bytes], str]|None = inline_for(self.out, os.environ)
         self._inside: bool = False   # is the last line on `out` not ended?
 
     def __call__(self, event: Event) -> None:
@@ -141,7 +141,7 @@ class ShowJSON(Show):
         "How it ended"
         self._line(kind='end', exit_code=code, why=why)
 
-# %% ../nbs/05_cli.ipynb #78e0ab0b
+# %% ../nbs/05_cli.ipynb #54a8d20e
 def answer(
     show: Show, # Prints the question
 ) -> Callable[..., str]: # Gives an answer
@@ -166,7 +166,7 @@ def run_cell(
         try:
             for out in outs: show(out)
             if stopped: return 130, ''
-            return (0, '') if outs.job.outcome().status == 'ok' else (1, '')
+            return (0, '') if outs.job.result().status == 'ok' else (1, '')
         except KeyboardInterrupt:
             if stopped: raise
             stopped = True
@@ -248,7 +248,7 @@ def run(
     show.end(code, why)
     return code
 
-# %% ../nbs/05_cli.ipynb #13e1f8b1
+# %% ../nbs/05_cli.ipynb #0c6fd2e3
 def kernels_options(
     json: bool = False, # Print JSON
 ) -> None:
@@ -262,7 +262,7 @@ def kernels(
     specs = KernelSpecManager().get_all_specs()
     installed = [dict(name=name, display_name=o['spec'].get('display_name', ''), language=o['spec'].get('language', ''),
                       path=o['resource_dir']) for name, o in sorted(specs.items())]
-    running = [o._asdict() for o in running_kernels()]
+    running = [dict(name=o.name, path=o.path) for o in running_kernels()]
     if args.json:
         print(json.dumps(dict(installed=installed, running=running)))
         return 0

@@ -195,7 +195,7 @@ class _Waiting:
         if not self._over.is_set(): self._back.check()
         return wait_for_event(self._over, timeout)
 
-# %% ../nbs/03_sync.ipynb #bbcfa939
+# %% ../nbs/03_sync.ipynb #07cc09ba
 class _Ending(_Waiting):
     def begin(self,
         start: Callable[..., Run], # `run` of a client or a subshell
@@ -220,9 +220,9 @@ class _Ending(_Waiting):
         """Wait for the result. Raises what the run raises, `CancelledError` (of `concurrent.futures`) when it was
         stopped, and `TimeoutError` when it has not ended within `timeout`: it then goes on."""
         if not self.settled(timeout): raise TimeoutError(f'Not done within {timeout} s; it goes on: {self!r}')
-        return self.outcome()
+        return self.result()
 
-    def outcome(self) -> Result:
+    def result(self) -> Result:
         "The result of a job that has ended, or raises why there is none"
         if self.run is None: raise CancelledError('The job was stopped before it began')
         try: return self.run.result()
@@ -262,7 +262,7 @@ class _Stoppable(_Ending):
         self._over.wait(CLEANUP)
         if self.run is not None: setattr(error, 'result', self.partial)
 
-# %% ../nbs/03_sync.ipynb #862cd8b4
+# %% ../nbs/03_sync.ipynb #db41fc74
 class _Prompt(NamedTuple):
     text: str
     password: bool
@@ -271,10 +271,10 @@ class _Prompt(NamedTuple):
 class Following:
     "The outputs of a job as they come, for one thread: an iterator. After `KeyboardInterrupt`, it can be gone on with."
     def __init__(self,
-        job: '_Stoppable', # The job
+        job: 'Job', # The job
         ask: Answer|None = None, # Answers prompts, in the thread that iterates
     ):
-        self.job = job
+        self.job: Job = job
         self.mail: SimpleQueue[Event|_Prompt|None] = SimpleQueue()
         self._ask = ask
         self._ended: bool = False
@@ -284,7 +284,7 @@ class Following:
     def __next__(self) -> Event:
         event = self.advance()
         if event is not None: return event
-        self.job.outcome()
+        self.job.result()
         raise StopIteration
 
     def advance(self) -> Event|None:
