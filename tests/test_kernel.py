@@ -403,6 +403,20 @@ def test_wait_in_vain(k):
     assert job.wait(SOON).error.ename == 'KeyboardInterrupt'
 
 
+def test_interrupt_of_a_job_that_has_just_been_started(k):
+    for _ in range(10):
+        job = k.start('import time; time.sleep(60)')
+        queued = k.start('1')
+        assert queued.interrupt() is False and job.interrupt() is True
+        assert job.wait(SOON).error.ename == 'KeyboardInterrupt' and queued.wait(SOON).text == '1\n'
+        assert job.interrupt() is False
+        stopped = k.start('time.sleep(60)')
+        until(lambda: stopped.state == 'running')
+        stopped.stop()   # for a moment, the client sends nothing: the interrupt might hit the next
+        job = k.start('time.sleep(60)')
+        assert job.interrupt() is True and job.wait(SOON).error.ename == 'KeyboardInterrupt'
+
+
 def test_queued_job_that_is_stopped_never_runs(k):
     k.run('ran = False')
     first = k.start('import time; time.sleep(60)')

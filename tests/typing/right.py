@@ -309,7 +309,7 @@ def synchronous() -> None:
     assert_type(k.queue, list[Job])
     assert_type((job.code, job.state, job.done, job.partial, job.run), tuple[str, str, bool, Result, Run | None])
     assert_type(job.settled(.1), bool)
-    assert_type(job.interrupt(), None)
+    assert_type(job.interrupt(), bool)
     assert_type(job.wait(20), Result)
     assert_type(job.result(), Result)
     assert_type(job.stop(), bool)
