@@ -412,7 +412,7 @@ def test_interrupt_of_a_job_that_has_just_been_started(k):
         assert job.interrupt() is False
         stopped = k.start('time.sleep(60)')
         until(lambda: stopped.state == 'running')
-        stopped.stop()   # for a moment, the client sends nothing: the interrupt might hit the next
+        assert stopped.stop() and stopped.settled(SOON)   # for a moment, the client sends nothing: the interrupt might hit the next
         job = k.start('time.sleep(60)')
         assert job.interrupt() is True and job.wait(SOON).error.ename == 'KeyboardInterrupt'
 
