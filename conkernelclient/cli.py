@@ -77,7 +77,7 @@ def inline_for(
     if 'KITTY_WINDOW_ID' in env or 'kitty' in env.get('TERM', '') or program == 'ghostty': return kitty
     return iterm if program in ('iTerm.app', 'WezTerm') else None
 
-# %% ../nbs/05_cli.ipynb #5d5b8611
+# %% ../nbs/05_cli.ipynb #20ac80c8
 class Show:
     "Prints the outputs of cells as they come"
     def __init__(self,
@@ -93,7 +93,8 @@ class Show:
         "Print one change"
         output = event.output
         if output is None: self._write(self.out, '\r\x1b[K' if self.out.isatty() else '')
-        elif output['output_type'] == 'stream': self._write(self.err if output['name'] == 'stderr' else self.out, output['text'])
+        elif output['output_type'] == 'stream':
+            self._write(self.err if output['name'] == 'stderr' else self.out, output['text'])
         elif output['output_type'] == 'error': self.say(event.text)
         else: self._display(output['data'], event.text)
 
@@ -141,7 +142,7 @@ class ShowJSON(Show):
         "How it ended"
         self._line(kind='end', exit_code=code, why=why)
 
-# %% ../nbs/05_cli.ipynb #54a8d20e
+# %% ../nbs/05_cli.ipynb #c6420172
 def answer(
     show: Show, # Prints the question
 ) -> Callable[..., str]: # Gives an answer
@@ -159,7 +160,8 @@ def run_cell(
     show: Show, # Prints its outputs
     timeout: float|None = None, # Seconds that it may take
 ) -> tuple[int, str]: # Exit code, and why, where the outputs do not say it
-    "Run a cell and show its outputs as they come. Raises `KeyboardInterrupt` at the second Ctrl-C, and why it has no result."
+    """Run a cell and show its outputs as they come. Raises `KeyboardInterrupt` at the second Ctrl-C,
+    and what ends the run without a result."""
     outs = k.attend(code, stdin=answer(show), timeout=timeout)
     stopped = False
     while True:
@@ -214,7 +216,7 @@ def run_program(
     except Exception as e: return 1, str(e) or repr(e)   # no kernel, or it has died
     return 0, ''
 
-# %% ../nbs/05_cli.ipynb #bdecf134
+# %% ../nbs/05_cli.ipynb #8252233e
 def parsed(
     options: Callable[..., None], # Its parameters are the options
     argv: list[str], # Arguments
@@ -231,8 +233,8 @@ def run_options(
     timeout: float|None = None, # Seconds that each cell may take
     json: bool = False, # Print a line of JSON for each output
 ) -> None:
-    """Run code in a Jupyter kernel, and show its outputs as they come. Exit code: 0, 1 (error), 124 (timeout), 130 (Ctrl-C).
-    Ctrl-C interrupts the cell, and a second one leaves."""
+    """Run code in a Jupyter kernel, and show its outputs as they come. Ctrl-C interrupts the cell, and a second one
+    leaves. Exit code: 0, 1 (error), 124 (timeout), 130 (Ctrl-C)."""
 
 def run(
     argv: list[str], # Arguments

@@ -56,7 +56,7 @@ class Wanted:
         if self.env is not None: res['env'] = {**os.environ, **self.env}
         return res
 
-# %% ../nbs/04_kernel.ipynb #e1815bad
+# %% ../nbs/04_kernel.ipynb #f35e0a8f
 class Owned:
     "A kernel that this process has started, and ends"
     all: 'set[Owned]' = set()   # those that have not ended
@@ -78,8 +78,8 @@ class Owned:
         if self.pid != os.getpid() or self not in self.all: return   # (a forked child, or it has ended)
         self.all.discard(self)
         self.kill()
-        warnings.warn(f'a kernel was not closed: {self.manager.kernel_name}; `await kc.close()`, `k.close()` or a block '
-                      'would have', ResourceWarning, stacklevel=2)
+        warnings.warn(f'a kernel was not closed: {self.manager.kernel_name}; use `async with`, `with` or close()',
+                      ResourceWarning, stacklevel=2)
 
     def kill(self) -> None:
         "Kill it now, from any place"
@@ -223,14 +223,14 @@ async def join(
         raise
     return kc
 
-# %% ../nbs/04_kernel.ipynb #8c1a0234
+# %% ../nbs/04_kernel.ipynb #a6383537
 def way(
     want: Wanted, # What was asked for
 ) -> Callable[[], Awaitable[ConKernelClient]]: # Opens it: gives a ready client, whose `close` undoes all of it
     "How to open what was asked for. Raises `ValueError` where options do not go together."
     if want.connection_file is not None:
         more = [o for o in ('kernel_spec', 'cwd', 'env', 'restart_on_death') if getattr(want, o)] + list(want.options)
-        if more: raise ValueError(f"{', '.join(more)}: for a kernel that is started; connection_file takes a running one")
+        if more: raise ValueError(f"{', '.join(more)}: only for a kernel that is started, not with connection_file")
         return partial(join, want)
     return partial(start, want)
 
@@ -273,7 +273,7 @@ class Opening(_Async):
 HOW = ('Use `async with open_kernel() as kc:` or `kc = await open_kernel()`; '
        'without asyncio: `with open_kernel() as k:` or `k = open_kernel().start()`')
 
-# %% ../nbs/04_kernel.ipynb #4f637656
+# %% ../nbs/04_kernel.ipynb #3fa50cae
 def open_kernel(
     name: str = 'python3', # An installed kernel
     *, kernel_spec: KernelSpec|None = None, # What to launch instead
@@ -285,9 +285,9 @@ def open_kernel(
     manager_class: Callable[..., ConKernelManager] = ConKernelManager, # Makes its manager
     **options: Any # Further ones of `start_kernel`: `extra_arguments`, …
 ) -> Opening: # `async with`, `await`, `with` or `.start()` opens it
-    """A kernel, with asyncio and without: `async with open_kernel() as kc`, `with open_kernel() as k`. What it starts is
-    always shut down. Opening raises `UnknownKernel`, `NoRunningKernel`, `DeadKernelError`, `RuntimeError` when it is not
-    ready in time; `ValueError` where options do not go together."""
+    """A kernel, with asyncio and without: `async with open_kernel() as kc`, `with open_kernel() as k`.
+    What it starts is always shut down. Raises `ValueError` where options do not go together. Opening raises
+    `UnknownKernel`, `NoRunningKernel`, `DeadKernelError`, and `RuntimeError` when the kernel is not ready in time."""
     return Opening(way(Wanted(
         name=name, kernel_spec=kernel_spec, connection_file=connection_file, cwd=cwd, env=env, options=options,
         startup_timeout=startup_timeout, restart_on_death=restart_on_death, manager_class=manager_class)))

@@ -6,7 +6,7 @@
 __all__ = ['log', 'T', 'STEP', 'SENT', 'CLEANUP', 'S', 'Background', 'background', 'wait_for_event', 'take', 'Call', 'Following',
            'feed', 'Job', 'KernelSubshell', 'Kernel', 'close_kernels']
 
-# %% ../nbs/03_sync.ipynb #69b960b3
+# %% ../nbs/03_sync.ipynb #3932ef34
 import asyncio
 import atexit
 import inspect
@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import CancelledError
 from contextvars import copy_context
+from functools import partial
 from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -32,7 +33,7 @@ from .engine.session import Message
 log: logging.Logger = logging.getLogger('conkernelclient')
 T = TypeVar('T')
 
-# %% ../nbs/03_sync.ipynb #80bf2da8
+# %% ../nbs/03_sync.ipynb #875ed4df
 class Background:
     "An event loop in a daemon thread"
     def __init__(self) -> None:
@@ -60,8 +61,8 @@ class Background:
             raise RuntimeError('This kernel belongs to the process that opened it: this one, a fork of it, '
                                'opens its own with open_kernel()')
         if self.inside:
-            raise RuntimeError('A Kernel blocks its thread, and this is the thread of its event loop, so the call would '
-                               'wait forever: await its client there (`await k.client.run(…)`)')
+            raise RuntimeError('A Kernel blocks its thread, and this is the thread of its event loop, so the call '
+                               'would wait forever: await its client there (`await k.client.run(…)`)')
 
     def end(self) -> None:
         "Stop the loop and its thread, at the end of the program"
@@ -158,7 +159,7 @@ class Call(Generic[T]):
         try: return task.result()   # type: ignore[no-any-return]
         finally: del task
 
-# %% ../nbs/03_sync.ipynb #16eeb456
+# %% ../nbs/03_sync.ipynb #999c5b88
 class _Waiting:
     def __init__(self,
         back: Background, # Whose loop it runs in
@@ -172,7 +173,8 @@ class _Waiting:
         self._attended: bool = False   # is there a thread that calls its hooks, and says when they are done?
 
     def __repr__(self) -> str:
-        return f'<Job {self.state}: {self.run!r}>' if self.run is not None else f'<Job {self.state}: {self.code[:40]!r}>'
+        code = ' '.join(self.code.split())
+        return f"<Job {self.state}: {code if len(code) <= 40 else code[:37]+'...'!r}>"
 
     @property
     def state(self) -> str:
@@ -232,9 +234,10 @@ class _Ending(_Waiting):
             setattr(error, 'result', self.run.partial)
             raise error from None
 
-# %% ../nbs/03_sync.ipynb #658d13ee
+# %% ../nbs/03_sync.ipynb #f93f5797
 class _Stoppable(_Ending):
-    def _in_loop(self, f: Callable[[], Any]) -> Any: return f() if self._back.inside else Call[Any](self._back, f).result()
+    def _in_loop(self, f: Callable[[], Any]) -> Any:
+        return f() if self._back.inside else Call[Any](self._back, f).result()
 
     def _cancel(self, error: BaseException|None = None) -> bool:
         self._stopped = True
@@ -270,7 +273,7 @@ class _Stoppable(_Ending):
         self._over.wait(CLEANUP)
         if self.run is not None: setattr(error, 'result', self.partial)
 
-# %% ../nbs/03_sync.ipynb #db41fc74
+# %% ../nbs/03_sync.ipynb #0d3555fc
 class _Prompt(NamedTuple):
     text: str
     password: bool
@@ -279,7 +282,7 @@ class _Prompt(NamedTuple):
 class Following:
     "The outputs of a job as they come, for one thread: an iterator. After `KeyboardInterrupt`, it can be gone on with."
     def __init__(self,
-        job: 'Job', # The job
+        job: Any, # The `Job`
         ask: Answer|None = None, # Answers prompts, in the thread that iterates
     ):
         self.job: Job = job
@@ -331,43 +334,47 @@ def feed(
         finally: put(None)
     run.connection.spawn(read())
 
-# %% ../nbs/03_sync.ipynb #1670f1e8
-class Job(_Stoppable):
-    "A cell on its way: wait for it, follow it (`for out in job:`) and stop it, from any thread"
-    def __iter__(self) -> Following:
-        "Its outputs as they come, from the first; raises at the end what the run raises. To leave the loop stops nothing."
-        following = Following(self)
-        def begin() -> None:
-            if self.run is None: following.mail.put(None)
-            else: feed(self.run, following)
-        self._in_loop(begin)
-        return following
-
+# %% ../nbs/03_sync.ipynb #2a4e8e10
+class _Attended(_Stoppable):
     def attend(self,
         start: Callable[..., Run], # `run` of a client or a subshell
-        stdin: Any = None, # Answers to its prompts, or a plain function of the prompt
+        stdin: Callable[..., Any]|Iterable[str]|None = None, # Answers to its prompts, or a plain function of the prompt
         **kwargs: Any # For `start`
     ) -> Following: # To be iterated: that answers the prompts
         "Start it, and follow it: for a thread that is to call its hooks"
-        following = Following(self, None if stdin is None else answerer(stdin))
+        following = Following(self, None if stdin is None else answerer(stdin))   # type: ignore[arg-type]
         async def ask(prompt: str, password: bool = False) -> Any:
             asked: asyncio.Future[Any] = self._back.loop.create_future()
             def settle(answer: Any, error: BaseException|None) -> None:
                 if asked.done(): return
                 if error is None: asked.set_result(answer)
                 else: asked.set_exception(error)
-            def answer(*args: Any) -> None: self._back.loop.call_soon_threadsafe(settle, *args)
-            following.mail.put(_Prompt(prompt, password, answer))
+            following.mail.put(_Prompt(prompt, password, partial(self._back.loop.call_soon_threadsafe, settle)))
             return await asked
-        def begin() -> None:
-            self.begin(start, stdin=None if stdin is None else ask, **kwargs)
-            if self.run is None: following.mail.put(None)
-            else: feed(self.run, following)
-        self._in_loop(begin)
+        self._in_loop(lambda: self._feed(following, start, stdin=None if stdin is None else ask, **kwargs))
         return following
 
-    def in_thread(self, on_output: Callable[[Event], Any]|None, *args: Any, **kwargs: Any) -> None:
-        "Start it as `attend` does, with a daemon thread that calls the hooks. A hook that raises ends the run with that."
+    def _feed(self, following: Following, start: Callable[..., Run]|None = None, **kwargs: Any) -> None:
+        if start is not None: self.begin(start, **kwargs)
+        if self.run is None: following.mail.put(None)
+        else: feed(self.run, following)
+
+# %% ../nbs/03_sync.ipynb #791204c7
+class Job(_Attended):
+    "A cell on its way: wait for it, follow it (`for out in job:`) and stop it, from any thread"
+    def __iter__(self) -> Following:
+        """Its outputs as they come, from the first; raises at the end what the run raises.
+        Leaving the loop early stops nothing."""
+        following = Following(self)
+        self._in_loop(lambda: self._feed(following))
+        return following
+
+    def in_thread(self,
+        on_output: Callable[[Event], Any]|None, # Called with each change of its outputs
+        *args: Any, # As for `attend`
+        **kwargs: Any # As for `attend`
+    ) -> None:
+        "Start it, with a daemon thread that calls the hooks. A hook that raises ends the run with that."
         self._attended = True
         following = self.attend(*args, **kwargs)
         def work() -> None:
@@ -477,7 +484,7 @@ class _Starting(_Running[S]):
             job.give_up(e)
             raise
 
-# %% ../nbs/03_sync.ipynb #f8e4aa2a
+# %% ../nbs/03_sync.ipynb #5439a278
 class _Values(_Starting[S]):
     def eval(self,
         expr: str, # A Python expression
@@ -499,7 +506,8 @@ class _Values(_Starting[S]):
         timeout: float|None = None, # Seconds to wait for the reply
     ) -> Message: # The `complete_reply`
         "Ask for completions. Raises `ReplyTimeout`."
-        return self.in_loop(lambda o: o.complete(code, cursor_pos, reply=True, timeout=timeout))   # type: ignore[no-any-return]
+        reply: Message = self.in_loop(lambda o: o.complete(code, cursor_pos, reply=True, timeout=timeout))
+        return reply
 
     def inspect(self,
         code: str, # The code with the name to look up
@@ -509,7 +517,8 @@ class _Values(_Starting[S]):
     ) -> Message: # The `inspect_reply`
         "Ask for the documentation of an object. Raises `ReplyTimeout`."
         ask = dict(detail_level=detail_level, reply=True, timeout=timeout)
-        return self.in_loop(lambda o: o.inspect(code, cursor_pos, **ask))   # type: ignore[no-any-return]
+        reply: Message = self.in_loop(lambda o: o.inspect(code, cursor_pos, **ask))
+        return reply
 
 # %% ../nbs/03_sync.ipynb #c02ce336
 class KernelSubshell(_Values[Subshell]):
@@ -541,7 +550,7 @@ class KernelSubshell(_Values[Subshell]):
         try: self.in_loop(lambda sh: sh.__aexit__(kind, error, trace))
         finally: self.closed = True
 
-# %% ../nbs/03_sync.ipynb #b6774815
+# %% ../nbs/03_sync.ipynb #b9c85047
 class _Opened(_Values[ConKernelClient]):
     def __init__(self,
         open: Callable[[], Any], # An async function that gives a ready `ConKernelClient`: called in the background loop
@@ -564,7 +573,8 @@ class _Opened(_Values[ConKernelClient]):
     def _shell(self) -> ConKernelClient: return self.client
 
     def close(self) -> None:
-        "Close the client, and shut the kernel down if it was started for it. Harmless when called again, and in a forked child."
+        """Close the client, and shut the kernel down if it was started for it.
+        Harmless when called again, and in a forked child."""
         if self.closed or os.getpid() != self._back.pid: return
         self._check()
         self.closed = True
