@@ -9,6 +9,7 @@ __all__ = ['log', 'CHANNELS', 'ManagerHost', 'ClientSockets', 'Starting', 'ConKe
 # %% ../nbs/01_core.ipynb #a528eb0f
 import asyncio
 import logging
+import os
 import sys
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import AbstractAsyncContextManager
@@ -575,7 +576,12 @@ class _Launching(AsyncKernelManager):
         **kwargs: Any # As for `AsyncKernelManager`: `kernel_name`, `session`, `transport_encryption`, …
     ):
         self._given_spec = kernel_spec
+        self._pid = os.getpid()
         super().__init__(*args, **kwargs)
+
+    def cleanup_connection_file(self) -> None:
+        "Remove the connection file; not in a forked child, which would remove that of its parent's kernel"
+        if os.getpid() == self._pid: super().cleanup_connection_file()
 
     @default('transport_encryption')
     def _transport_encryption_default(self) -> str: return 'auto' if zmq.has('curve') else 'disabled'

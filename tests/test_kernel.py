@@ -705,6 +705,36 @@ def test_forked_child():
 
 
 @posix
+def test_what_a_child_drops_is_its_parents():
+    "Neither the kernel nor its connection file goes when a forked child forgets its manager"
+    p = program("""
+        import gc
+        def child(drop):
+            pid = os.fork()
+            if pid == 0:
+                drop()
+                gc.collect()
+                os._exit(0)
+            os.waitpid(pid, 0)
+        k = open_kernel().start()
+        child(lambda: globals().pop('k'))
+        print(os.path.exists(k.manager.connection_file), k.eval('1'))
+        k.close()
+        async def main():
+            global km, kc
+            async with run_kernel() as (km, kc):
+                child(lambda: [globals().pop(o) for o in ('km', 'kc')])
+                print(os.path.exists(km.connection_file), await kc.eval('2'))
+            kc = await open_kernel()
+            child(lambda: globals().pop('kc'))
+            print(os.path.exists(kc.manager.connection_file), await kc.eval('3'))
+            await kc.close()
+        asyncio.run(main())""")
+    lines, err = ended(p)
+    assert lines == ['True 1', 'True 2', 'True 3'] and quiet(err)
+
+
+@posix
 def test_fork_while_another_thread_opens():
     "Locks that are held at the fork do not matter to the child"
     p = program('''
