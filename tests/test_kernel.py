@@ -864,6 +864,20 @@ def test_ctrl_c_while_opening(tmp_path):
     assert lines == ['interrupted []'], err
 
 
+@posix
+async def test_the_stop_button_of_a_notebook():
+    "A notebook cell that waits for another kernel: the button interrupts the cell there, and then here"
+    async with open_kernel(env=dict(PYTHONPATH=str(ROOT))) as kc:
+        await kc.run('from conkernelclient import *\nk = open_kernel().start()', check=True)
+        pid = await kc.eval("k.eval('__import__(\\'os\\').getpid()')")
+        run = kc.run("k.run('print(1, flush=True)\\nimport time; time.sleep(600)', on_output=lambda o: print(o.text, flush=True))")
+        async for out in run:
+            if '1' in out.text: await kc.interrupt()
+        assert (await run).error.ename == 'KeyboardInterrupt'
+        assert await kc.eval("k.queue, k.eval('6*7')") == ([], 42) and lives(pid)
+    until(lambda: not lives(pid), what='the kernel of a killed kernel ends')
+
+
 # Mistakes
 
 def test_plain_with_of_run_kernel():
