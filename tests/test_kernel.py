@@ -56,7 +56,7 @@ def program(code, *args, **kwargs):
     "A Python program"
     env = {**os.environ, 'PYTHONPATH': str(ROOT), **kwargs.pop('env', {})}
     head = 'import asyncio, os, sys, threading, time\nfrom conkernelclient import *\n'
-    return subprocess.Popen([sys.executable, '-c', head+textwrap.dedent(code), *args], env=env, stdout=subprocess.PIPE,
+    return subprocess.Popen([sys.executable, '-W', 'ignore:This process:DeprecationWarning', '-c', head+textwrap.dedent(code), *args], env=env, stdout=subprocess.PIPE,
                             stderr=subprocess.PIPE, text=True, **kwargs)
 
 
