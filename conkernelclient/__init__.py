@@ -11,9 +11,11 @@ from conkernelclient.engine.errors import (
     TooManyOpenFiles, UnknownKernel, UnsupportedFeature)
 from conkernelclient.engine.request import Request
 from conkernelclient.engine.session import Message
+from conkernelclient.kernel import NoRunningKernel, open_kernel
+from conkernelclient.sync import Job, Kernel, KernelSubshell
 
-__all__ = ['ConKernelClient', 'ConKernelManager', 'ConIOLoopKernelManager', 'run_kernel',
+__all__ = ['open_kernel', 'Kernel', 'Job', 'KernelSubshell', 'ConKernelClient', 'ConKernelManager', 'ConIOLoopKernelManager', 'run_kernel',
            'Request', 'Run', 'Subshell', 'Result', 'Event', 'JobEvent', 'ErrorInfo', 'LLMContent', 'Message', 'parse_literal',
-           'ConKernelError', 'ExecutionError', 'ExecutionTimeout', 'UnsupportedFeature', 'UnknownKernel',
+           'ConKernelError', 'ExecutionError', 'ExecutionTimeout', 'UnsupportedFeature', 'UnknownKernel', 'NoRunningKernel',
            'DeadKernelError', 'KernelRestartedError', 'ClientClosedError', 'NoReplyError', 'NotConnected',
            'ReplyTimeout', 'TooManyOpenFiles']

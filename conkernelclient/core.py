@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['log', 'CHANNELS', 'ManagerHost', 'ClientSockets', 'Starting', 'ConKernelClient', 'process_ended', 'EndWatch',
-           'is_taken', 'ConKernelManager', 'ConIOLoopKernelManager', 'run_kernel']
+           'is_taken', 'ConKernelManager', 'ConIOLoopKernelManager', 'end_kernel', 'launch', 'run_kernel']
 
 # %% ../nbs/01_core.ipynb #a528eb0f
 import asyncio
@@ -13,11 +13,11 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Generator
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from queue import Empty
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakSet, finalize, ref
 
 import zmq
@@ -342,8 +342,26 @@ class _Closing(_Opening):
 
     def __del__(self) -> None: "The finalizer closes what jupyter_client's method would"
 
+# %% ../nbs/01_core.ipynb #25fddcc6
+class _Leaving(_Closing):
+    ends: Callable[[], Awaitable[None]]|None = None   # awaited by `close`, after the channels were stopped
+    _closing: 'asyncio.Future[None]|None' = None
+
+    @property
+    def manager(self) -> 'ConKernelManager|None':
+        "The manager of the kernel; `None` where there is none that we know"
+        return cast(Any, self.parent) if isinstance(self.parent, KernelManager) else None
+
+    async def close(self) -> None:
+        """Stop the channels, and shut the kernel down if `open_kernel` has started it for this client.
+        Pending calls raise `ClientClosedError`. Harmless when called again."""
+        self.stop_channels()
+        if self.ends is None: return
+        if self._closing is None: self._closing = asyncio.ensure_future(cast(Any, self.ends()))
+        await asyncio.shield(self._closing)
+
 # %% ../nbs/01_core.ipynb #b231c639
-class _Requesting(_Closing):
+class _Requesting(_Leaving):
     def _opened(self, msg_type: str) -> Connection:
         if self.connection.life.state is State.NEW and msg_type != 'execute_request': self.start_channels()
         return self.connection
@@ -625,10 +643,15 @@ class _Launching(AsyncKernelManager):
         **kwargs: Any # As for `AsyncKernelManager`: `kernel_name`, `session`, `transport_encryption`, …
     ):
         self._given_spec = kernel_spec
+        self._pid = os.getpid()
         super().__init__(*args, **kwargs)
 
     @default('context')
     def _context_default(self) -> Any: return process_context()
+
+    def cleanup_connection_file(self) -> None:
+        "Remove the connection file; not in a forked child, which would remove that of its parent's kernel"
+        if os.getpid() == self._pid: super().cleanup_connection_file()
 
     @default('transport_encryption')
     def _transport_encryption_default(self) -> str: return 'auto' if zmq.has('curve') else 'disabled'
@@ -953,31 +976,66 @@ async def _ready_client(km: ConKernelManager, timeout: float, kwargs: dict[str, 
         raise DeadKernelError(said, e.exit_code) from None
     return kc
 
-async def _end_kernel(km: ConKernelManager) -> None:
+async def end_kernel(
+    km: ConKernelManager, # Its kernel may be running, dead, or not started
+) -> None:
+    "Kill the kernel, and free what its manager holds. Harmless when called again."
     if km.has_kernel: await km.shutdown_kernel(now=True)
     else: await km.cleanup_resources()
 
+async def _end_quietly(km: ConKernelManager) -> None:
+    "After an exception, which is raised in place of what the end raises"
+    try: await asyncio.shield(asyncio.ensure_future(end_kernel(km)))
+    except Exception: log.exception('Ending the kernel failed')
+
+# %% ../nbs/01_core.ipynb #64b92c35
+async def launch(
+    kernel_name: str = 'python3', # An installed kernel
+    *, kernel_spec: KernelSpec|None = None, # What to launch instead
+    startup_timeout: float = 60, # Seconds until it must be ready
+    manager_class: Callable[..., ConKernelManager] = ConKernelManager, # Makes its manager
+    **kwargs: Any # For `start_kernel`: `cwd`, `env`, `extra_arguments`, …
+) -> tuple[ConKernelManager, ConKernelClient]: # The client is ready
+    """Start a kernel; `end_kernel` ends it. Nothing is left when this is cancelled, or raises `UnknownKernel`,
+    `DeadKernelError`, `TooManyOpenFiles`, or `RuntimeError` when it is not ready in time."""
+    km = manager_class(kernel_name=kernel_name, kernel_spec=kernel_spec)
+    try: return km, await _ready_client(km, startup_timeout, kwargs)
+    except BaseException:
+        await _end_quietly(km)
+        raise
+
+# %% ../nbs/01_core.ipynb #029d1184
+class _Block(AbstractAsyncContextManager[tuple[ConKernelManager, ConKernelClient]]):
+    def __init__(self, start: Callable[[], Awaitable[tuple[ConKernelManager, ConKernelClient]]]):
+        self._start = start
+        self._open: list[tuple[ConKernelManager, ConKernelClient]] = []
+
+    async def __aenter__(self) -> tuple[ConKernelManager, ConKernelClient]:
+        self._open.append(both := await self._start())
+        return both
+
+    async def __aexit__(self, exc_type: type[BaseException]|None, *_: Any) -> None:
+        km, kc = self._open.pop()
+        kc.stop_channels()
+        if exc_type is None: await asyncio.shield(asyncio.ensure_future(end_kernel(km)))
+        else: await _end_quietly(km)
+
+    if not TYPE_CHECKING:
+        def __enter__(self):
+            raise TypeError('run_kernel() is for `async with`; without asyncio: `with open_kernel() as k:`')
+
+        def __exit__(self, *_): pass
+
 # %% ../nbs/01_core.ipynb #eb1c0668
-@asynccontextmanager
-async def run_kernel(
+def run_kernel(
     kernel_name: str = 'python3', # An installed kernel
     *, kernel_spec: KernelSpec|None = None, # What to launch instead
     startup_timeout: float = 60, # Seconds until it must be ready
     manager_class: type[ConKernelManager] = ConKernelManager, # Manages it
     **kwargs: Any # For `start_kernel`: `cwd`, `env`, `extra_arguments`, …
-) -> AsyncIterator[tuple[ConKernelManager, ConKernelClient]]:
-    """Start a kernel, give its manager and a ready client, and shut it down at the end, whatever ends the block.
-    Raises `UnknownKernel`, `DeadKernelError`, `TooManyOpenFiles`, and `RuntimeError` when it is not ready in time."""
-    km = manager_class(kernel_name=kernel_name, kernel_spec=kernel_spec)
-    kc: ConKernelClient|None = None
-    failed = True
-    try:
-        kc = await _ready_client(km, startup_timeout, kwargs)
-        yield km, kc
-        failed = False
-    finally:
-        if kc is not None: kc.stop_channels()
-        try: await asyncio.shield(asyncio.ensure_future(_end_kernel(km)))
-        except Exception:
-            if not failed: raise
-            log.exception('Ending the kernel failed')   # (what failed before is what the caller gets)
+) -> AbstractAsyncContextManager[tuple[ConKernelManager, ConKernelClient]]: # Gives the manager and a ready client
+    """For `async with`: start a kernel, give its manager and a ready client, and shut it down, whatever ends the block.
+    Entering raises `UnknownKernel`, `DeadKernelError`, `TooManyOpenFiles`, and `RuntimeError` when it is not ready in
+    time."""
+    return _Block(partial(launch, kernel_name, kernel_spec=kernel_spec, startup_timeout=startup_timeout,
+                          manager_class=manager_class, **kwargs))

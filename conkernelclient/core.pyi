@@ -3,8 +3,8 @@
 # mypy: disable-error-code="override, assignment, misc"
 # pyright: reportIncompatibleMethodOverride=false, reportIncompatibleVariableOverride=false
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Generator, Iterable
+from contextlib import AbstractAsyncContextManager
 import logging
 from typing import Any, Literal, overload
 
@@ -28,7 +28,7 @@ from .engine.transport import Host, Transport
 
 __all__ = [
     'log', 'CHANNELS', 'ManagerHost', 'ClientSockets', 'Starting', 'ConKernelClient', 'process_ended', 'EndWatch',
-    'is_taken', 'ConKernelManager', 'ConIOLoopKernelManager', 'run_kernel',
+    'is_taken', 'ConKernelManager', 'ConIOLoopKernelManager', 'end_kernel', 'launch', 'run_kernel',
 ]
 
 log: logging.Logger
@@ -86,6 +86,7 @@ class ConKernelClient(HasSubshells, AsyncKernelClient):
     readers_grace: Float[float, float]
     connection: Connection
     runs: Runs
+    ends: Callable[[], Awaitable[None]] | None
     def address(self, channel: str) -> str: ...
     def unused_heartbeat(self) -> Any: ...
     def make_transport(self) -> Transport: ...
@@ -183,6 +184,9 @@ class ConKernelClient(HasSubshells, AsyncKernelClient):
         self, shell: bool = True, iopub: bool = True, stdin: bool = True, hb: bool = True, control: bool = True,
     ) -> Starting: ...
     def stop_channels(self) -> None: ...
+    @property
+    def manager(self) -> ConKernelManager | None: ...
+    async def close(self) -> None: ...
     def request(
         self, msg_type: str, content: dict[str, Any] | None = None, channel: str = 'shell', *,
         timeout: float | None = None, metadata: dict[str, Any] | None = None, subshell_id: str | None = None,
@@ -273,6 +277,7 @@ class ConKernelManager(AsyncKernelManager):
     client_class: DottedObjectName
     client_factory: Type[type[AsyncKernelClient], type[AsyncKernelClient] | str]
     def __init__(self, *args: Any, kernel_spec: KernelSpec | None = None, **kwargs: Any) -> None: ...
+    def cleanup_connection_file(self) -> None: ...
     @property
     def kernel_spec(self) -> Any: ...
     async def start_kernel(self, **kwargs: Any) -> None: ...
@@ -292,8 +297,14 @@ class ConKernelManager(AsyncKernelManager):
 class ConIOLoopKernelManager(ConKernelManager, AsyncIOLoopKernelManager):
     def start_restarter(self) -> None: ...
 
-@asynccontextmanager
+async def end_kernel(km: ConKernelManager) -> None: ...
+
+async def launch(
+    kernel_name: str = 'python3', *, kernel_spec: KernelSpec | None = None, startup_timeout: float = 60,
+    manager_class: Callable[..., ConKernelManager] = ..., **kwargs: Any,
+) -> tuple[ConKernelManager, ConKernelClient]: ...
+
 def run_kernel(
     kernel_name: str = 'python3', *, kernel_spec: KernelSpec | None = None, startup_timeout: float = 60,
     manager_class: type[ConKernelManager] = ..., **kwargs: Any,
-) -> AsyncIterator[tuple[ConKernelManager, ConKernelClient]]: ...
+) -> AbstractAsyncContextManager[tuple[ConKernelManager, ConKernelClient]]: ...

@@ -28,7 +28,10 @@ KNOWS = {
     'cells.subshell': f'{ENGINE} cells.outputs cells.run',
     'channels': f'{ENGINE} transports.zmq',
     'core': f'{ENGINE} transports.sockets transports.zmq cells.llm cells.outputs cells.run cells.subshell channels',
+    'sync': 'engine.errors engine.session cells.outputs cells.run cells.subshell core',
+    'kernel': 'engine.errors core sync',
     'demo': 'engine.session cells.subshell core',
+    'cli': 'cells.llm cells.outputs cells.run sync kernel demo',
 }
 FREE = {'__init__', '__main__', '_modidx', 'engine.__init__', 'transports.__init__', 'cells.__init__'}   # these import what they pass on
 SANS_IO = 'engine.lane', 'engine.life'    # they get the time as an argument, and no event loop

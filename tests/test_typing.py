@@ -20,6 +20,11 @@ HELD = {
     'cells.outputs.Event': '',
     'cells.llm.LLMContent': '',
     'cells.subshell.Subshell': '',
+    'kernel.Opening': '',
+    'sync.Kernel': 'background jobs',
+    'sync.KernelSubshell': '',
+    'sync.Job': 'begin submit adopt attend in_thread give_up',
+    'sync.Following': 'advance',
 }
 
 
@@ -115,6 +120,11 @@ def test_public_names_have_types(installed):
     ('async def f(kc: ConKernelClient):\n    kc.', OFFERED),
     ('async def f():\n    async with run_kernel() as both:\n        km, kc = both\n        kc.', OFFERED),   # (jedi reads no tuple after `as`)
     ('async def f():\n    kc = await ConKernelManager().client().start_channels()\n    kc.', OFFERED),
+    ('async def f():\n    async with open_kernel() as kc:\n        kc.', OFFERED),
+    ('async def f():\n    kc = await open_kernel()\n    kc.', OFFERED),
+    ('with open_kernel() as k:\n    k.', 'run eval map push queue restart status start subshell interrupt close'),
+    ('k = open_kernel().start()\nk.start("1").', 'wait stop settled done partial'),
+    ('with open_kernel() as k:\n    res = k.run("1")\n    res.', 'text stdout outputs error for_llm status'),
     ('async def f(kc: ConKernelClient):\n    kc.run("1").', 'interrupt cancel done result partial queued'),
     ('async def f(kc: ConKernelClient):\n    res = await kc.run("1")\n    res.', 'text stdout outputs error for_llm status'),
     ('async def f(kc: ConKernelClient):\n    async for out in kc.run("1"):\n        out.', 'kind text output'),
@@ -126,7 +136,7 @@ def test_completion(code, offered, installed):
     needs('jedi')
     import jedi
     project = jedi.Project(installed, added_sys_path=[str(installed)], load_unsafe_extensions=False)
-    script = jedi.Script(f'from {LIB} import ConKernelClient, ConKernelManager, run_kernel\n{code}', project=project, path=installed/'use.py')
+    script = jedi.Script(f'from {LIB} import ConKernelClient, ConKernelManager, open_kernel, run_kernel\n{code}', project=project, path=installed/'use.py')
     assert set(offered.split())-{o.name for o in script.complete()} == set()
 
 

@@ -15,9 +15,10 @@ from jupyter_client.asynchronous.client import AsyncKernelClient
 from jupyter_client.manager import AsyncKernelManager
 
 from conkernelclient import (ClientClosedError, ConIOLoopKernelManager, ConKernelClient, ConKernelError, ConKernelManager,
-                             DeadKernelError, ErrorInfo, Event, ExecutionError, ExecutionTimeout, JobEvent, KernelRestartedError, LLMContent,
-                             Message, NoReplyError, NotConnected, ReplyTimeout, Request, Result, Run, Subshell, UnknownKernel,
-                             UnsupportedFeature, parse_literal, run_kernel)
+                             DeadKernelError, ErrorInfo, Event, ExecutionError, ExecutionTimeout, Job, JobEvent, Kernel,
+                             KernelRestartedError, KernelSubshell, LLMContent,
+                             Message, NoReplyError, NoRunningKernel, NotConnected, ReplyTimeout, Request, Result, Run, Subshell, UnknownKernel,
+                             UnsupportedFeature, open_kernel, parse_literal, run_kernel)
 
 
 async def requests(kc: ConKernelClient, wanted: bool) -> None:
@@ -297,6 +298,62 @@ async def by_file(path: str) -> ConKernelClient:
     return await kc.start_channels()
 
 
+async def opened() -> None:
+    "`open_kernel` with asyncio"
+    async with open_kernel('python3', cwd='/', env={'A': '1'}, startup_timeout=60, restart_on_death=True, manager_class=ConKernelManager) as kc:
+        assert_type(kc, ConKernelClient)
+        assert_type(await kc.run('6*7'), Result)
+        km = kc.manager
+        assert_type(km, ConKernelManager | None)
+        assert km is not None
+        async with open_kernel(connection_file=km.connection_file) as other: assert_type(other, ConKernelClient)
+    kc = await open_kernel()
+    assert_type(kc, ConKernelClient)
+    assert_type(await kc.close(), None)
+    try: await open_kernel(connection_file=Path('no-such-file'))
+    except NoRunningKernel as e: assert_type(e.args, tuple[Any, ...])
+
+
+def synchronous() -> None:
+    "`open_kernel` without asyncio: a `Kernel`"
+    with open_kernel() as k: assert_type(k, Kernel)
+    k = open_kernel().start()
+    assert_type(k, Kernel)
+    def answer(prompt: str, password: bool = False) -> str: return 'blue'
+    assert_type(k.run('1', timeout=20, check=True, stdin=answer, on_output=print, store_history=False), Result)
+    assert_type(k.run('input()', stdin=['yes']).text, str)
+    assert_type(k.eval('1', timeout=20), Any)
+    assert_type(k.push(x=1), None)
+    assert_type(k.map(['1', '2'], concurrency=2, progress=False), list[Result])
+    assert_type(k.complete('pri', 3, timeout=20), Message)
+    assert_type(k.inspect('print', 2, 1)['content'], dict[str, Any])
+    assert_type((k.status, k.closed, k.manager, k.client), tuple[str, bool, ConKernelManager | None, ConKernelClient])
+    assert_type(k.in_loop(lambda kc: kc.kernel_info(reply=True)), Any)
+    assert_type(k.interrupt(), None)
+    following = k.attend('print(1)', timeout=20)
+    for out in following: assert_type(out, Event)
+    assert_type(following.job.wait(), Result)
+    job = k.start('import time; time.sleep(30)', timeout=60, on_output=print)
+    assert_type(job, Job)
+    assert_type(k.queue, list[Job])
+    assert_type((job.code, job.state, job.done, job.partial, job.run), tuple[str, str, bool, Result, Run | None])
+    assert_type(job.settled(.1), bool)
+    assert_type(job.interrupt(), bool)
+    assert_type(job.wait(20), Result)
+    assert_type(job.result(), Result)
+    assert_type(job.stop(), bool)
+    for event in job: assert_type(event, Event)
+    with k.subshell() as sh:
+        assert_type(sh, KernelSubshell)
+        assert_type((sh.id, sh.closed), tuple[str | None, bool])
+        assert_type(sh.run('1'), Result)
+        assert_type(sh.start('1').wait(20), Result)
+        assert_type(sh.eval('1'), Any)
+        assert_type(sh.complete('pri'), Message)
+    assert_type(k.restart(now=True, timeout=60), None)
+    assert_type(k.close(), None)
+
+
 def wait_for(awaitable: Awaitable[Result]) -> Awaitable[Result]: return awaitable
 
 
@@ -315,4 +372,7 @@ async def main() -> None:
     await managers()
 
 
-if __name__ == '__main__': asyncio.run(main())
+if __name__ == '__main__':
+    asyncio.run(main())
+    asyncio.run(opened())
+    synchronous()
