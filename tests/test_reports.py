@@ -1294,6 +1294,23 @@ async def test_report_10_a_result_counts_its_late_outputs():
         late = [o['msg_type'] for o in await kc.get_pubs()]
         assert [o for o in late if o!='status']==['display_data', 'update_display_data', 'error', 'stream'], 'they can be read'
 
+async def test_report_10_what_comes_right_behind_idle():
+    "In the same batch, when the request is over and its run does not know yet"
+    def show(k, msg):
+        showing(k, msg)
+        k.publish(msg, 'update_display_data', SHOWN|dict(data={'text/plain': msg.code}))
+        k.stream(msg, 'late')
+    bad = []
+    async with fake(on=dict(execute_request=show)) as (fk, kc):
+        for i in range(30):
+            res = await soon(kc.run(f'cell {i}'))
+            await quiet(kc)
+            def right():   # idle may overtake the reply: the stream then came in time
+                return res.text.startswith(f'cell {i}\n') and (res.late, 'late' in res.text) in ((1, False), (0, True))
+            try: await until(right, 2)
+            except TimeoutError: bad.append((res.text, res.late))
+    assert not bad, bad
+
 async def test_report_10_a_run_under_way_hears_of_its_display():
     "It is updated by another client's cell: an event as for its own"
     events = []
