@@ -22,7 +22,7 @@ from .stop import Interrupts
 from ..engine.connection import Connection
 from ..engine.errors import NoReplyError, UnsupportedFeature
 from ..engine.lane import Lane
-from ..engine.request import Awaitable, End, Request, first_of
+from ..engine.request import Awaitable, End, Request, first_of, seconds
 from ..engine.session import Message
 
 log: logging.Logger = logging.getLogger('conkernelclient')
@@ -201,7 +201,7 @@ class _Watched(_Named):
     ) -> bool: # Whether `ready()` is true
         "Wait until `ready()` is true, or `timeout` is over"
         loop = self.get_loop()
-        deadline = None if timeout is None else loop.time()+timeout
+        deadline = None if timeout is None else loop.time()+seconds(timeout)
         while not ready():
             left = None if deadline is None else deadline-loop.time()
             if left is not None and left <= 0: return False
@@ -344,9 +344,9 @@ class _Cancellable(_EndingEarly):
         "It took too long: end with an `ExecutionTimeout`"
         self.end_early(ExecutionTimeout(why))
 
-    def must_begin_within(self, seconds: float) -> None:
-        "End with an `ExecutionTimeout` when the kernel has not begun it in `seconds`"
-        self._timer = self.get_loop().call_later(seconds, self.overdue, f'It did not begin within {seconds} s')
+    def must_begin_within(self, limit: float) -> None:
+        "End with an `ExecutionTimeout` when the kernel has not begun it in `limit` seconds"
+        self._timer = self.get_loop().call_later(seconds(limit), self.overdue, f'It did not begin within {limit} s')
 
 # %% ../../nbs/cells/03_run.ipynb #6f27d853
 class _Hooked(_Cancellable):
@@ -576,6 +576,8 @@ class RunsCells:
         for input; a `stdin` function may also take `password`. Raises `ExecutionError` (with `check`),
         `ExecutionTimeout`, `DeadKernelError`, each with the partial `result`."""
         if not isinstance(code, str): raise ValueError(f'code {code!r} must be a string')
+        if timeout is not None: timeout = seconds(timeout)
+        if queue_timeout is not None: queue_timeout = seconds(queue_timeout, 'queue_timeout')
         self.connection.need_loop()
         content = dict(code=code, silent=silent, store_history=store_history and not silent,
                        user_expressions=user_expressions or {}, allow_stdin=stdin is not None, stop_on_error=False)
@@ -611,7 +613,8 @@ class _Patience(_Queueing):
         return self.runs.interrupt_timeout
 
     @interrupt_timeout.setter
-    def interrupt_timeout(self, seconds: float) -> None: self.runs.interrupt_timeout = seconds
+    def interrupt_timeout(self, limit: float) -> None:
+        self.runs.interrupt_timeout = seconds(limit, 'interrupt_timeout', least=0)
 
     @property
     def begin_patience(self) -> float:
@@ -619,7 +622,8 @@ class _Patience(_Queueing):
         return self.runs.begin_patience
 
     @begin_patience.setter
-    def begin_patience(self, seconds: float) -> None: self.runs.begin_patience = seconds
+    def begin_patience(self, limit: float) -> None:
+        self.runs.begin_patience = seconds(limit, 'begin_patience', least=0)
 
 # %% ../../nbs/cells/03_run.ipynb #2fb7ddfb
 class ControlsKernel(_Patience):
@@ -638,6 +642,7 @@ class ControlsKernel(_Patience):
         """Restart the kernel, and return when the new one is ready. All runs fail with `KernelRestartedError`.
         Raises `UnsupportedFeature` for a kernel that is not ours,
         and `RuntimeError` when the new one is not ready in time."""
+        if timeout is not None: timeout = seconds(timeout, least=0)   # afterwards it would be too late to refuse
         self.connection.in_loop()
         await self.connection.host.restart(self.connection.router.busy if now is None else now)
         await self.connection.ready(timeout)

@@ -18,7 +18,7 @@ from typing import Any, TypeVar, cast
 from .errors import ClientClosedError, DeadKernelError, NoReplyError
 from .lane import Hold, Lane
 from .life import Action, Life, Link, State, exit_code
-from .request import Hook, Request, first_of
+from .request import Hook, Request, first_of, seconds
 from .router import Router
 from .session import ConSession, Message, Packed
 from .transport import Host, NoHost, Transport, weakly
@@ -531,7 +531,8 @@ class _Requesting(_Packing):
         first: bool = False, # Send it now, whatever waits or holds?
     ) -> Request: # `await` it for the reply
         """Send a request. Raises `ClientClosedError`, `DeadKernelError`, `NotConnected`,
-        and `ValueError` for a `msg_id` in flight."""
+        and `ValueError` for a `msg_id` in flight. A `timeout` that is no time raises `TypeError` or `ValueError`."""
+        if timeout is not None: timeout = seconds(timeout)
         loop = self.loop
         if loop is None or self.life.state is CLOSED or _running_loop() is not loop: loop = self.need_loop()
         msg, packed = self._message(msg_type, content, channel, metadata, subshell_id, msg_id, buffers)
@@ -697,6 +698,7 @@ class _Ready(_Diagnosing):
     ) -> None:
         """Wait until the kernel answers and its outputs reach us.
         Raises `DeadKernelError`, or `RuntimeError` with what is wrong."""
+        if timeout is not None: timeout = seconds(timeout)
         loop = self.need_loop()
         await asyncio.sleep(0)   # so that a loop around this lets others work, also when it raises
         if self.life.state is State.DEAD: raise self.dead()
@@ -728,6 +730,7 @@ class _Awaited(_Ready):
         timeout: float|None = None, # Seconds; `None`: as long as it takes
     ) -> str: # The one that came
         "Wait until `status` is one of `statuses`. Raises `TimeoutError`."
+        if timeout is not None: timeout = seconds(timeout)
         await asyncio.sleep(0)
         if self.status in statuses: return self.status
         if self.life.state is CLOSED and timeout is None: raise ClientClosedError('The channels have been stopped')
@@ -877,7 +880,7 @@ class _Graces(_Deleting):
         return self.router.grace
 
     @grace.setter
-    def grace(self, seconds: float) -> None: self.router.grace = seconds
+    def grace(self, limit: float) -> None: self.router.grace = seconds(limit, 'grace', least=0)
 
 # %% ../../nbs/engine/07_connection.ipynb #bb886224
 class _Restarting(_Graces):

@@ -20,7 +20,7 @@ from weakref import WeakSet
 from jupyter_client.session import new_id
 
 from .lane import Hold, Lane
-from .request import Request
+from .request import Request, seconds
 from .session import Message, Packed
 
 log: logging.Logger = logging.getLogger('conkernelclient')
@@ -124,7 +124,7 @@ class Mailbox(_Failable):
             raise RuntimeError(f'Two tasks read the {self.channel} channel at once, and would take each other\'s '
                                'messages: use execute(..., reply=True), or request')
         loop = asyncio.get_running_loop()
-        deadline = None if timeout is None else loop.time()+timeout
+        deadline = None if timeout is None else loop.time()+seconds(timeout)
         while (msg := self.pop()) is None:
             if self.error is not None: raise copy(self.error)
             left = None if deadline is None else deadline-loop.time()
