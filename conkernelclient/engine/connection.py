@@ -870,9 +870,13 @@ class _Graces(_Deleting):
     def _grace_over(self) -> None:
         self._grace_timer = None
         if self.life.state is State.CLOSED or not self.router.graces: return
-        if self.transport.pending(): return self._grace_begins(.05)
-        until = self.router.expire(self.router.clock(), silent=self.life.silent)
-        if until is not None: self._grace_begins(max(until-self.router.clock(), .01))
+        try:
+            if self.transport.pending(): return self._grace_begins(.05)
+            until = self.router.expire(self.router.clock(), silent=self.life.silent)
+            if until is not None: self._grace_begins(max(until-self.router.clock(), .01))
+        except BaseException:
+            self._grace_begins()   # a signal handler raised
+            raise
 
     @property
     def grace(self) -> float:

@@ -92,13 +92,13 @@ class _Ending(_Outcome[T]):
         if not self._done: self._end(None, error)
 
     def _end(self, value: T|None, error: BaseException|None) -> None:
-        self._done = True
         self._value = value
         if error is not None:
             self._error = error
             self._traceback = error.__traceback__
         if self._waiters is not None: self._wake()
         if self._callbacks is not None: self._call_back()
+        self._done = True   # last: where a signal handler has raised before, it can be ended again
 
 # %% ../../nbs/engine/02_request.ipynb #965b2f33
 class _Reading(_Ending[T]):
@@ -120,8 +120,8 @@ class _Reading(_Ending[T]):
 class _Callbacks(_Reading[T]):
     __slots__ = ()
     def _call_back(self) -> None:
-        callbacks, self._callbacks = self._callbacks, None
-        for f, context in callbacks or (): self.get_loop().call_soon(f, self, context=context)
+        for f, context in self._callbacks or (): self.get_loop().call_soon(f, self, context=context)
+        self._callbacks = None
 
     def add_done_callback(self, fn: Callable[[Any], object], *, context: Context|None = None) -> None:
         "Call `fn(self)` in a turn of the loop after the end"
@@ -177,9 +177,9 @@ class _Leaving(_Callbacks[T]):
         return True
 
     def _wake(self) -> None:
-        waiters, self._waiters = self._waiters, None
-        for o in waiters or ():
+        for o in self._waiters or ():
             if not o.done(): o.set_result(None)
+        self._waiters = None
 
 # %% ../../nbs/engine/02_request.ipynb #4f36c5c2
 class _Awaited(_Leaving[T]):
@@ -349,6 +349,11 @@ class _Shown(_Made):
         return f"<Request {self.header['msg_type']} {self.msg_id}: {state}>"
 
     @property
+    def queued(self) -> bool:
+        "Whether it waits in the client: nothing of it has been sent"
+        return self.packed is not None
+
+    @property
     def msg(self) -> Message:
         "The message that was sent"
         return Message(header=self.header, msg_id=self.msg_id, msg_type=self.header['msg_type'], parent_header={},
@@ -406,7 +411,6 @@ class _Finishing(_Taking):
             # Async hooks are at work: end after them
             self._tail.add_done_callback(lambda _: self.finish(complete, True))
             return
-        self.ended = True
         self.complete = complete and not self.lossy
         if self.timer is not None: self.timer.cancel()
         if not self._done and self.claims_reply:
@@ -415,6 +419,7 @@ class _Finishing(_Taking):
         if self._listeners is not None: self._announce()
         if self._tail is not None and not self._tail.done(): self._stop_hooks(self._tail)
         self.router = self.keeps = None
+        self.ended = True   # last: where a signal handler has raised before, a second call does it all
 
     def _stop_hooks(self, tail: 'asyncio.Task[None]') -> None:
         "The request did not come to its own end: its async hooks are cancelled, but for one that ended it"
@@ -434,8 +439,10 @@ class _GivingUp(_Finishing):
 
         Returns false if it has its reply, or has ended.
         """
-        if not super().cancel(msg): return False
+        # (Cancelled, but not ended: a signal handler has raised in the middle of the first call)
+        if self._done and (self.ended or not self.cancelled()): return False
         if self.router is not None: self.router.abandon(cast('Request', self))
+        super().cancel(msg)
         self.finish(False)
         return True
 
@@ -479,10 +486,10 @@ class _Waiting(_GivingUp):
         end: Any = self._end_of
         end.request = None   # its result is the request: without this, only the garbage collector could free both
         if end._done: return       # a hook has failed; a later `wait()` raises that again
-        self._end_of = None
         error = self._error
         if error is None or isinstance(error, NoReplyError): end._end(self, None)
         else: end.fail(copy(error))
+        self._end_of = None
 
 # %% ../../nbs/engine/02_request.ipynb #2ed3d159
 class _Limited(_Waiting):
@@ -526,9 +533,9 @@ class _Followed(_Limited):
         if self._error is not None and not isinstance(self._error, NoReplyError): raise copy(self._error)
 
     def _announce(self) -> None:
-        listeners, self._listeners = self._listeners, None
-        for o in listeners or ():
+        for o in self._listeners or ():
             if not o.done(): o.set_result(None)
+        self._listeners = None
 
 # %% ../../nbs/engine/02_request.ipynb #a70c7d04
 class _Hooked(_Followed):

@@ -19,6 +19,7 @@ from weakref import WeakSet
 
 from jupyter_client.session import new_id
 
+from .errors import NoReplyError
 from .lane import Hold, Lane
 from .request import Request, seconds
 from .session import Message, Packed
@@ -261,36 +262,51 @@ class _Reading(_Settings):
 
 # %% ../../nbs/engine/05_router.ipynb #fa55f3c9
 class _Sending(_Reading):
+    _unsent: Callable[[Request, BaseException], None]
+
     def _send(self, req: Request) -> None:
         shell = req.lane
         shell.sent += 1
         req.serial = shell.sent
         req.lossy = self.lossy
         packed = req.packed
-        req.packed = None
-        try: self.transmit(req.channel, packed)
+        try:
+            req.packed = None
+            self.transmit(req.channel, packed)
+            if not req.has_reply: shell.release(req)
         except BaseException as e:
-            self._unsent(req, e)
+            if req.packed is None: self._unsent(req, e)   # (else a signal handler raised before: it waits again)
             if not isinstance(e, Exception): raise
             return
-        if not req.has_reply: shell.release(req)
         if self.on_activity is not None: self.on_activity()
 
+class _Unsending(_Sending):
+    abandon: Callable[[Request], None]
+
     def _unsent(self, req: Request, error: BaseException) -> None:
-        self.table.pop(req.msg_id, None)
+        "It was not sent; or, where a signal handler raised `error`, it may have been"
+        key = req.msg_id if req.has_reply else req
+        known = isinstance(error, Exception) or req.packed is not None or not req.has_reply
+        if known: self.table.pop(req.msg_id, None)
+        else: self.abandon(req)   # its place is free when something that is sent later has been answered
+        if not isinstance(error, Exception):   # which is raised where it came, and is not for those that wait
+            error = NoReplyError(f"{type(error).__name__} came while {req.header['msg_type']} was sent: it may have run")
         req.fail(error)
         req.finish(False)
-        req.lane.release(req.msg_id if req.has_reply else req)
+        if not known: return
+        req.lane.withdraw(key)
+        req.lane.release(key)
 
 # %% ../../nbs/engine/05_router.ipynb #85171586
 def _holds(why: Hold, channel: str) -> bool:
     "Whether a hold concerns a channel"
     return why is not Hold.IOPUB_DOWN or channel == 'shell'
 
-class _Shells(_Sending):
+class _Shells(_Unsending):
     def _shell(self, channel: str, subshell_id: str|None) -> Shell:
-        shell = self.shells[channel, subshell_id] = Shell(self._window, self._send)
+        shell = Shell(self._window, self._send)
         shell.holds |= {o for o in self.kernel.holds if _holds(o, channel)}
+        self.shells[channel, subshell_id] = shell
         return shell
 
     @property
@@ -352,12 +368,16 @@ class _Submitting(_Doubting):
         req.packed = packed
         req.router = self   # type: ignore[assignment]   # (`abandon` comes below)
         req.unpack = self.read_later
-        if timeout is not None: req.limit(timeout)
-        if req.has_reply: self.table[msg_id] = req
-        if not shell.add(msg_id if req.has_reply else req, req, first):
-            req.packed = _shrunk(packed)
-            if shell.stuck and not shell.holds: self._doubt(req)
-        elif req.ended and (error := req.exception()) is not None: raise error
+        try:
+            if timeout is not None: req.limit(timeout)
+            if req.has_reply: self.table[msg_id] = req
+            if not shell.add(msg_id if req.has_reply else req, req, first):
+                req.packed = _shrunk(packed)
+                if shell.stuck and not shell.holds: self._doubt(req)
+        except BaseException as e:
+            if not req.ended: self._unsent(req, e)
+            raise
+        if req.ended and (error := req.exception()) is not None: raise error
 
 # %% ../../nbs/engine/05_router.ipynb #09392a1c
 class _Dispatching(_Submitting):
@@ -420,11 +440,11 @@ class _Halves(_Unclaimed):
 
     def _leave(self, req: Request, complete: bool) -> None:
         "`req` is over"
-        self.table.pop(req.msg_id, None)
-        self.graces.pop(req.msg_id, None)
         if not req.replied: req.lane.release(req.msg_id)
         req.finish(complete, after_hooks=True)
         if not req.ended: self.hooked.add(req)
+        self.graces.pop(req.msg_id, None)
+        self.table.pop(req.msg_id, None)   # last: `_settle` finds it where a signal handler has raised before
 
     def stop_hooks(self) -> None:
         "End the requests of which only the hooks are still at work"
@@ -545,15 +565,16 @@ class _Abandoning(_Expiring):
     def abandon(self, req: Request, /) -> None:
         "Take `req` out of the table: its caller gave up"
         msg_id = req.msg_id
-        if self.table.pop(msg_id, None) is None: return
+        if msg_id not in self.table: return
         self.graces.pop(msg_id, None)
         shell = req.lane
-        if shell.withdraw(msg_id): return
-        shell.give_up(msg_id)
-        self._still_expect(req)
-        if shell.waiting:
-            shell.pump()
-            if shell.stuck and not shell.holds: self._doubt(next(iter(shell.waiting.values())))
+        if not shell.withdraw(msg_id):
+            shell.give_up(msg_id)
+            self._still_expect(req)
+            if shell.waiting:
+                shell.pump()
+                if shell.stuck and not shell.holds: self._doubt(next(iter(shell.waiting.values())))
+        self.table.pop(msg_id, None)   # last: where a signal handler has raised before, it can be called again
 
 # %% ../../nbs/engine/05_router.ipynb #a31f7099
 class _Failing(_Abandoning):
@@ -685,8 +706,18 @@ class _Parsing(_Claiming):
         self.stats['malformed'] += 1
         self.last_malformed = error
 
+class _Settling(_Parsing):
+    def _settle(self) -> None:
+        "A signal handler has raised in the middle of a message, which may be lost: nothing may wait for it"
+        for req in list(self.table.values()):
+            req.lossy = True
+            if req.replied: req.lane.release(req.msg_id)
+            if req.replied and req.idle or req.ended: self._leave(req, True)
+            elif req.replied or req.idle: self._half(req)
+        for o in list(self.shells.values()): o.pump()
+
 # %% ../../nbs/engine/05_router.ipynb #e170050c
-class Router(_Parsing):
+class Router(_Settling):
     "Finds, for each message that comes, the request it belongs to"
     last_malformed: Exception|None
 
@@ -699,7 +730,11 @@ class Router(_Parsing):
         debug = log.isEnabledFor(logging.DEBUG)
         clock = self.clock
         claims = channel == 'iopub'
-        while batch:
-            frames = self.claim(batch) if claims else batch.popleft()
-            if frames is not None: self._take(channel, frames, debug)
-            if clock() > until: return
+        try:
+            while batch:
+                frames = self.claim(batch) if claims else batch.popleft()
+                if frames is not None: self._take(channel, frames, debug)
+                if clock() > until: return
+        except BaseException:
+            self._settle()
+            raise
