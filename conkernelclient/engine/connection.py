@@ -875,7 +875,8 @@ class _Graces(_Deleting):
             until = self.router.expire(self.router.clock(), silent=self.life.silent)
             if until is not None: self._grace_begins(max(until-self.router.clock(), .01))
         except BaseException:
-            self._grace_begins()   # a signal handler raised
+            self.router.settle()   # a signal handler raised
+            self._grace_begins()
             raise
 
     @property

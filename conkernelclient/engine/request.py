@@ -496,6 +496,10 @@ class _Limited(_Waiting):
     __slots__ = ()
     timer: asyncio.TimerHandle|None
 
+    def fail_unsent(self, error: BaseException) -> None:
+        "A signal handler raised `error` while it was sent. That is raised where it came, and not to those that wait."
+        self.fail(NoReplyError(f"{type(error).__name__} came while {self.header['msg_type']} was sent: it may have run"))
+
     def fail_end(self, error: BaseException) -> None:
         "The reply is here, but its end failed: `wait()` raises `error`"
         self.wait().fail(error)

@@ -19,7 +19,6 @@ from weakref import WeakSet
 
 from jupyter_client.session import new_id
 
-from .errors import NoReplyError
 from .lane import Hold, Lane
 from .request import Request, seconds
 from .session import Message, Packed
@@ -289,9 +288,8 @@ class _Unsending(_Sending):
         known = isinstance(error, Exception) or req.packed is not None or not req.has_reply
         if known: self.table.pop(req.msg_id, None)
         else: self.abandon(req)   # its place is free when something that is sent later has been answered
-        if not isinstance(error, Exception):   # which is raised where it came, and is not for those that wait
-            error = NoReplyError(f"{type(error).__name__} came while {req.header['msg_type']} was sent: it may have run")
-        req.fail(error)
+        if isinstance(error, Exception): req.fail(error)
+        else: req.fail_unsent(error)
         req.finish(False)
         if not known: return
         req.lane.withdraw(key)
@@ -440,11 +438,11 @@ class _Halves(_Unclaimed):
 
     def _leave(self, req: Request, complete: bool) -> None:
         "`req` is over"
-        if not req.replied: req.lane.release(req.msg_id)
         req.finish(complete, after_hooks=True)
         if not req.ended: self.hooked.add(req)
         self.graces.pop(req.msg_id, None)
-        self.table.pop(req.msg_id, None)   # last: `_settle` finds it where a signal handler has raised before
+        self.table.pop(req.msg_id, None)   # after that: `settle` finds it where a signal handler has raised before
+        if not req.replied: req.lane.release(req.msg_id)
 
     def stop_hooks(self) -> None:
         "End the requests of which only the hooks are still at work"
@@ -571,10 +569,10 @@ class _Abandoning(_Expiring):
         if not shell.withdraw(msg_id):
             shell.give_up(msg_id)
             self._still_expect(req)
-            if shell.waiting:
-                shell.pump()
-                if shell.stuck and not shell.holds: self._doubt(next(iter(shell.waiting.values())))
-        self.table.pop(msg_id, None)   # last: where a signal handler has raised before, it can be called again
+        self.table.pop(msg_id, None)   # after that: where a signal handler has raised before, it can be called again
+        if shell.waiting and msg_id in shell.under_way:
+            shell.pump()
+            if shell.stuck and not shell.holds: self._doubt(next(iter(shell.waiting.values())))
 
 # %% ../../nbs/engine/05_router.ipynb #a31f7099
 class _Failing(_Abandoning):
@@ -707,14 +705,18 @@ class _Parsing(_Claiming):
         self.last_malformed = error
 
 class _Settling(_Parsing):
-    def _settle(self) -> None:
-        "A signal handler has raised in the middle of a message, which may be lost: nothing may wait for it"
+    def settle(self) -> None:
+        "A signal handler has raised in the middle of a message, which may be lost: let nothing wait for it"
         for req in list(self.table.values()):
             req.lossy = True
             if req.replied: req.lane.release(req.msg_id)
             if req.replied and req.idle or req.ended: self._leave(req, True)
             elif req.replied or req.idle: self._half(req)
-        for o in list(self.shells.values()): o.pump()
+        for shell in list(self.shells.values()):
+            left = [o for o, req in shell.under_way.items() if isinstance(o, str) and req is not None]
+            for o in left:
+                if o not in self.table: shell.release(o)
+            shell.pump()
 
 # %% ../../nbs/engine/05_router.ipynb #e170050c
 class Router(_Settling):
@@ -736,5 +738,5 @@ class Router(_Settling):
                 if frames is not None: self._take(channel, frames, debug)
                 if clock() > until: return
         except BaseException:
-            self._settle()
+            self.settle()
             raise

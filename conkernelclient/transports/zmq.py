@@ -144,8 +144,8 @@ class _Looking(_Frames):
         self._looking = True   # (only now: a signal handler may have raised before)
 
     def _look(self) -> None:
-        try: self._looking = False
-        finally: self.read()
+        self._looking = False
+        self.read()
 
     if TYPE_CHECKING:
         def read(self) -> None: "Take in a batch and hand it over"
@@ -156,6 +156,7 @@ class _Handing(_Looking):
     def read(self) -> None:
         "Take in a batch and hand it over"
         if self.socket is None: return
+        self._looking = False   # (a signal handler may have raised before `_look` could say so)
         try:
             if self._take_in(): self.look()
         except zmq.ZMQError as e:
