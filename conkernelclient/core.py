@@ -90,15 +90,16 @@ class ManagerHost(_ProcessFacts):
         "Restart the kernel; `now`: without time to clean up. Raises what the manager raises."
         await ensure_async(self.manager.restart_kernel(now=now))
 
-# %% ../nbs/01_core.ipynb #2a323378
-CHANNELS = 'shell', 'iopub', 'stdin', 'control'   # those that carry messages; the heartbeat, `hb`, is the fifth
-
+# %% ../nbs/01_core.ipynb #3ec5b20c
 class Seconds(Float):   # type: ignore[type-arg]
     "A setting of so many seconds, as a trait"
     def validate(self, obj: Any, value: Any) -> Any:
         "Return the seconds. Raises `TraitError` for what is no time, or negative."
         try: return seconds(value, str(self.name), least=0)
         except (TypeError, ValueError) as e: raise TraitError(str(e)) from None
+
+# %% ../nbs/01_core.ipynb #2a323378
+CHANNELS = 'shell', 'iopub', 'stdin', 'control'   # those that carry messages; the heartbeat, `hb`, is the fifth
 
 class _Settings(AsyncKernelClient):
     shell_channel_class = Type(ConChannel)   # type: ignore[assignment]

@@ -218,17 +218,17 @@ class Channel(Reader):
         socket = self._shadow
         if self.socket is None: raise RuntimeError(f'The {self.channel} channel is closed')
         if not self._looking: self.look()
+        fast = len(packed) == 5 and len(packed[4]) < self.zero_copy_from
+        copy = fast or max(memoryview(o).nbytes for o in packed) < self.zero_copy_from
         try:
-            if len(packed) == 5 and len(packed[4]) < self.zero_copy_from:
+            if fast:
                 a, b, c, d, e = packed
                 # 1: NOBLOCK; 3: NOBLOCK|SNDMORE
-                _send(socket, DELIM, 3); _send(socket, a, 3); _send(socket, b, 3); _send(socket, c, 3); _send(socket, d, 3)
-                _send(socket, e, 1)
-            else:
-                copy = max(memoryview(o).nbytes for o in packed) < self.zero_copy_from
-                socket.send_multipart([DELIM, *packed], zmq.NOBLOCK, copy=copy)
-        except Exception: raise
-        except BaseException:   # between two frames, perhaps: the next message must not be appended to half a one
+                _send(socket, DELIM, 3); _send(socket, a, 3); _send(socket, b, 3)
+                _send(socket, c, 3); _send(socket, d, 3); _send(socket, e, 1)
+            else: socket.send_multipart([DELIM, *packed], zmq.NOBLOCK, copy=copy)
+        except zmq.ZMQError: raise
+        except BaseException:   # a signal handler raised, perhaps between two frames
             _send(socket, b'', 1)
             raise
 
