@@ -260,9 +260,23 @@ class _Reading(_Settings):
             o.unpack = session.parse
 
 # %% ../../nbs/engine/05_router.ipynb #fa55f3c9
-class _Sending(_Reading):
-    _unsent: Callable[[Request, BaseException], None]
+class _Unsending(_Reading):
+    abandon: Callable[[Request], None]
 
+    def _unsent(self, req: Request, error: BaseException) -> None:
+        "It was not sent; or, where a signal handler raised `error`, it may have been"
+        key = req.msg_id if req.has_reply else req
+        known = isinstance(error, Exception) or req.packed is not None or not req.has_reply
+        if known: self.table.pop(req.msg_id, None)
+        else: self.abandon(req)   # its place is free when something that is sent later has been answered
+        if isinstance(error, Exception): req.fail(error)
+        else: req.fail_unsent(error)
+        req.finish(False)
+        if not known: return
+        req.lane.withdraw(key)
+        req.lane.release(key)
+
+class _Sending(_Unsending):
     def _send(self, req: Request) -> None:
         shell = req.lane
         shell.sent += 1
@@ -279,28 +293,12 @@ class _Sending(_Reading):
             return
         if self.on_activity is not None: self.on_activity()
 
-class _Unsending(_Sending):
-    abandon: Callable[[Request], None]
-
-    def _unsent(self, req: Request, error: BaseException) -> None:
-        "It was not sent; or, where a signal handler raised `error`, it may have been"
-        key = req.msg_id if req.has_reply else req
-        known = isinstance(error, Exception) or req.packed is not None or not req.has_reply
-        if known: self.table.pop(req.msg_id, None)
-        else: self.abandon(req)   # its place is free when something that is sent later has been answered
-        if isinstance(error, Exception): req.fail(error)
-        else: req.fail_unsent(error)
-        req.finish(False)
-        if not known: return
-        req.lane.withdraw(key)
-        req.lane.release(key)
-
 # %% ../../nbs/engine/05_router.ipynb #85171586
 def _holds(why: Hold, channel: str) -> bool:
     "Whether a hold concerns a channel"
     return why is not Hold.IOPUB_DOWN or channel == 'shell'
 
-class _Shells(_Unsending):
+class _Shells(_Sending):
     def _shell(self, channel: str, subshell_id: str|None) -> Shell:
         shell = Shell(self._window, self._send)
         shell.holds |= {o for o in self.kernel.holds if _holds(o, channel)}
