@@ -283,11 +283,11 @@ class _Finished(_Resolved):
         self._resolve()
         if not self.done(): self.shell.runs.hooked[self] = None
         self._changed()
-        self.keeps = None
         self.shell.lane.withdraw(self)
         self.shell.lane.release(self)
         self.shell.sent.pop(self, None)
-        self.released = True   # last: where a signal handler has raised before, a second call does it all
+        self.released = True   # only now: where a signal handler has raised before, a second call does it all
+        self.keeps = None   # (which may close the client)
 
 # %% ../../nbs/cells/03_run.ipynb #6acc6445
 class _Interruptible(_Finished):

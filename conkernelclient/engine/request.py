@@ -418,8 +418,8 @@ class _Finishing(_Taking):
         if self._end_of is not None: self._resolve()
         if self._listeners is not None: self._announce()
         if self._tail is not None and not self._tail.done(): self._stop_hooks(self._tail)
-        self.router = self.keeps = None
-        self.ended = True   # last: where a signal handler has raised before, a second call does it all
+        self.ended = True   # only now: where a signal handler has raised before, a second call does it all
+        self.router = self.keeps = None   # (which may close the client)
 
     def _stop_hooks(self, tail: 'asyncio.Task[None]') -> None:
         "The request did not come to its own end: its async hooks are cancelled, but for one that ended it"
