@@ -18,6 +18,7 @@ from conkernelclient import (ClientClosedError, ConKernelClient, ConKernelManage
                              KernelRestartedError, run_kernel)
 from conkernelclient.cells.outputs import Result
 from conkernelclient.engine.session import ConSession
+from conkernelclient.transports import zmq as zmq_room
 from conkernelclient.transports.zmq import Channel
 from traitlets import TraitError
 from fake_kernel import DELIM, FakeKernel, kernel_specs
@@ -218,10 +219,10 @@ async def ask_with(what, limit, busy, may_be_taken):
             await soon(fk.until_held(1))
         was_refused = await refused(lambda: LIMITS[what](kc, sh, limit))
         assert was_refused or may_be_taken, 'it was taken'
+        if what=='shutdown timeout' and not was_refused: return   # it means what it says, and the kernel is gone
         if busy:
             if fk.held: fk.release()
             assert (await soon(held, BRIEF)).text=='begun' and (await soon(waits, BRIEF)).text=='waits', 'who was there noticed it'
-        if what=='shutdown timeout' and not was_refused: return
         shells = [kc] if sh is None else [kc, sh]
         for o in shells:
             assert (await soon(o.run('later'), BRIEF)).text=='later'
@@ -447,6 +448,49 @@ async def test_report_02_ctrl_c_while_a_message_is_sent(what, sent, monkeypatch)
         codes = [o.code for o in fk.received if 'code' in o['content']]
         assert codes.count('victim')==sent, codes
         other.stop_channels()
+
+@contextmanager
+def stopped_between_frames(monkeypatch, sent):
+    "Raise `KeyboardInterrupt` after so many frames of the next message, once"
+    send, count = zmq_room._send, 0
+    def interrupted(socket, frame, flags):
+        nonlocal count
+        if count==sent:
+            monkeypatch.setattr(zmq_room, '_send', send)
+            raise KeyboardInterrupt
+        count += 1
+        return send(socket, frame, flags)
+    monkeypatch.setattr(zmq_room, '_send', interrupted)
+    try: yield
+    finally: monkeypatch.setattr(zmq_room, '_send', send)
+
+@pytest.mark.parametrize('sent', range(6))
+async def test_report_02_interrupted_between_two_frames(sent, monkeypatch):
+    "The next message is not appended to the half that was sent, and nothing runs twice"
+    async with fake(client=dict(grace=.5)) as (fk, kc):
+        for what, call in ways_to_call(kc).items():
+            with stopped_between_frames(monkeypatch, sent), pytest.raises(KeyboardInterrupt): call()
+            await unharmed(fk, kc)
+        assert fk.codes.count('victim')==0, fk.codes
+
+async def test_report_02_interrupted_between_two_frames_of_a_real_kernel(monkeypatch):
+    "ipykernel drops the half as malformed"
+    async with run_kernel() as (km, kc):
+        for sent in range(6):
+            with stopped_between_frames(monkeypatch, sent), pytest.raises(KeyboardInterrupt): kc.run('victim = 1')
+            assert (await soon(kc.run('print("victim" in globals())'), 10)).text=='False\n'
+            assert (await soon(kc.execute('1', reply=True), 10))['content']['status']=='ok'
+
+def test_report_02_each_limit_is_tried():
+    "No public method with a limit is missing in `LIMITS`"
+    tried = {o.partition(',')[0] for o in LIMITS}
+    missing = []
+    for prefix, cls in ('', ConKernelClient), ('subshell ', conkernelclient.Subshell):
+        for name in dir(cls):
+            f = inspect.getattr_static(cls, name)
+            if name.startswith('_') or not inspect.isfunction(f) or not f.__module__.startswith('conkernelclient'): continue
+            missing += [o for p in inspect.signature(f).parameters if p.endswith('timeout') and (o := f'{prefix}{name} {p}') not in tried]
+    assert sorted(missing)==['restart timeout'], missing   # which has a test of its own
 
 @pytest.mark.parametrize('what', ['the queued run', 'the queued request', 'cancel_all', 'interrupt'])
 async def test_report_02_interrupted_at_each_line_of_a_cancel(what):

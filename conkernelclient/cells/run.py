@@ -25,7 +25,7 @@ from .stop import Interrupts
 from ..engine.connection import Connection
 from ..engine.errors import NoReplyError, UnsupportedFeature
 from ..engine.lane import Lane
-from ..engine.request import End, Request, first_of
+from ..engine.request import End, Request, first_of, seconds
 from ..engine.session import Message
 from ..engine.transport import weakly
 
@@ -44,6 +44,7 @@ class _Shell:
         self.lane: Lane[Run] = runs.connection.lane(1, self._send, self._dropped)
 
     def _send(self, run: 'Run') -> None:
+        if run.state == 'done': return self.lane.release(run)
         self.sent[run] = run
         run.submit()
 
@@ -167,7 +168,7 @@ Verdict = BaseException
 class _Progress(Job):
     "How far a run is"
     __slots__ = ('partial', 'state', 'request', 'began', 'inside', 'interrupted', 'ignored',
-                 '_verdict', '_timer', '_stopper', '_asking', '_news', '_mail', '_todo', '_hooks')
+                 'released', '_verdict', '_timer', '_stopper', '_asking', '_news', '_mail', '_todo', '_hooks')
     def __init__(self, loop: asyncio.AbstractEventLoop):
         super().__init__(loop)
         self.partial: Result = Result()   # its result, as far as it goes
@@ -177,6 +178,7 @@ class _Progress(Job):
         self.inside: bool = False   # has the kernel said that it runs the cell's code?
         self.interrupted: float = 0.   # when it was interrupted, in seconds of the loop's clock; 0: never
         self.ignored: bool = False   # did the kernel ignore the interrupt?
+        self.released: bool = False   # has it left its lane?
         self._verdict: Verdict|None = None
         self._timer: asyncio.TimerHandle|None = None   # of its time limit
         self._stopper: asyncio.Task[None]|None = None   # interrupts it
@@ -255,7 +257,7 @@ class _Watched(_Named):
     ) -> bool: # Whether `ready()` is true
         "Wait until `ready()` is true, or `timeout` is over"
         loop = self.get_loop()
-        deadline = None if timeout is None else loop.time()+timeout
+        deadline = None if timeout is None else loop.time()+seconds(timeout)
         while not ready():
             left = None if deadline is None else deadline-loop.time()
             if left is not None and left <= 0: return False
@@ -302,6 +304,9 @@ class _Resolved(_Carrying):
         verdict = self._verdict
         if verdict is None and self._hooks is not None: return
         if verdict is None and self.check and self.partial.status != 'ok': verdict = ExecutionError(self.partial)
+        self._drop_hooks()
+        self.shell.runs.hooked.pop(self, None)
+        for o in self._mail or (): o.wake()
         if verdict is None: self.set_result(self.partial)
         elif isinstance(verdict, ExecutionTimeout):
             self.fail(ExecutionTimeout(verdict.args[0]+self._how_it_went(), self.partial))
@@ -309,12 +314,9 @@ class _Resolved(_Carrying):
             has_it = isinstance(verdict, (ExecutionError, asyncio.CancelledError))   # or gets it in `result`
             if not has_it: setattr(verdict, 'result', self.partial)
             self.fail(verdict)
-        self._drop_hooks()
-        self.shell.runs.hooked.pop(self, None)
         self.shell.runs.jobs.end(self)   # type: ignore[arg-type]
         if self.journal is not None: self.record_end()
         if self.state == 'done': self.on_output = self.stdin = None   # the table of jobs keeps the run, not these
-        for o in self._mail or (): o.wake()
 
     def _drop_hooks(self) -> None:
         "What the hooks have not done is not done any more"
@@ -332,19 +334,21 @@ class _Finished(_Resolved):
         error: BaseException|None = None, # Why there is no result
     ) -> None:
         "The kernel is done with this run, or never had it. Nothing happens when it is done already."
-        if self.state == 'done': return
+        if self.released: return
+        if self.state != 'done' and self._verdict is None and error is not None: self._verdict = error
         self.state = 'done'
         if self._timer is not None: self._timer.cancel()
         if self._asking is not None: self._asking.cancel()
         if self.request is not None:   # no cycle, so that a run that is dropped is freed
             self.request.on_iopub = self.request.on_stdin = self.request.on_reply = None
-        if self._verdict is None and error is not None: self._verdict = error
-        self.shell.sent.pop(self, None)
         self._resolve()
         if not self.done(): self.shell.runs.hooked[self] = None
         self._changed()
-        self.keeps = None
+        self.shell.lane.withdraw(self)
         self.shell.lane.release(self)
+        self.shell.sent.pop(self, None)
+        self.released = True   # only now: where a signal handler has raised before, a second call does it all
+        self.keeps = None   # (which may close the client)
 
 # %% ../../nbs/cells/03_run.ipynb #6acc6445
 class _Interruptible(_Finished):
@@ -380,9 +384,7 @@ class _EndingEarly(_Interruptible):
         if self.done(): return
         if self._verdict is None or isinstance(verdict, asyncio.CancelledError): self._verdict = verdict
         if self._timer is not None: self._timer.cancel()
-        if self.state == 'queued':
-            self.shell.lane.withdraw(self)
-            self.finish()
+        if self.state == 'queued': self.finish()
         elif self.state == 'sent' and self.request is not None and self.request.packed is not None:
             self.request.cancel()
         elif self.over: self._resolve()
@@ -396,7 +398,9 @@ class _Cancellable(_EndingEarly):
     ) -> bool: # Whether there was anything to cancel
         """Stop: a queued run is never sent, a running one is interrupted.
         `await` raises `CancelledError` when the kernel has stopped, or does not stop."""
-        if self.done(): return False
+        if self.done():
+            if self.state == 'done': self.finish()   # a signal handler may have raised in the middle of the first call
+            return False
         self.end_early(asyncio.CancelledError() if msg is None else asyncio.CancelledError(msg))
         return True
 
@@ -404,9 +408,10 @@ class _Cancellable(_EndingEarly):
         "It took too long: end with an `ExecutionTimeout`"
         self.end_early(ExecutionTimeout(why))
 
-    def must_begin_within(self, seconds: float) -> None:
-        "End with an `ExecutionTimeout` when the kernel has not begun it in `seconds`"
-        self._timer = self.get_loop().call_later(seconds, self.overdue, f'{self.shown_code(16)} did not begin within {seconds} s')
+    def must_begin_within(self, limit: float) -> None:
+        "End with an `ExecutionTimeout` when the kernel has not begun it in `limit` seconds"
+        why = f'{self.shown_code(16)} did not begin within {limit} s'
+        self._timer = self.get_loop().call_later(seconds(limit), self.overdue, why)
 
 # %% ../../nbs/cells/03_run.ipynb #6f27d853
 class _Hooked(_Cancellable):
@@ -630,18 +635,28 @@ class _Sent(_Doubted):
 
     def submit(self) -> None:
         "Send it: its turn has come"
-        self.state = 'sent'
         try:
+            self.state = 'sent'
             self.request = self.connection.request(
                 'execute_request', self.content, metadata=self.metadata, subshell_id=self.shell.subshell_id,
                 on_iopub=self._message, on_stdin=self._prompt)
-        except Exception as e: return self.finish(e)
-        self.request.on_reply = self._replied
-        self.shell.runs.follow(self.request.msg_id, self.partial)
-        self.request.wait().add_done_callback(self._request_ended)
-        if self.timeout is not None and self._timer is None: self._doubt(self.timeout+self.shell.runs.begin_patience)
+            self.request.on_reply = self._replied
+            self.shell.runs.follow(self.request.msg_id, self.partial)
+            end = self.request.wait()
+            end.add_done_callback(self._request_ended)
+            end.add_done_callback(self._request_ended)   # again, for where a signal handler raises in the first
+            if self.timeout is not None and self._timer is None: self._doubt(self.timeout+self.shell.runs.begin_patience)
+        except Exception as e: self.finish(e)
+        except BaseException as e:   # a signal handler raised
+            if self.state == 'sent': self._cut_short(e)
+            raise
+
+    def _cut_short(self, error: BaseException) -> None:
+        if self.request is not None: self.request.cancel()
+        self.finish(NoReplyError(f'{type(error).__name__} came while the cell was sent: it may have run'))
 
     def _request_ended(self, end: End) -> None:
+        if self.released: return
         error = NoReplyError('The request was withdrawn') if end.cancelled() else end.exception()
         if error is None and self.request is not None and self.request.reply is None and not self.interrupted:
             error = NoReplyError('The kernel is done with this cell, but its reply never came')
@@ -677,14 +692,20 @@ class RunsCells:
         for input; a `stdin` function may also take `password`. Raises `ExecutionError` (with `check`),
         `ExecutionTimeout`, `DeadKernelError`, each with the partial `result`."""
         if not isinstance(code, str): raise ValueError(f'code {code!r} must be a string')
+        if timeout is not None: timeout = seconds(timeout)
+        if queue_timeout is not None: queue_timeout = seconds(queue_timeout, 'queue_timeout')
         self.connection.need_loop()
         content = dict(code=code, silent=silent, store_history=store_history and not silent,
                        user_expressions=user_expressions or {}, allow_stdin=stdin is not None, stop_on_error=False)
         shell = self.runs.shell(subshell_id)
         run = Run(shell, content, metadata, timeout, check, None if stdin is None else answerer(stdin), on_output)
-        self.runs.jobs.begin(run)
-        if queue_timeout is not None: run.must_begin_within(queue_timeout)
-        shell.lane.add(run, run)
+        try:
+            self.runs.jobs.begin(run)
+            if queue_timeout is not None: run.must_begin_within(queue_timeout)
+            shell.lane.add(run, run)
+        except BaseException as e:
+            if run.queued: run.finish(e)
+            raise
         return run
 
 # %% ../../nbs/cells/03_run.ipynb #cec27a2f
@@ -700,8 +721,9 @@ class _Queueing(RunsCells):
         """Cancel all runs. Queued runs are never sent;
         await what this returns to know that the running ones have stopped."""
         self.connection.in_loop()
-        runs = [o for o in (*self.queue, *self.runs.hooked) if not o.done()]
-        for o in reversed(runs): o.cancel('cancel_all() has cancelled it')
+        every = [*self.queue, *self.runs.hooked]
+        runs = [o for o in every if not o.done()]
+        for o in reversed(every): o.cancel('cancel_all() has cancelled it')
         return asyncio.gather(*runs, return_exceptions=True) if runs else asyncio.ensure_future(asyncio.sleep(0, []))
 
 # %% ../../nbs/cells/03_run.ipynb #71a466d4
@@ -731,7 +753,8 @@ class _Patience(HasJobs):
         return self.runs.interrupt_timeout
 
     @interrupt_timeout.setter
-    def interrupt_timeout(self, seconds: float) -> None: self.runs.interrupt_timeout = seconds
+    def interrupt_timeout(self, limit: float) -> None:
+        self.runs.interrupt_timeout = seconds(limit, 'interrupt_timeout', least=0)
 
     @property
     def begin_patience(self) -> float:
@@ -739,7 +762,8 @@ class _Patience(HasJobs):
         return self.runs.begin_patience
 
     @begin_patience.setter
-    def begin_patience(self, seconds: float) -> None: self.runs.begin_patience = seconds
+    def begin_patience(self, limit: float) -> None:
+        self.runs.begin_patience = seconds(limit, 'begin_patience', least=0)
 
 # %% ../../nbs/cells/03_run.ipynb #2fb7ddfb
 class ControlsKernel(_Patience):
@@ -758,6 +782,7 @@ class ControlsKernel(_Patience):
         """Restart the kernel, and return when the new one is ready. All runs fail with `KernelRestartedError`.
         Raises `UnsupportedFeature` for a kernel that is not ours,
         and `RuntimeError` when the new one is not ready in time."""
+        if timeout is not None: timeout = seconds(timeout, least=0)   # afterwards it would be too late to refuse
         self.connection.in_loop()
         await self.connection.host.restart(self.connection.router.busy if now is None else now)
         await self.connection.ready(timeout)

@@ -18,7 +18,7 @@ from .run import MovesValues, Run, Runs, assignments
 from ..engine.connection import Connection
 from ..engine.errors import KernelRestartedError, NoReplyError, UnsupportedFeature
 from ..engine.life import State
-from ..engine.request import Request, first_of
+from ..engine.request import Request, first_of, seconds
 
 log: logging.Logger = logging.getLogger('conkernelclient')
 
@@ -299,6 +299,8 @@ class HasSubshells(OpensSubshells):
         """Run `codes` on subshells. Raises what a run raises, and cancels the others;
         `UnsupportedFeature` where there are no subshells (and `concurrency` is not 1)."""
         cells = list(codes)
+        for o in 'timeout', 'queue_timeout':
+            if kwargs.get(o) is not None: kwargs[o] = seconds(kwargs[o], o)
         if concurrency < 1: raise ValueError('concurrency must be at least 1')
         if concurrency > 1 and not self.supports('kernel subshells'):
             raise UnsupportedFeature('This kernel has no subshells')

@@ -18,7 +18,7 @@ from typing import Any, TypeVar, cast
 from .errors import ClientClosedError, DeadKernelError, NoReplyError
 from .lane import Hold, Lane
 from .life import Action, Life, Link, State, exit_code
-from .request import Hook, Request, first_of
+from .request import Hook, Request, first_of, seconds
 from .router import CHANNELS, Router, Shell
 from .session import ConSession, Message, Packed
 from .transport import Host, NoHost, Transport, weakly
@@ -558,7 +558,8 @@ class _Requesting(_Packing):
         first: bool = False, # Send it now, whatever waits or holds?
     ) -> Request: # `await` it for the reply
         """Send a request. Raises `ClientClosedError`, `DeadKernelError`, `NotConnected`,
-        and `ValueError` for a `msg_id` in flight."""
+        and `ValueError` for a `msg_id` in flight. A `timeout` that is no time raises `TypeError` or `ValueError`."""
+        if timeout is not None: timeout = seconds(timeout)
         loop = self.loop
         if loop is None or self.life.state is CLOSED or _running_loop() is not loop: loop = self.need_loop()
         msg, packed = self._message(msg_type, content, channel, metadata, subshell_id, msg_id, buffers)
@@ -737,6 +738,7 @@ class _Ready(_Diagnosing):
     ) -> None:
         """Wait until the kernel answers and its outputs reach us.
         Raises `DeadKernelError`, or `RuntimeError` with what is wrong."""
+        if timeout is not None: timeout = seconds(timeout)
         loop = self.need_loop()
         await asyncio.sleep(0)   # so that a loop around this lets others work, also when it raises
         if self.life.state is State.DEAD: raise self.dead()
@@ -768,6 +770,7 @@ class _Awaited(_Ready):
         timeout: float|None = None, # Seconds; `None`: as long as it takes
     ) -> str: # The one that came
         "Wait until `status` is one of `statuses`. Raises `TimeoutError`."
+        if timeout is not None: timeout = seconds(timeout)
         await asyncio.sleep(0)
         if self.status in statuses: return self.status
         if self.life.state is CLOSED and timeout is None: raise ClientClosedError('The channels have been stopped')
@@ -946,9 +949,14 @@ class _Graces(_Deleting):
     def _grace_over(self) -> None:
         self._grace_timer = None
         if self.life.state is State.CLOSED or not self.router.graces: return
-        if self.transport.pending(): return self._grace_begins(.05)
-        until = self.router.expire(self.router.clock(), silent=self.life.silent)
-        if until is not None: self._grace_begins(max(until-self.router.clock(), .01))
+        try:
+            if self.transport.pending(): return self._grace_begins(.05)
+            until = self.router.expire(self.router.clock(), silent=self.life.silent)
+            if until is not None: self._grace_begins(max(until-self.router.clock(), .01))
+        except BaseException:
+            self.router.settle()   # a signal handler raised
+            self._grace_begins()
+            raise
 
     @property
     def grace(self) -> float:
@@ -956,7 +964,7 @@ class _Graces(_Deleting):
         return self.router.grace
 
     @grace.setter
-    def grace(self, seconds: float) -> None: self.router.grace = seconds
+    def grace(self, limit: float) -> None: self.router.grace = seconds(limit, 'grace', least=0)
 
 # %% ../../nbs/engine/07_connection.ipynb #bb886224
 class _Restarting(_Graces):

@@ -21,7 +21,7 @@ from weakref import WeakSet
 from jupyter_client.session import new_id
 
 from .lane import Hold, Lane
-from .request import Request
+from .request import Request, seconds
 from .session import Message, Packed
 
 log: logging.Logger = logging.getLogger('conkernelclient')
@@ -125,7 +125,7 @@ class Mailbox(_Failable):
             raise RuntimeError(f'Two tasks read the {self.channel} channel at once, and would take each other\'s '
                                'messages: use execute(..., reply=True), or request')
         loop = asyncio.get_running_loop()
-        deadline = None if timeout is None else loop.time()+timeout
+        deadline = None if timeout is None else loop.time()+seconds(timeout)
         while (msg := self.pop()) is None:
             if self.error is not None: raise copy(self.error)
             left = None if deadline is None else deadline-loop.time()
@@ -275,27 +275,38 @@ class _Reading(_Settings):
             o.unpack = session.parse
 
 # %% ../../nbs/engine/05_router.ipynb #fa55f3c9
-class _Sending(_Reading):
+class _Unsending(_Reading):
+    abandon: Callable[[Request], None]
+
+    def _unsent(self, req: Request, error: BaseException) -> None:
+        "It was not sent; or, where a signal handler raised `error`, it may have been"
+        key = req.msg_id if req.has_reply else req
+        known = isinstance(error, Exception) or req.packed is not None or not req.has_reply
+        if known: self.table.pop(req.msg_id, None)
+        else: self.abandon(req)   # its place is free when something that is sent later has been answered
+        if isinstance(error, Exception): req.fail(error)
+        else: req.fail_unsent(error)
+        req.finish(False)
+        if not known: return
+        req.lane.withdraw(key)
+        req.lane.release(key)
+
+class _Sending(_Unsending):
     def _send(self, req: Request) -> None:
         shell = req.lane
         shell.sent += 1
         req.serial = shell.sent
         req.lossy = self.lossy
         packed = req.packed
-        req.packed = None
-        try: self.transmit(req.channel, packed)
+        try:
+            req.packed = None
+            self.transmit(req.channel, packed)
+            if not req.has_reply: shell.release(req)
         except BaseException as e:
-            self._unsent(req, e)
+            if req.packed is None: self._unsent(req, e)   # (else a signal handler raised before: it waits again)
             if not isinstance(e, Exception): raise
             return
-        if not req.has_reply: shell.release(req)
         if self.on_activity is not None: self.on_activity()
-
-    def _unsent(self, req: Request, error: BaseException) -> None:
-        self.table.pop(req.msg_id, None)
-        req.fail(error)
-        req.finish(False)
-        req.lane.release(req.msg_id if req.has_reply else req)
 
 # %% ../../nbs/engine/05_router.ipynb #85171586
 def _holds(why: Hold, channel: str) -> bool:
@@ -304,8 +315,9 @@ def _holds(why: Hold, channel: str) -> bool:
 
 class _Shells(_Sending):
     def _shell(self, channel: str, subshell_id: str|None) -> Shell:
-        shell = self.shells[channel, subshell_id] = Shell(self._window, self._send)
+        shell = Shell(self._window, self._send)
         shell.holds |= {o for o in self.kernel.holds if _holds(o, channel)}
+        self.shells[channel, subshell_id] = shell
         return shell
 
     @property
@@ -367,12 +379,16 @@ class _Submitting(_Doubting):
         req.packed = packed
         req.router = self   # type: ignore[assignment]   # (`abandon` comes below)
         req.unpack = self.read_later
-        if timeout is not None: req.limit(timeout)
-        if req.has_reply: self.table[msg_id] = req
-        if not shell.add(msg_id if req.has_reply else req, req, first):
-            req.packed = _shrunk(packed)
-            if shell.stuck and not shell.holds: self._doubt(req)
-        elif req.ended and (error := req.exception()) is not None: raise error
+        try:
+            if timeout is not None: req.limit(timeout)
+            if req.has_reply: self.table[msg_id] = req
+            if not shell.add(msg_id if req.has_reply else req, req, first):
+                req.packed = _shrunk(packed)
+                if shell.stuck and not shell.holds: self._doubt(req)
+        except BaseException as e:
+            if not req.ended: self._unsent(req, e)
+            raise
+        if req.ended and (error := req.exception()) is not None: raise error
 
 # %% ../../nbs/engine/05_router.ipynb #09392a1c
 class _Dispatching(_Submitting):
@@ -464,11 +480,11 @@ class _Halves(_Unclaimed):
 
     def _leave(self, req: Request, complete: bool) -> None:
         "`req` is over"
-        self.table.pop(req.msg_id, None)
-        self.graces.pop(req.msg_id, None)
-        if not req.replied: req.lane.release(req.msg_id)
         req.finish(complete, after_hooks=True)
         if not req.ended: self.hooked.add(req)
+        self.graces.pop(req.msg_id, None)
+        self.table.pop(req.msg_id, None)   # after that: `settle` finds it where a signal handler has raised before
+        if not req.replied: req.lane.release(req.msg_id)
 
     def stop_hooks(self) -> None:
         "End the requests of which only the hooks are still at work"
@@ -599,13 +615,14 @@ class _Abandoning(_Expiring):
     def abandon(self, req: Request, /) -> None:
         "Take `req` out of the table: its caller gave up"
         msg_id = req.msg_id
-        if self.table.pop(msg_id, None) is None: return
+        if msg_id not in self.table: return
         self.graces.pop(msg_id, None)
         shell = req.lane
-        if shell.withdraw(msg_id): return
-        shell.give_up(msg_id)
-        self._still_expect(req)
-        if shell.waiting:
+        if not shell.withdraw(msg_id):
+            shell.give_up(msg_id)
+            self._still_expect(req)
+        self.table.pop(msg_id, None)   # after that: where a signal handler has raised before, it can be called again
+        if shell.waiting and msg_id in shell.under_way:
             shell.pump()
             if shell.stuck and not shell.holds: self._doubt(next(iter(shell.waiting.values())))
 
@@ -757,8 +774,22 @@ class _Parsing(_Claiming):
         self.stats['malformed'] += 1
         self.last_malformed = error
 
+class _Settling(_Parsing):
+    def settle(self) -> None:
+        "A signal handler has raised in the middle of a message, which may be lost: let nothing wait for it"
+        for req in list(self.table.values()):
+            req.lossy = True
+            if req.replied: req.lane.release(req.msg_id)
+            if req.replied and req.idle or req.ended: self._leave(req, True)
+            elif req.replied or req.idle: self._half(req)
+        for shell in list(self.shells.values()):
+            left = [o for o, req in shell.under_way.items() if isinstance(o, str) and req is not None]
+            for o in left:
+                if o not in self.table: shell.release(o)
+            shell.pump()
+
 # %% ../../nbs/engine/05_router.ipynb #e170050c
-class Router(_Parsing):
+class Router(_Settling):
     "Finds, for each message that comes, the request it belongs to"
     last_malformed: Exception|None
 
@@ -771,7 +802,11 @@ class Router(_Parsing):
         debug = log.isEnabledFor(logging.DEBUG)
         clock = self.clock
         claims = channel == 'iopub'
-        while batch:
-            frames = self.claim(batch) if claims else batch.popleft()
-            if frames is not None: self._take(channel, frames, debug)
-            if clock() > until: return
+        try:
+            while batch:
+                frames = self.claim(batch) if claims else batch.popleft()
+                if frames is not None: self._take(channel, frames, debug)
+                if clock() > until: return
+        except BaseException:
+            self.settle()
+            raise

@@ -142,9 +142,9 @@ class _Looking(_Frames):
     def look(self) -> None:
         "Read what is there in the next turn of the loop"
         if self._looking or self._loop is None: return
-        self._looking = True
         try: self._loop.call_soon(self._look_soon)
         except RuntimeError: pass   # the loop is closed
+        self._looking = True   # (only now: a signal handler may have raised before)
 
     def _look(self) -> None:
         self._looking = False
@@ -159,10 +159,14 @@ class _Handing(_Looking):
     def read(self) -> None:
         "Take in a batch and hand it over"
         if self.socket is None: return
+        self._looking = False   # (a signal handler may have raised before `_look` could say so)
         try:
             if self._take_in(): self.look()
         except zmq.ZMQError as e:
             if not self.socket.closed: log.error('Reading the %s channel failed: %s', self.channel, e)
+        except BaseException:
+            self.look()   # a signal handler raised
+            raise
         taken = self.taken
         try:
             if taken: self.deliver(self.channel, taken, time.monotonic()+self.span)
@@ -177,9 +181,9 @@ class Reader(_Handing):
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         "Begin to read"
         if self._loop is not None or self.socket is None: return
-        self._loop = loop
         readers[cast(Any, self.socket.underlying)] = self
         self._watch = Watch(loop, self.socket, self.read)
+        self._loop = loop   # (after that: where a signal handler has raised, it can be started again)
         self.look()
 
     def connected(self) -> bool:
@@ -217,14 +221,19 @@ class Channel(Reader):
         socket = self._shadow
         if self.socket is None: raise RuntimeError(f'The {self.channel} channel is closed')
         if not self._looking: self.look()
-        if len(packed) == 5 and len(packed[4]) < self.zero_copy_from:
-            a, b, c, d, e = packed
-            # 1: NOBLOCK; 3: NOBLOCK|SNDMORE
-            _send(socket, DELIM, 3); _send(socket, a, 3); _send(socket, b, 3); _send(socket, c, 3); _send(socket, d, 3)
-            _send(socket, e, 1)
-        else:
-            copy = max(memoryview(o).nbytes for o in packed) < self.zero_copy_from
-            socket.send_multipart([DELIM, *packed], zmq.NOBLOCK, copy=copy)
+        fast = len(packed) == 5 and len(packed[4]) < self.zero_copy_from
+        copy = fast or max(memoryview(o).nbytes for o in packed) < self.zero_copy_from
+        try:
+            if fast:
+                a, b, c, d, e = packed
+                # 1: NOBLOCK; 3: NOBLOCK|SNDMORE
+                _send(socket, DELIM, 3); _send(socket, a, 3); _send(socket, b, 3)
+                _send(socket, c, 3); _send(socket, d, 3); _send(socket, e, 1)
+            else: socket.send_multipart([DELIM, *packed], zmq.NOBLOCK, copy=copy)
+        except zmq.ZMQError: raise
+        except BaseException:   # a signal handler raised, perhaps between two frames
+            _send(socket, b'', 1)
+            raise
 
     def reopen(self, socket: zmq.asyncio.Socket) -> None:
         "Go on with another socket: what was not delivered through the old one is dropped"
