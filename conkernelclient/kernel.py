@@ -56,7 +56,7 @@ class Wanted:
         if self.env is not None: res['env'] = {**os.environ, **self.env}
         return res
 
-# %% ../nbs/04_kernel.ipynb #f35e0a8f
+# %% ../nbs/04_kernel.ipynb #0053ecef
 class Owned:
     "A kernel that this process has started, and ends"
     all: 'set[Owned]' = set()   # those that have not ended
@@ -75,7 +75,7 @@ class Owned:
 
     def forgotten(self) -> None:
         "Its client was dropped without `close`: kill it"
-        if self.pid != os.getpid() or self not in self.all: return   # (a forked child, or it has ended)
+        if self not in self.all or self.pid != os.getpid(): return   # (it has ended, or this is a forked child)
         self.all.discard(self)
         self.kill()
         warnings.warn(f'a kernel was not closed: {self.manager.kernel_name}; use `async with`, `with` or close()',
