@@ -649,6 +649,8 @@ class ConKernelClient(_Shown):
 
 # %% ../nbs/01_core.ipynb #fe4da6ad
 class _Launching(AsyncKernelManager):
+    _getpid = staticmethod(os.getpid)   # (kept, as a manager may be freed when the program's modules are gone)
+
     def __init__(self,
         *args: Any, # As for `AsyncKernelManager`
         kernel_spec: KernelSpec|None = None, # What to launch, instead of an installed kernel
@@ -663,7 +665,7 @@ class _Launching(AsyncKernelManager):
 
     def cleanup_connection_file(self) -> None:
         "Remove the connection file; not in a forked child, which would remove that of its parent's kernel"
-        if os.getpid() == self._pid: super().cleanup_connection_file()
+        if self._getpid() == self._pid: super().cleanup_connection_file()
 
     @default('transport_encryption')
     def _transport_encryption_default(self) -> str: return 'auto' if zmq.has('curve') else 'disabled'

@@ -56,7 +56,7 @@ class Wanted:
         if self.env is not None: res['env'] = {**os.environ, **self.env}
         return res
 
-# %% ../nbs/04_kernel.ipynb #f35e0a8f
+# %% ../nbs/04_kernel.ipynb #0053ecef
 class Owned:
     "A kernel that this process has started, and ends"
     all: 'set[Owned]' = set()   # those that have not ended
@@ -75,7 +75,7 @@ class Owned:
 
     def forgotten(self) -> None:
         "Its client was dropped without `close`: kill it"
-        if self.pid != os.getpid() or self not in self.all: return   # (a forked child, or it has ended)
+        if self not in self.all or self.pid != os.getpid(): return   # (it has ended, or this is a forked child)
         self.all.discard(self)
         self.kill()
         warnings.warn(f'a kernel was not closed: {self.manager.kernel_name}; use `async with`, `with` or close()',
@@ -103,7 +103,7 @@ def end_all() -> None:
     except Exception as e: log.warning('Kernels may not have ended in order: %r', e)
     for o in left: o.kill()
 
-# %% ../nbs/04_kernel.ipynb #44715c69
+# %% ../nbs/04_kernel.ipynb #d983ba68
 def managed(
     manager_class: Callable[..., ConKernelManager], # Makes a manager
     **kwargs: Any # For it
@@ -117,11 +117,17 @@ async def start(
     want: Wanted, # What to start
 ) -> ConKernelClient: # Its `close` shuts the kernel down
     "Start a kernel, and give a ready client. Raises what `launch` raises; then, and when cancelled, nothing is left."
-    km, kc = await launch(want.name, kernel_spec=want.kernel_spec, startup_timeout=want.startup_timeout,
-                          manager_class=partial(managed, want.manager_class), **want.start_options())
-    owned = Owned(km)
-    kc.ends = owned.end
-    finalize(kc, owned.forgotten).atexit = False   # (then `end_all` does it)
+    owned: list[Owned] = []   # the last one is of the kernel that has started
+    def manager(**kwargs: Any) -> ConKernelManager:
+        owned.append(Owned(managed(want.manager_class, **kwargs)))   # from here on, as the program may end at any time
+        return owned[-1].manager
+    try:
+        _, kc = await launch(want.name, kernel_spec=want.kernel_spec, startup_timeout=want.startup_timeout,
+                             manager_class=manager, **want.start_options())
+    finally: Owned.all.difference_update([o for o in owned if not o.manager.has_kernel])   # those that did not start
+    kernel = owned[-1]
+    kc.ends = kernel.end
+    finalize(kc, kernel.forgotten).atexit = False   # (then `end_all` does it)
     if want.restart_on_death: restart_when_dead(kc)
     return kc
 

@@ -848,20 +848,21 @@ def test_ctrl_c_twice_leaves():
 
 
 @posix
-def test_ctrl_c_while_opening(tmp_path):
-    p = subprocess.Popen([sys.executable, '-c', textwrap.dedent('''
-        import os, sys
-        from conkernelclient import open_kernel
+@pytest.mark.parametrize('patience', [8, 0])
+def test_ctrl_c_while_opening(patience, tmp_path):
+    "Nothing is left, also when the program does not wait for the end of what it has begun"
+    p = program("""
         from jupyter_client.kernelspec import KernelSpec
-        code = "import time; print('ready', flush=True); time.sleep(600)"
+        from conkernelclient import sync
+        sync.CLEANUP = int(sys.argv[1])
+        code = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
         spec = KernelSpec(argv=[sys.executable, '-c', code, '{connection_file}'], display_name='x', language='python')
         try: open_kernel(kernel_spec=spec).start()
-        except KeyboardInterrupt: print('interrupted', os.listdir(os.environ['JUPYTER_RUNTIME_DIR']))
-        ''')], env={**os.environ, 'PYTHONPATH': str(ROOT), 'JUPYTER_RUNTIME_DIR': str(tmp_path)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert line(p) == 'ready'
+        except KeyboardInterrupt: print('interrupted')""", str(patience), env=dict(JUPYTER_RUNTIME_DIR=str(tmp_path)))
+    pid = int(line(p))
     p.send_signal(signal.SIGINT)
     lines, err = ended(p)
-    assert lines == ['interrupted []'], err
+    assert lines == ['interrupted'] and not lives(pid) and not list(tmp_path.glob('*.json')), err
 
 
 @posix
