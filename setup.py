@@ -43,6 +43,7 @@ setup(
     install_requires=cfg['requirements'].split(),
     extras_require={'dev': cfg['dev_requirements'].split()},
     # nbdev finds the documentation links of a library's names through this entry point.
-    entry_points={'nbdev': [f'{lib}={lib}._modidx:d']},
+    entry_points={'nbdev': [f'{lib}={lib}._modidx:d'],
+                  'jupyter_client.kernel_provisioners': [f'fork={lib}.kernels.fork:ForkProvisioner']},
     zip_safe=False,
 )

@@ -26,9 +26,11 @@ KNOWS = {
     'cells.subshell': f'{ENGINE} cells.outputs cells.run',
     'channels': f'{ENGINE} transports.zmq',
     'core': f'{ENGINE} transports.zmq cells.run cells.subshell channels',
+    'kernels.template': '',
+    'kernels.fork': 'engine.errors kernels.template',
     'demo': 'engine.session cells.subshell core',
 }
-FREE = {'__init__', '__main__', '_modidx', 'engine.__init__', 'transports.__init__', 'cells.__init__'}   # these import what they pass on
+FREE = {'__init__', '__main__', '_modidx', 'engine.__init__', 'transports.__init__', 'cells.__init__', 'kernels.__init__'}   # these import what they pass on
 SANS_IO = 'engine.lane', 'engine.life'    # they get the time as an argument, and no event loop
 
 # Private names of dependencies: in which module, and why there is no public way
@@ -39,6 +41,7 @@ DEPENDENCIES = {
     ('cells.subshell', '_input_request'): 'in the kernel: ipykernel lets prompts of two subshells mix',
     ('cells.subshell', '_sys_raw_input'): 'in the kernel: ipykernel swaps `input` for each cell',
     ('cells.subshell', '_save_getpass'): 'in the kernel: the same of `getpass`',
+    ('kernels.template', '_exit'): 'the only way to end a process in the midst of its work; `os` has no other name for it',
     ('core', '_make_url'): 'the address of a channel: no public method gives it',
     ('core', '_created_context'): 'was the ZMQ context made for this client? Else it must not be closed',
     ('core', '_create_connected_socket'): 'all `connect_*` methods go through it: socket options have to be set before the socket is made',
