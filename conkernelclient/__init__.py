@@ -10,9 +10,10 @@ from conkernelclient.engine.errors import (
     UnknownKernel, UnsupportedFeature)
 from conkernelclient.engine.request import Request
 from conkernelclient.kernels.fork import fork_spec
+from conkernelclient.kernels.pool import KernelPool, PoolClosed
 from conkernelclient.engine.session import Message
 
-__all__ = ['ConKernelClient', 'ConKernelManager', 'ConIOLoopKernelManager', 'run_kernel', 'fork_spec',
+__all__ = ['ConKernelClient', 'ConKernelManager', 'ConIOLoopKernelManager', 'run_kernel', 'fork_spec', 'KernelPool', 'PoolClosed',
            'Request', 'Run', 'Subshell', 'Result', 'Event', 'ErrorInfo', 'LLMContent', 'Message', 'parse_literal',
            'ConKernelError', 'ExecutionError', 'ExecutionTimeout', 'UnsupportedFeature', 'UnknownKernel',
            'DeadKernelError', 'KernelRestartedError', 'ClientClosedError', 'NoReplyError', 'NotConnected',

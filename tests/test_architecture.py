@@ -28,6 +28,7 @@ KNOWS = {
     'core': f'{ENGINE} transports.zmq cells.run cells.subshell channels',
     'kernels.template': '',
     'kernels.fork': 'engine.errors kernels.template',
+    'kernels.pool': f'{ENGINE} cells.outputs cells.subshell core kernels.fork',
     'demo': 'engine.session cells.subshell core',
 }
 FREE = {'__init__', '__main__', '_modidx', 'engine.__init__', 'transports.__init__', 'cells.__init__', 'kernels.__init__'}   # these import what they pass on

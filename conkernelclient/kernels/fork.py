@@ -6,7 +6,7 @@
 __all__ = ['log', 'READ_EARLY', 'templates', 'parse_command', 'early_variables', 'CannotFork', 'ForkedProcess', 'TemplateProcess',
            'Templates', 'inherited', 'Streams', 'need_fork', 'ForkProvisioner', 'fork_spec']
 
-# %% ../../nbs/kernels/01_fork.ipynb #28f2f9f4
+# %% ../../nbs/kernels/01_fork.ipynb #2dec0911
 import asyncio
 import atexit
 import errno
@@ -21,7 +21,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import ExitStack
 from importlib.metadata import EntryPoint
 from typing import Any, cast
@@ -390,13 +390,18 @@ class _Forking(_Asking):
             if process is not None: return process
         raise CannotFork('The template ended before it forked')
 
-# %% ../../nbs/kernels/01_fork.ipynb #8dcbfd06
+# %% ../../nbs/kernels/01_fork.ipynb #3abab391
 class ForkProvisioner(_Forking):
     "Launches ipykernels as forks of a warm template; other kernels as `LocalProvisioner` does"
     @property
     def forked(self) -> bool:
         "Whether the kernel is a fork of `template`"
         return isinstance(self.process, ForkedProcess)
+
+    @property
+    def ended(self) -> Callable[[], Awaitable[int]]|None: # `None`: a process of its own, that can be waited for as such
+        "Call and await it to wait for the end of the process; a manager then need not ask again and again"
+        return self.process.ended if self.forked else None
 
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
         """Launch the kernel; where it cannot be forked, in a process of its own, with a warning in the log.

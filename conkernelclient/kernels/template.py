@@ -273,7 +273,7 @@ class Template(_Forking):
                 if asked is not None: return asked   # type: ignore[no-any-return]
             self.tidy()
 
-# %% ../../nbs/kernels/02_template.ipynb #0b381f6f
+# %% ../../nbs/kernels/02_template.ipynb #02caab2f
 def main(
     argv: 'list[str]', # The control socket's descriptor, the owner's process id, `linger`, and the modules to import
 ) -> None:
@@ -282,7 +282,8 @@ def main(
     if sys.path and os.path.abspath(sys.path[0]) == here: del sys.path[0]
     control = socket.socket(fileno=int(argv[0]))
     os.set_inheritable(control.fileno(), False)
-    template = Template(control, int(argv[1]), float(argv[2]))
+    try: template = Template(control, int(argv[1]), float(argv[2]))
+    except ProcessLookupError: os._exit(0)   # the owner has ended already
     if os.getppid() != int(argv[1]): template.end()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     want_descriptors()
