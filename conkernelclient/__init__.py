@@ -7,7 +7,7 @@ from conkernelclient.cells.subshell import Subshell
 from conkernelclient.core import ConIOLoopKernelManager, ConKernelClient, ConKernelManager, run_kernel
 from conkernelclient.engine.errors import (
     ClientClosedError, ConKernelError, DeadKernelError, KernelRestartedError, NoReplyError, NotConnected, ReplyTimeout,
-    UnknownKernel, UnsupportedFeature)
+    TooManyOpenFiles, UnknownKernel, UnsupportedFeature)
 from conkernelclient.engine.request import Request
 from conkernelclient.kernels.fork import fork_spec
 from conkernelclient.kernels.pool import KernelPool, PoolClosed
@@ -17,4 +17,4 @@ __all__ = ['ConKernelClient', 'ConKernelManager', 'ConIOLoopKernelManager', 'run
            'Request', 'Run', 'Subshell', 'Result', 'Event', 'ErrorInfo', 'LLMContent', 'Message', 'parse_literal',
            'ConKernelError', 'ExecutionError', 'ExecutionTimeout', 'UnsupportedFeature', 'UnknownKernel',
            'DeadKernelError', 'KernelRestartedError', 'ClientClosedError', 'NoReplyError', 'NotConnected',
-           'ReplyTimeout']
+           'ReplyTimeout', 'TooManyOpenFiles']

@@ -953,7 +953,7 @@ import asyncio, gc, os, sys, tempfile, threading, traceback
 from pathlib import Path
 from unittest.mock import patch
 from jupyter_client.provisioning import LocalProvisioner
-import jupyter_client.connect
+import jupyter_client.connect, zmq
 from conkernelclient import *
 
 step, how = sys.argv[1:]
@@ -997,6 +997,7 @@ async def start(manager):
 
 kept = []
 async def main():
+    ConKernelManager().context.socket(zmq.DEALER).close()   # the ZMQ context is the process's, and stays
     before, files_before = len(os.listdir('/proc/self/fd')), files()
     ip = '/tmp/' + 'x'*110
     manager = (lambda **kwargs: ConKernelManager(transport='ipc', ip=ip, **kwargs)) if step=='long path' else ConKernelManager

@@ -219,9 +219,9 @@ class _Explained(_Watched):
         if self.shell.subshell_id is not None:
             return '; it is still running on its subshell, where no interrupt reaches it'
         if self.state == 'sent' and self.request is not None and self.connection.router.stands_first(self.request):
-            return '; the kernel does not say that it has begun it (kc.restart() is the way out)'
+            return f'; the kernel does not say that it has begun it {self.connection.way_out}'
         if self.ignored:
-            return '; the kernel ignored the interrupt and is still running it (kc.restart() is the way out)'
+            return f'; the kernel ignored the interrupt and is still running it {self.connection.way_out}'
         return '; the kernel is still busy with something else'
 
 # %% ../../nbs/cells/03_run.ipynb #7a75e333

@@ -132,12 +132,21 @@ class _Belonging(_Spawning):
 
     def _why_not(self) -> str:
         if self.loop is not None and self.loop.is_closed():
-            return "This client's event loop is closed: make a client for a new loop, with km.client()"
+            return f"This client's event loop is closed: make a client for a new loop{self._by(', with {}')}"
         if threading.get_ident() != self.thread:
             return ('This client belongs to another thread. Use asyncio.run_coroutine_threadsafe(coro, loop) '
                     'with the event loop in which its channels were started')
         return ('This client belongs to another event loop (its channels were started there): '
-                'make one for this loop with km.client()')
+                f'make one for this loop{self._by(" with {}")}')
+
+    def _by(self, how: str = ' ({})') -> str: # How a client is made, where the host can make one
+        hint: str = getattr(self.host, 'client_hint', '')
+        return how.format(hint) if hint else ''
+
+    @property
+    def way_out(self) -> str:
+        "What a person can do when the kernel is stuck"
+        return f"({getattr(self.host, 'restart_hint', 'restart the kernel where it was started')})"
 
 # %% ../../nbs/engine/07_connection.ipynb #31e16405
 class _InLoop(_Belonging):
@@ -149,7 +158,7 @@ class _InLoop(_Belonging):
         if loop is self.loop is not None and state is not CLOSED: return loop
         if state is State.NEW: raise ClientClosedError('The channels are not open: call start_channels() first')
         if state is State.CLOSED:
-            raise ClientClosedError('The channels have been stopped: a new client (km.client()) is needed')
+            raise ClientClosedError(f'The channels have been stopped: a new client{self._by()} is needed')
         if loop is not None and self.loop is None: self._begin(loop)
         if self.loop is None: return None
         if loop is self.loop: return loop
@@ -325,17 +334,25 @@ class _Opening(_Timing):
     ) -> None:
         "Open channels; again, later, for more. Raises `ClientClosedError` when the connection was closed."
         if self.life.state is State.CLOSED:
-            raise ClientClosedError('The channels have been stopped: a new client (km.client()) is needed')
-        new = [o for o in channels if o not in self.channels]
-        if self.life.state is State.NEW:
+            raise ClientClosedError(f'The channels have been stopped: a new client{self._by()} is needed')
+        first = self.life.state is State.NEW
+        if first:
             self.thread = threading.get_ident()
             self.happened('opened')
+        try: self._open([o for o in channels if o not in self.channels])
+        except BaseException:
+            if first: self.close()   # nothing stays half-open
+            raise
+
+    def _open(self, new: list[str]) -> None:
         if new: self.transport.open(cast(Any, self), new)
         self.channels.update(new)
         try: self.in_loop()
         except RuntimeError:
             if self.loop is not None: raise
         if self.loop is not None and new: self.transport.start(self.loop)
+
+    def close(self) -> None: raise NotImplementedError
 
 # %% ../../nbs/engine/07_connection.ipynb #c0be3c63
 class _Holding(_Opening):
@@ -600,7 +617,8 @@ class _Asking(_Posting):
                 if await self._alive() is not False: continue
                 # Its restarter has not looked yet?
                 if self.life.state is State.COMING and self.host.comes_back: continue
-                self.happened('died', code=await self._exit_code(), probing=True, known=True)
+                why = getattr(self.host, 'why', '')
+                self.happened('died', code=await self._exit_code(), probing=True, known=True, why=why)
         finally:
             if req.reply is None: req.cancel()
         return None

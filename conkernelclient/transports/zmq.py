@@ -27,6 +27,7 @@ from ..engine.errors import NotConnected
 from ..engine.life import Link
 from ..engine.session import Packed, readers
 from ..engine.transport import Sink, weakly
+from .sockets import check_descriptors, impatient, limits_said
 
 log: logging.Logger = logging.getLogger('conkernelclient')
 
@@ -322,10 +323,11 @@ class _Asked:
 
 # %% ../../nbs/transports/00_zmq.ipynb #6b082cb0
 class _Connected(_Asked):
+    socket: zmq.Socket[Any]|None
+
     def _connect(self) -> None:
         if self.socket is not None: self.socket.close(linger=0)
-        sock: Any = self.context.socket(zmq.REQ)
-        self.socket = sock
+        sock = self.socket = impatient(self.context.socket(zmq.REQ))
         sock.linger = 0
         sock.req_relaxed = sock.req_correlate = True   # may ask again without having been answered
         if self.curve_serverkey is not None:
@@ -454,8 +456,8 @@ class Sockets(Protocol):
     def identity(self) -> bytes:
         "The ZMQ identity of the client"
         ...
-    def own_context(self) -> zmq.Context[Any]|None:
-        "The context to end with the transport, if it is not shared"
+    def forget(self, channel: str) -> None:
+        "A channel that was connected is not used after all: its next `connect` makes a new socket"
 
 # %% ../../nbs/transports/00_zmq.ipynb #1dff57e3
 class _Open:
@@ -472,7 +474,6 @@ class _Open:
         self.pid: int = os.getpid()
         self.closed = False
         self._sink: Callable[[], Sink|None] = lambda: None
-        self._context: zmq.Context[Any]|None = None
         self._connections = 0
         self._shares: str|None = None
 
@@ -506,21 +507,33 @@ class _Opening(_Reporting):
         "Connect `channels`; again, later, for more"
         self._sink = ref(sink)
         self.thread = self.thread or threading.get_ident()
-        deliver = self._deliver   # (not weakly, a call less for each batch: `_close` ends the cycle)
-        for o in channels:
-            if o == 'hb' or o in self.channels: continue
-            self.channels[o] = Channel(o, self.sockets.connect(o, None), deliver)
-        if 'hb' in channels: self._heartbeat()
-        self._context = self.sockets.own_context()
+        new = [o for o in channels if o != 'hb' and o not in self.channels]
+        if not self.channels: check_descriptors('clients')
+        try:
+            with limits_said('clients'):
+                for o in new: self._connect(o)
+                if 'hb' in channels: self._heartbeat()
+        except BaseException:
+            for o in new: self._disconnect(o)
+            raise
         self._share(self.sockets.address('shell'))
+
+    def _connect(self, channel: str) -> None:
+        # (The method is not held weakly, a call less for each batch: `_close` ends the cycle)
+        self.channels[channel] = Channel(channel, self.sockets.connect(channel, None), self._deliver)
+
+    def _disconnect(self, channel: str) -> None:
+        if channel in self.channels: self.channels.pop(channel).close()
+        self.sockets.forget(channel)
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         "Begin to read"
         self.loop = loop
         self.thread = threading.get_ident()
-        for o in self.channels.values(): o.start(loop)
-        if self.hb is not None and not self.hb.is_alive(): self.hb.start()
-        self._watch()
+        with limits_said('clients'):
+            for o in self.channels.values(): o.start(loop)
+            if self.hb is not None and not self.hb.is_alive(): self.hb.start()
+            self._watch()
 
     def _heartbeat(self) -> None:
         self.hb = self.sockets.heartbeat()
@@ -539,11 +552,12 @@ class _Reopening(_Opening):
         if self.closed: return
         self._connections += 1
         identity = b'%s-%d' % (self.sockets.identity(), self._connections)
-        for o in channels or list(self.channels):
-            if o in self.monitors: self.monitors.pop(o).close()
-            if o in self.channels: self.channels[o].reopen(self.sockets.connect(o, identity))
-        if channels is None: self._beat_anew()
-        self._watch()
+        with limits_said('clients'):
+            for o in channels or list(self.channels):
+                if o in self.monitors: self.monitors.pop(o).close()
+                if o in self.channels: self.channels[o].reopen(self.sockets.connect(o, identity))
+            if channels is None: self._beat_anew()
+            self._watch()
         self._share(self.sockets.address('shell'))
 
     def _beat_anew(self) -> None:
@@ -623,4 +637,3 @@ class ZMQTransport(_Draining):
             channel.close()
             channel.deliver = _nobody
         if self.hb is not None: self.hb.stop()
-        if self._context is not None and not self._context.closed: self._context.destroy(linger=100)
