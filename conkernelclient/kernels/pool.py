@@ -72,7 +72,7 @@ def want_descriptors(
     if hard != resource.RLIM_INFINITY: wanted = min(wanted, hard)
     if wanted > soft != resource.RLIM_INFINITY: resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
-# %% ../../nbs/kernels/03_pool.ipynb #2df0db29
+# %% ../../nbs/kernels/03_pool.ipynb #3642ab1e
 class PooledKernel:
     "A kernel of a pool: `starting`, `ready`, `lent` or `ending`"
     def __init__(self,
@@ -84,7 +84,7 @@ class PooledKernel:
         self.special: bool = special
         self.state: str = 'starting'
         self.uses: int = 0
-        self.since: float = asyncio.get_running_loop().time()   # when it became ready
+        self.since: float = asyncio.get_running_loop().time()   # when its start began, it became ready, or it was given back
         self.generation: int = 0   # a restart by its user shows
         self.task: asyncio.Task[None]|None = None
 
@@ -335,9 +335,10 @@ class _Ready(_Failing):
         self._end(k, True)
         self._serve()
 
-# %% ../../nbs/kernels/03_pool.ipynb #aef3e2a3
+# %% ../../nbs/kernels/03_pool.ipynb #381f1342
 class _Serving(_Ready):
     parallel: int = max(2, os.cpu_count() or 1)   # starts at a time
+    patience: float = 5.   # seconds after which a start is not counted on any more: it may hang
 
     def _serve(self) -> None:
         "Hand out what is ready, and start what is needed"
@@ -364,11 +365,17 @@ class _Serving(_Ready):
         if waiter is not None: waiter.starting = k
         self.kernels[k] = None
         k.task = self._spawn(self._start(k, waiter))
+        asyncio.get_running_loop().call_later(self.patience, self._serve)
 
-# %% ../../nbs/kernels/03_pool.ipynb #81e8029a
+    def _coming(self) -> int:
+        "How many starts will soon be there for any call"
+        now = asyncio.get_running_loop().time()
+        return sum(not o.special and now-o.since < self.patience for o in self._in('starting'))
+
+# %% ../../nbs/kernels/03_pool.ipynb #83719466
 class _Filling(_Serving):
     def _start_for_waiters(self) -> None:
-        coming = sum(not o.special for o in self._in('starting'))
+        coming = self._coming()
         for o in self.queue:
             if o.starting is not None: continue
             if not o.special and coming > 0:
@@ -384,8 +391,7 @@ class _Filling(_Serving):
     def _start_spares(self) -> None:
         plain = sum(not o.special for o in self.queue)
         while self._room():
-            coming = sum(not o.special for o in self._in('starting'))
-            if len(self._in('ready'))+coming-plain >= self.spare: return
+            if len(self._in('ready'))+self._coming()-plain >= self.spare: return
             if any(o.special and o.starting is None for o in self.queue): return   # the room is for it
             self._begin()
 
