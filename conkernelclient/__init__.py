@@ -10,10 +10,11 @@ from conkernelclient.engine.errors import (
     TooManyOpenFiles, UnknownKernel, UnsupportedFeature)
 from conkernelclient.engine.request import Request
 from conkernelclient.kernels.fork import fork_spec
+from conkernelclient.kernels.notebooks import NotebookError, run_notebooks
 from conkernelclient.kernels.pool import KernelPool, PoolClosed
 from conkernelclient.engine.session import Message
 
-__all__ = ['ConKernelClient', 'ConKernelManager', 'ConIOLoopKernelManager', 'run_kernel', 'fork_spec', 'KernelPool', 'PoolClosed',
+__all__ = ['ConKernelClient', 'ConKernelManager', 'ConIOLoopKernelManager', 'run_kernel', 'fork_spec', 'KernelPool', 'PoolClosed', 'NotebookError', 'run_notebooks',
            'Request', 'Run', 'Subshell', 'Result', 'Event', 'ErrorInfo', 'LLMContent', 'Message', 'parse_literal',
            'ConKernelError', 'ExecutionError', 'ExecutionTimeout', 'UnsupportedFeature', 'UnknownKernel',
            'DeadKernelError', 'KernelRestartedError', 'ClientClosedError', 'NoReplyError', 'NotConnected',

@@ -30,6 +30,7 @@ KNOWS = {
     'kernels.template': '',
     'kernels.fork': 'engine.errors kernels.template',
     'kernels.pool': f'{ENGINE} cells.outputs cells.subshell core kernels.fork',
+    'kernels.notebooks': 'engine.errors cells.run cells.subshell kernels.pool',
     'demo': 'engine.session cells.subshell core',
 }
 FREE = {'__init__', '__main__', '_modidx', 'engine.__init__', 'transports.__init__', 'cells.__init__', 'kernels.__init__'}   # these import what they pass on
