@@ -2,6 +2,7 @@
 # Overrides differ from jupyter_client's methods where these are sync, or take no `reply`:
 # mypy: disable-error-code="override, assignment, misc"
 # pyright: reportIncompatibleMethodOverride=false, reportIncompatibleVariableOverride=false
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable
 from contextlib import asynccontextmanager
 import logging
@@ -25,8 +26,8 @@ from .engine.session import Message
 from .engine.transport import Host, Transport
 
 __all__ = [
-    'log', 'CHANNELS', 'ManagerHost', 'ClientSockets', 'Starting', 'ConKernelClient', 'process_ended', 'is_taken',
-    'ConKernelManager', 'ConIOLoopKernelManager', 'run_kernel',
+    'log', 'CHANNELS', 'ManagerHost', 'ClientSockets', 'Starting', 'ConKernelClient', 'process_ended', 'EndWatch',
+    'is_taken', 'ConKernelManager', 'ConIOLoopKernelManager', 'run_kernel',
 ]
 
 log: logging.Logger
@@ -248,6 +249,14 @@ class ConKernelClient(HasSubshells, AsyncKernelClient):
     ) -> Message: ...
 
 async def process_ended(pid: int) -> bool: ...
+
+class EndWatch:
+    owner: int
+    loop: asyncio.AbstractEventLoop
+    fd: int | None
+    def __init__(self, pid: int, ended: Callable[[], None]) -> None: ...
+    def close(self) -> None: ...
+    def close_soon(self) -> None: ...
 
 def is_taken(ip: str, port: int) -> bool: ...
 

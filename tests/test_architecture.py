@@ -47,6 +47,8 @@ DEPENDENCIES = {
     ('kernels.template', '_exit'): 'the only way to end a process in the midst of its work; `os` has no other name for it',
     ('core', '_make_url'): 'the address of a channel: no public method gives it',
     ('core', '_context_default'): 'the default of a trait has the name that the default in the base class has',
+    ('core', '_connect_control_socket'): 'jupyter_client connects it at each start; here it waits for something to send',
+    ('core', '_async_post_start_kernel'): 'the step of the start that connects it',
     ('core', '_async_wait'): 'jupyter_client waits for the end of the process with it; it asks every 0.1 s',
     ('core', '_create_connected_socket'): 'all `connect_*` methods go through it: socket options have to be set before the socket is made',
     ('core', '_{o}_channel'): 'the property makes the channel when it is read',

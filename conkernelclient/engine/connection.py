@@ -808,6 +808,13 @@ class _Verified(_Verifying):
         if action.do == 'verify': self._start_verifying()
         else: super().do(action)
 
+    def doubt(self) -> None:
+        "The process of the kernel may have ended: ask the host. From any thread."
+        self.call_in_loop(self._doubt_life)
+
+    def _doubt_life(self) -> None:
+        if self.life.state in (State.STARTING, State.READY): self._start_verifying()
+
     def _start_verifying(self) -> None:
         if self.loop is None or self._verification is not None and not self._verification.done(): return
         self._verification = self.spawn(self._verify())
@@ -879,7 +886,9 @@ class _Graces(_Deleting):
     def _grace_begins(self, delay: float|None = None) -> None:
         if self.loop is None or self.loop.is_closed(): return
         if self._grace_timer is not None: return   # the one that runs ends no later
-        if delay is None: delay = self.router.grace
+        if delay is None:
+            delay = self.router.grace
+            if (hurry := getattr(self.transport, 'hurry', None)) is not None: hurry()   # is the kernel frozen?
         self._grace_timer = self.loop.call_later(delay, weakly(self._grace_over))
 
     def _grace_over(self) -> None:
@@ -915,7 +924,8 @@ class _Restarting(_Graces):
         self.call_in_loop(self._restart_ends, error, event)
 
     def _restart_ends(self, error: object, event: str) -> None:
-        if error is None: self.happened('ended')
+        if self.life.state is State.NEW: self.readdress()   # it will be opened at the new address
+        elif error is None: self.happened('ended')
         else: self.happened(event, error=error)
 
 # %% ../../nbs/engine/07_connection.ipynb #ef09cb5a

@@ -299,7 +299,8 @@ class Monitor(_Reported):
 # %% ../../nbs/transports/00_zmq.ipynb #336d913a
 class _Asked:
     "What a heartbeat knows"
-    time_to_dead: float = 1.0   # seconds between two questions
+    time_to_dead: float = 1.0   # seconds to wait for an echo
+    every: int = 1   # asks every so many `time_to_dead`, as long as it beats
     def __init__(self,
         context: zmq.Context[Any], # Makes the socket
         session: Any = None, # Not used (jupyter_client's signature)
@@ -318,6 +319,7 @@ class _Asked:
         self._paused = False
         self._beating = True
         self._pinged = False
+        self._rests = False   # it has been heard, and is not asked for a while
         # Called when it falls silent, and when it beats again
         self.on_change: Callable[[bool], None] = lambda beating: None
 
@@ -342,18 +344,34 @@ class _Beating(_Connected):
     "Asks, and looks for the echo"
     def _beat(self) -> None:
         if not self._running: return
-        if not self._paused: self._compare()
-        self._timer = cast(Any, self._loop).call_later(self.time_to_dead, weakly(self._beat))
+        wait = self.time_to_dead
+        if not self._paused:
+            if self._compare():
+                wait *= self.every-1
+                self._rests = True
+            else: self._ask()
+        self._timer = cast(Any, self._loop).call_later(wait, weakly(self._beat))
 
-    def _compare(self) -> None:
+    def _compare(self) -> bool: # May it rest?
+        if self._rests or not self._pinged: return False
         echo = self._echo()
-        if self._pinged and echo != self._beating:
+        if echo != self._beating:
             self._beating = echo
             if not echo: self.call_handlers(self.time_to_dead)
             self.on_change(echo)
+        return echo and self.every > 1
+
+    def _ask(self) -> None:
+        self._rests = False
         try: self._shadow.send(b'ping', zmq.NOBLOCK)
         except zmq.ZMQError: pass   # not connected yet
         self._pinged = True
+
+    def hurry(self) -> None:
+        "Ask now, if it rests"
+        if not self._rests or not self._running or self._paused: return
+        cast(asyncio.TimerHandle, self._timer).cancel()
+        self._beat()
 
     def _echo(self) -> bool:
         heard = False
@@ -571,6 +589,10 @@ class _Reopening(_Opening):
     def expect(self, beats: bool) -> None:
         "Call the sink's `beat` when the next heartbeat differs from this"
         if isinstance(self.hb, Heartbeat): self.hb.expect(beats)
+
+    def hurry(self) -> None:
+        "An answer is late: ask now whether the kernel beats"
+        if isinstance(self.hb, Heartbeat): self.hb.hurry()
 
 # %% ../../nbs/transports/00_zmq.ipynb #0de147b0
 class _Sending(_Reopening):
