@@ -24,25 +24,28 @@ from ..cells.subshell import progress_bar
 from ..engine.errors import ConKernelError, UnknownKernel, UnsupportedFeature
 from .pool import KernelPool
 
-# %% ../../nbs/kernels/04_notebooks.ipynb #f65e4e74
+# %% ../../nbs/kernels/04_notebooks.ipynb #0882e3c1
 def _need(name: str) -> Any:
     "The module `name` of an extra"
     import importlib
     try: return importlib.import_module(name)
-    except ImportError as e: raise ImportError('Running notebooks needs nbclient: pip install conkernelclient[notebook]') from e
+    except ImportError as e:
+        raise ImportError('Running notebooks needs nbclient: pip install conkernelclient[notebook]') from e
 
-# %% ../../nbs/kernels/04_notebooks.ipynb #6387e646
+# %% ../../nbs/kernels/04_notebooks.ipynb #e7caaa31
 def with_parameters(
     nb: Any, # A notebook
     parameters: dict[str, Any]|None, # Names and values
 ) -> Any: # A copy
-    """`nb` with a cell that sets `parameters`, behind the cell with the tag `parameters`, or first where there is none.
+    """`nb` with a cell that sets `parameters`: behind the cell with the tag `parameters`, or else as the first.
     Raises `ValueError` for a value whose repr is no literal, `UnsupportedFeature` for other languages than Python."""
     nb = copy.deepcopy(nb)
     if not parameters: return nb
-    language = nb.metadata.get('kernelspec', {}).get('language') or nb.metadata.get('language_info', {}).get('name') or 'python'
-    if language.lower() != 'python': raise UnsupportedFeature(f'Parameters can be set in Python notebooks, not in {language}')
-    cell = _need('nbformat').v4.new_code_cell('# Parameters\n'+assignments(parameters), metadata=dict(tags=['injected-parameters']))
+    spec, info = [nb.metadata.get(o, {}) for o in ('kernelspec', 'language_info')]
+    language = spec.get('language') or info.get('name') or 'python'
+    if language.lower() != 'python': raise UnsupportedFeature(f'Parameters need a Python notebook, not {language}')
+    code = '# Parameters\n'+assignments(parameters)
+    cell = _need('nbformat').v4.new_code_cell(code, metadata=dict(tags=['injected-parameters']))
     if nb.nbformat_minor < 5: del cell['id']
     tags = [o.metadata.get('tags', []) for o in nb.cells]
     old = next((i for i, o in enumerate(tags) if 'injected-parameters' in o), None)
@@ -51,16 +54,18 @@ def with_parameters(
     else: nb.cells.insert(default, cell)
     return nb
 
-# %% ../../nbs/kernels/04_notebooks.ipynb #30cb8458
+# %% ../../nbs/kernels/04_notebooks.ipynb #b0fe3a6b
 def without_outputs(
     nb: Any, # A notebook; it is changed
 ) -> Any: # The same
     "Drop the outputs of all cells but those with the tag `skip-execution`"
     for o in nb.cells:
-        if o.cell_type == 'code' and 'skip-execution' not in o.metadata.get('tags', []): o.outputs, o.execution_count = [], None
+        if o.cell_type != 'code' or 'skip-execution' in o.metadata.get('tags', []): continue
+        o.outputs = []
+        o.execution_count = None
     return nb
 
-# %% ../../nbs/kernels/04_notebooks.ipynb #6901e5db
+# %% ../../nbs/kernels/04_notebooks.ipynb #3ec24c2a
 @dataclass
 class NotebookRun:
     "How one notebook went"
@@ -82,7 +87,8 @@ class NotebookRun:
         "The error in one line"
         if self.error is None: return ''
         ename = getattr(self.error, 'ename', '')   # of nbclient's error of a cell
-        text = f'{ename}: {getattr(self.error, "evalue", "")}' if ename else f'{type(self.error).__name__}: {self.error}'
+        text = f'{type(self.error).__name__}: {self.error}'
+        if ename: text = f'{ename}: {getattr(self.error, "evalue", "")}'
         return text.strip().splitlines()[0][:120]
 
 class NotebookRuns(list[NotebookRun]):
@@ -191,7 +197,7 @@ class _Batch:
         kernel = '' if run.nb is None else run.nb.metadata.get('kernelspec', {}).get('name', '')
         self.kernels.append(kernel_name or kernel or 'python3')
 
-# %% ../../nbs/kernels/04_notebooks.ipynb #167abb5d
+# %% ../../nbs/kernels/04_notebooks.ipynb #0db9a136
 class _Running(_Batch):
     stop: bool = False   # begin no more
 
@@ -218,17 +224,18 @@ class _Running(_Batch):
         for run, name in zip(self.runs, self.kernels):
             if name == kernel and run.error is None: run.status, run.error = 'failed', error
 
-    def own_pool(self, name: str, concurrency: int, settings: dict[str, Any]) -> KernelPool:
+    def own_pool(self, name: str, concurrency: int, preload: str|Iterable[str]) -> KernelPool:
         "For the notebooks with kernel `name`, in the folder that most of them are in"
         folders = Counter(str(f) for f, k in zip(self.folders, self.kernels) if k == name and f is not None)
         where = dict(cwd=folders.most_common(1)[0][0]) if folders else {}
         ahead = min(2, concurrency)   # started while others run
-        return KernelPool(size=concurrency+ahead, spare=min(ahead, self.kernels.count(name)), kernel_name=name, **where, **settings)
+        spare = min(ahead, self.kernels.count(name))
+        return KernelPool(size=concurrency+ahead, spare=spare, kernel_name=name, preload=preload, **where)
 
-# %% ../../nbs/kernels/04_notebooks.ipynb #748ae8a1
+# %% ../../nbs/kernels/04_notebooks.ipynb #ba53c47a
 async def run_notebooks(
     notebooks: Any, # Paths or notebooks, or one
-    *, pool: KernelPool|None = None, # Gives the kernels, whatever kernel a notebook names; by default, one made for this call
+    *, pool: KernelPool|None = None, # Gives all kernels, whatever a notebook names; by default, one is made
     concurrency: int = 4, # Notebooks at a time
     timeout: float|None = None, # Seconds for each cell
     parameters: dict[str, Any]|Sequence[dict[str, Any]]|None = None, # For all notebooks, or a list with those of each
@@ -254,7 +261,7 @@ async def run_notebooks(
     async with AsyncExitStack() as stack:
         stack.callback(close)
         for name in dict.fromkeys(batch.kernels):
-            try: pools[name] = pool or await stack.enter_async_context(batch.own_pool(name, concurrency, dict(preload=preload)))
+            try: pools[name] = pool or await stack.enter_async_context(batch.own_pool(name, concurrency, preload))
             except UnknownKernel as e: batch.refuse(name, e)
         async def work(i: int) -> None:
             async with gate: await batch.one(i, pools.get(batch.kernels[i]), options)
@@ -271,7 +278,7 @@ async def run_notebooks(
     if batch.runs.failed and on_error == 'stop': raise NotebookError(batch.runs)
     return batch.runs
 
-# %% ../../nbs/kernels/04_notebooks.ipynb #3137965b
+# %% ../../nbs/kernels/04_notebooks.ipynb #89740c70
 def run_files(
     paths: Iterable[str|Path], # Notebooks
     output: str|Path|None = None, # Folder to save them in
@@ -282,7 +289,8 @@ def run_files(
     "Run notebooks outside of an event loop, as a command does"
     runs = NotebookRuns()
     async def main() -> NotebookRuns:
-        try: return await run_notebooks(paths, output=output, concurrency=jobs, on_error='go on' if keep_going else 'stop', **kwargs)
+        on_error = 'go on' if keep_going else 'stop'
+        try: return await run_notebooks(paths, output=output, concurrency=jobs, on_error=on_error, **kwargs)
         except asyncio.CancelledError as e:
             runs.extend(getattr(e, 'runs', []))
             raise

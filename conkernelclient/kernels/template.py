@@ -23,23 +23,23 @@ import time
 import warnings
 from typing import Any
 
-# %% ../../nbs/kernels/02_template.ipynb #f17cafd4
-NEEDED = ('ipykernel.kernelapp', 'ipykernel.zmqshell', 'ipykernel.debugger', 'IPython.core.debugger', 'IPython.core.oinspect',
-          'IPython.core.completerlib', 'IPython.extensions.storemagic', 'tornado.platform.asyncio', 'tornado.queues',
-          'sqlite3', 'psutil', 'pydoc', 'faulthandler', 'resource', 'pwd', 'unicodedata', 'encodings.idna')
+# %% ../../nbs/kernels/02_template.ipynb #d81b0dee
+NEEDED = ('ipykernel.kernelapp', 'ipykernel.zmqshell', 'ipykernel.debugger', 'IPython.core.debugger',
+          'IPython.core.oinspect', 'IPython.core.completerlib', 'IPython.extensions.storemagic',
+          'tornado.platform.asyncio', 'tornado.queues', 'sqlite3', 'psutil', 'pydoc', 'faulthandler', 'resource', 'pwd', 'unicodedata', 'encodings.idna')
 
 def warm_up(
     preload: 'list[str]', # Modules to import, besides those that every kernel needs
 ) -> None:
     "Import what kernels need. Raises what the import of a module in `preload` raises."
     gc.disable()   # what is collected now leaves holes in pages that the kernels are to share
-    os.environ.setdefault('MPLBACKEND', 'module://matplotlib_inline.backend_inline')   # matplotlib reads it at its import
+    os.environ.setdefault('MPLBACKEND', 'module://matplotlib_inline.backend_inline')   # matplotlib reads it early
     for name in NEEDED:
         try: importlib.import_module(name)
         except ImportError: pass
     for name in preload: importlib.import_module(name)
 
-# %% ../../nbs/kernels/02_template.ipynb #c6fb6f1b
+# %% ../../nbs/kernels/02_template.ipynb #ea5e5e4b
 def why_not_fork(
 ) -> 'str|None': # The reason; `None`: it may fork
     "Why this process cannot be forked safely"
@@ -48,7 +48,8 @@ def why_not_fork(
         return f'an imported module has started threads ({names}), which no fork would have'
     import asyncio
     import zmq
-    for kind, name in (zmq.Context, 'a ZMQ context'), (asyncio.AbstractEventLoop, 'an event loop'):   # type: ignore[type-abstract]
+    kinds: Any = (zmq.Context, 'a ZMQ context'), (asyncio.AbstractEventLoop, 'an event loop')
+    for kind, name in kinds:
         if any(isinstance(o, kind) and not closed(o) for o in gc.get_objects()):
             return f'an imported module has made {name}, which no fork can use'
     return None
@@ -204,14 +205,14 @@ class _Watching:
         "Take a request. Returns it in the fork, and `None` in the template."
         raise NotImplementedError
 
-# %% ../../nbs/kernels/02_template.ipynb #21926f09
+# %% ../../nbs/kernels/02_template.ipynb #414db791
 class _Forking(_Watching):
     def fork(self,
         asked: Asked, # The request
     ) -> bool: # Whether this is the fork
         "Fork; the template watches the kernel from now on. Raises `OSError` where there is no room for a process."
         with warnings.catch_warnings():
-            warnings.simplefilter('ignore')   # Python warns of native threads, as of BLAS; those know that they are forked
+            warnings.simplefilter('ignore')   # of native threads, as BLAS has; those know that they are forked
             pid = os.fork()
         if pid == 0:
             self.leave()
