@@ -28,12 +28,16 @@ KNOWS = {
     'cells.subshell': f'{ENGINE} cells.outputs cells.run',
     'channels': f'{ENGINE} transports.zmq',
     'core': f'{ENGINE} transports.sockets transports.zmq cells.llm cells.outputs cells.run cells.subshell channels',
+    'kernels.template': '',
+    'kernels.fork': 'engine.errors kernels.template',
+    'kernels.pool': f'{ENGINE} cells.outputs cells.subshell core kernels.fork',
+    'kernels.notebooks': 'engine.errors cells.run cells.subshell kernels.pool',
     'sync': 'engine.errors engine.session cells.outputs cells.run cells.subshell core',
     'kernel': 'engine.errors core sync',
     'demo': 'engine.session cells.subshell core',
     'cli': 'cells.llm cells.outputs cells.run sync kernel demo',
 }
-FREE = {'__init__', '__main__', '_modidx', 'engine.__init__', 'transports.__init__', 'cells.__init__'}   # these import what they pass on
+FREE = {'__init__', '__main__', '_modidx', 'engine.__init__', 'transports.__init__', 'cells.__init__', 'kernels.__init__'}   # these import what they pass on
 SANS_IO = 'engine.lane', 'engine.life'    # they get the time as an argument, and no event loop
 
 # Private names of dependencies: in which module, and why there is no public way
@@ -44,6 +48,7 @@ DEPENDENCIES = {
     ('cells.subshell', '_input_request'): 'in the kernel: ipykernel lets prompts of two subshells mix',
     ('cells.subshell', '_sys_raw_input'): 'in the kernel: ipykernel swaps `input` for each cell',
     ('cells.subshell', '_save_getpass'): 'in the kernel: the same of `getpass`',
+    ('kernels.template', '_exit'): 'the only way to end a process in the midst of its work; `os` has no other name for it',
     ('core', '_make_url'): 'the address of a channel: no public method gives it',
     ('core', '_context_default'): 'the default of a trait has the name that the default in the base class has',
     ('core', '_connect_control_socket'): 'jupyter_client connects it at each start; here it waits for something to send',
