@@ -19,6 +19,7 @@ KNOWS = {
     'engine.transport': 'engine.errors engine.life engine.session',
     'engine.connection': 'engine.session engine.errors engine.request engine.lane engine.life engine.router engine.transport',
     'transports.zmq': 'engine.transport engine.session engine.errors engine.life',
+    'transports.websocket': 'engine.transport engine.session engine.errors engine.life',
     'cells.llm': '',
     'cells.outputs': 'cells.llm engine.errors',
     'cells.stop': ENGINE,
@@ -27,8 +28,9 @@ KNOWS = {
     'channels': f'{ENGINE} transports.zmq',
     'core': f'{ENGINE} transports.zmq cells.run cells.subshell channels',
     'demo': 'engine.session cells.subshell core',
+    'kernels.server': f'{ENGINE} transports.websocket core',
 }
-FREE = {'__init__', '__main__', '_modidx', 'engine.__init__', 'transports.__init__', 'cells.__init__'}   # these import what they pass on
+FREE = {'__init__', '__main__', '_modidx', 'engine.__init__', 'transports.__init__', 'cells.__init__', 'kernels.__init__'}   # these import what they pass on
 SANS_IO = 'engine.lane', 'engine.life'    # they get the time as an argument, and no event loop
 
 # Private names of dependencies: in which module, and why there is no public way

@@ -443,10 +443,12 @@ class _Sink(_Carried):
         "The heartbeat stays away, or is back"
         self.happened('silent' if not alive else 'beats' if self.host.owns else 'beats, nobody knows')
 
-    def host_says(self, status: str) -> None:
+    def host_says(self, status: str, why: str = '') -> None:
         "A server reports the state of its kernel"
-        events = {'restarting': 'died, comes back', 'dead': 'died', 'gone': 'died', 'restart asked': 'restart asked'}
-        if status in events: self.happened(events[status], code=None)
+        gone = 'gave up' if self.life.state is State.ENDING else 'died'
+        events = {'restarting': 'died, comes back', 'dead': gone, 'gone': gone, 'restart asked': 'restart asked',
+                  'restarted': 'ended'}
+        if status in events: self.happened(events[status], code=None, why=why)
 
     def lost_output(self, why: str) -> None:
         "Everything in flight may lack output"
