@@ -193,7 +193,7 @@ class ServerKernelClient(ConKernelClient):
         if self.watching is None: self.watching = Watch(self.connection, self._carrier)
         self.watching.quiet()
 
-# %% ../../nbs/kernels/00_server.ipynb #aeae0407
+# %% ../../nbs/kernels/00_server.ipynb #8c628dff
 class _OnServer(ConKernelManager):
     "What a manager knows of its kernel on a server"
     client_class = DottedObjectName('conkernelclient.kernels.server.ServerKernelClient', config=True)
@@ -214,7 +214,9 @@ class _OnServer(ConKernelManager):
         self._owned = True
         self._running = False
         self._served: WeakSet[ServerKernelClient] = WeakSet()
-        super().__init__(kernel_name=kernel_name, session=ConSession(key=b''), **kwargs)   # (nothing is signed)
+        session = ConSession(key=b'-')
+        session.key = b''   # nothing is signed; jupyter_client would warn of a session that is made so
+        super().__init__(kernel_name=kernel_name, session=session, **kwargs)
 
     @property
     def has_kernel(self) -> bool:

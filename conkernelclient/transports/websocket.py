@@ -167,7 +167,7 @@ def refusal(
     if code in (502, 503, 504): return ServerError(f'The proxy of {url} does not reach the server (HTTP {code})', code)
     return ServerError(f'{url} failed (HTTP {code}){": " if said else ""}{said}', code)
 
-# %% ../../nbs/transports/01_websocket.ipynb #c5afab20
+# %% ../../nbs/transports/01_websocket.ipynb #75740d6a
 def unreachable(
     url: str, # Of the server
     error: BaseException, # What happened
@@ -180,7 +180,8 @@ def unreachable(
     if isinstance(error, ssl.SSLError): return ServerError(f'No TLS with {url} ({error}): is it http?', final=True)
     if isinstance(error, socket.gaierror): return ServerError(f'The name in {url} is not known: {error.strerror}')
     if isinstance(error, ConnectionRefusedError): return ServerError(f'Nothing listens at {url}: is the server running?')
-    if isinstance(error, (HTTPTimeoutError, TimeoutError)): return ServerError(f'{url} does not answer in time')
+    if isinstance(error, (HTTPTimeoutError, TimeoutError)):
+        return ServerError(f'{url} does not answer in time{" (is it http?)" if url.startswith("https") else ""}')
     if isinstance(error, (HTTPStreamClosedError, OSError)): return ServerError(f'The connection to {url} broke: {error}')
     return ServerError(f'{url} answers in another way than a Jupyter server: {error!r}')
 
