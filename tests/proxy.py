@@ -6,6 +6,7 @@
         proxy.stall() … proxy.resume()   # connections stay open, and nothing passes
         proxy.rate = 10_000              # bytes per second, in each direction
         await proxy.refuse() … await proxy.listen()
+        proxy.answer = b'HTTP/1.1 503 …'     # what new connections get
 """
 import asyncio, os, signal, socket, subprocess, sys, tempfile, time
 
@@ -35,6 +36,7 @@ class Proxy:
     def __init__(self, target):
         self.target, self.port, self.rate, self.passed = target, 0, 0, 0
         self.open, self.server, self.ways, self.tasks = asyncio.Event(), None, [], set()
+        self.answer = None   # what new connections get at their first request, in place of the target's answer
         self.open.set()
 
     async def __aenter__(self):
@@ -56,6 +58,11 @@ class Proxy:
         self.server.close()
 
     async def _connected(self, reader, writer):
+        if self.answer is not None:
+            await reader.readuntil(b'\r\n\r\n')
+            writer.write(self.answer)
+            await writer.drain()
+            return writer.close()
         try: there, back = await asyncio.open_connection('127.0.0.1', self.target)
         except OSError: return writer.close()
         self.ways += [Way(self, reader, back, True), Way(self, there, writer, False)]
@@ -113,7 +120,9 @@ class Jupyter:
         if self.process is None: return
         self.process.send_signal(sig)
         try: self.process.wait(15)
-        except subprocess.TimeoutExpired: self.process.kill()
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait(15)
         try: os.killpg(self.process.pid, signal.SIGKILL)     # kernels that are left
         except ProcessLookupError: pass
         self.process = None

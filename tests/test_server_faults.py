@@ -74,6 +74,7 @@ async def test_a_reply_that_is_lost_in_the_outage(jupyter):
         await until_busy(req)
         await proxy.refuse()
         proxy.cut()
+        await until(lambda: not kc.connection.transport.up)
         queued = [kc.run(f'{i}') for i in range(3)]   # these wait
         await kc2.run('1')                            # behind it: the kernel is done with it
         await proxy.listen()
@@ -160,6 +161,23 @@ async def test_not_reachable(jupyter):
         await goes_on(kc)
 
 
+@pytest.mark.parametrize('answer', [
+    '302 Found\r\nLocation: /hub/user/ann', '424 Failed Dependency', '503 Service Unavailable', '200 OK', '500 Internal Server Error'])
+async def test_a_proxy_that_answers_for_the_server(jupyter, answer):
+    "As a hub does while a user's server is away: it is not there now"
+    async with proxied(jupyter) as (proxy, kc):
+        req = ask(kc, 'import time; time.sleep(2)')
+        await until_busy(req)
+        proxy.answer = f'HTTP/1.1 {answer}\r\nContent-Length: 6\r\nContent-Type: text/html\r\nConnection: close\r\n\r\n<html>'.encode()
+        proxy.cut()
+        with pytest.raises(ServerError): await kc.parent.is_alive()
+        await asyncio.sleep(.3)
+        assert not req.done() and not kc.connection.transport.up
+        proxy.answer = None
+        await outcome(req)
+        await goes_on(kc)
+
+
 # Restarts
 
 async def test_restart_by_us(jupyter):
@@ -234,6 +252,23 @@ async def test_the_kernel_dies_in_an_outage(jupyter):
         await goes_on(kc)
 
 
+async def test_the_kernel_dies_too_often():
+    jupyter = Jupyter('--KernelRestarter.restart_limit=1').start()
+    try:
+        await jupyter.ready()
+        async with kernel(jupyter) as kc:
+            for _ in range(2):
+                os_pid = await pid(kc)
+                req = ask(kc, 'import time; time.sleep(1000)')
+                await until_busy(req)
+                os.kill(os_pid, signal.SIGKILL)
+                error = await outcome(req)
+                if type(error) is DeadKernelError: break
+                assert isinstance(error, KernelRestartedError)
+            await kc.wait_for_status('dead', timeout=SOON)
+    finally: jupyter.stop()
+
+
 # Ends
 
 @pytest.mark.parametrize('busy', [True, False])
@@ -265,14 +300,14 @@ async def test_killed_and_nobody_restarts_it():
         async with kernel(jupyter) as kc:
             transport = kc.connection.transport
             transport.quiet = .5
+            os_pid = await pid(kc)
             req = ask(kc, 'import time; time.sleep(1000)')
             await until_busy(req)
             await until(lambda: kc.watching is not None)
             kc.watching.probe_every, kc.watching.patience, kc.watching.dead_after = .5, 1., 3.
             await asyncio.sleep(3)   # it is asked, and answers
             assert kc.status != 'unresponsive' and not req.done()
-            kernel_pid = [int(o) for o in os.popen(f'pgrep -f kernel-{kc.parent.kernel_id}').read().split()]
-            for o in kernel_pid: os.kill(o, signal.SIGKILL)
+            os.kill(os_pid, signal.SIGKILL)
             await kc.wait_for_status('unresponsive', timeout=SOON)
             error = await outcome(req)
             assert isinstance(error, DeadKernelError) and 'has not answered' in str(error)
@@ -331,6 +366,7 @@ async def test_the_server_has_another_token_now():
             error = await outcome(req)
             assert isinstance(error, DeadKernelError) and 'refuses the token' in str(error), error
             km.server.token = jupyter.token
+            await km.interrupt_kernel()   # (else it has no time for us)
             await kc.wait_for_status('ready', timeout=SOON)
             kc.stop_channels()
             await km.shutdown_kernel()

@@ -6,7 +6,7 @@
 __all__ = ['KernelModel', 'list_kernels', 'ServerHost', 'Watch', 'ServerKernelClient', 'ServerKernelManager',
            'open_server_kernel']
 
-# %% ../../nbs/kernels/00_server.ipynb #46c8b287
+# %% ../../nbs/kernels/00_server.ipynb #0eecbba3
 import asyncio
 import os
 import time
@@ -25,6 +25,7 @@ from ..core import ConKernelClient, ConKernelManager
 from ..engine.connection import Connection
 from ..engine.errors import (
     NotConnected, ReplyTimeout, ServerError, UnknownKernel, UnsupportedFeature)
+from ..engine.life import State
 from ..engine.session import ConSession
 from ..engine.transport import Host, Transport, weakly
 from ..transports.websocket import Connect, Server, Token, WebSocketTransport, tornado_connect
@@ -161,7 +162,7 @@ class Watch(_Looking):
         self.connection.host_says('dead', f'The kernel has not answered for {seconds:.0f} s, not even on its control channel, '
                                           'so its process is dead or stuck')
 
-# %% ../../nbs/kernels/00_server.ipynb #88eacf2e
+# %% ../../nbs/kernels/00_server.ipynb #4d57f049
 class ServerKernelClient(ConKernelClient):
     "A client of a kernel behind a server; `ServerKernelManager.client` makes it"
     watching: 'Watch|None' = None
@@ -179,6 +180,10 @@ class ServerKernelClient(ConKernelClient):
     def make_host(self) -> Host:
         "The server"
         return cast(Host, ServerHost(self.parent, self._carrier))
+
+    async def is_alive(self) -> bool:
+        "Does the kernel live, as far as we know? Asks nobody."
+        return self.connection.life.state not in (State.NEW, State.DEAD, State.CLOSED)
 
     def kernel_ended(self, why: str) -> None:
         "The manager has ended the kernel"
