@@ -544,7 +544,10 @@ class _Sent(_Doubted):
         error = NoReplyError('The request was withdrawn') if end.cancelled() else end.exception()
         if error is None and self.request is not None and self.request.reply is None and not self.interrupted:
             error = NoReplyError('The kernel is done with this cell, but its reply never came')
-        if self.request is not None and self.request.lossy: self.partial.complete = False   # iopub was away for a while
+        if self.request is not None and self.request.lossy:   # iopub was away for a while
+            self.partial.complete = False
+            self.partial.missing = 'the connection was away for a while' if self.request.lossy is True else self.request.lossy
+        elif error is None and not self.partial.complete: self.partial.missing = 'its reply or its *idle* did not come'
         self.finish(None if error is None else copy(error))
 
 # %% ../../nbs/cells/03_run.ipynb #0036317f

@@ -31,6 +31,8 @@ class Sink(Protocol):
         "`restarting`, `restart asked`, `restarted`, `dead` or `gone`, from a server that reports it; `why`: for messages"
     def lost_output(self, why: str) -> None:
         "Everything in flight may lack output"
+    def kept_output(self, msg_id: str) -> None:
+        "Although the link was away, all outputs of this request have come"
     def share(self, limit: int) -> None:
         "So many requests may be on the wire of one shell, because this process has several clients for this kernel"
 
