@@ -107,7 +107,7 @@ class Jupyter:
     async def ready(self):
         until = time.monotonic()+60
         while True:
-            try: return await self.get('api/kernels')
+            try: return await self.get('api/kernelspecs')
             except ServerError:
                 if time.monotonic() > until or self.process.poll() is not None: raise
                 await asyncio.sleep(.1)
@@ -126,3 +126,10 @@ class Jupyter:
         try: os.killpg(self.process.pid, signal.SIGKILL)     # kernels that are left
         except ProcessLookupError: pass
         self.process = None
+
+
+class Gateway(Jupyter):
+    "A Kernel Gateway in a process of its own"
+    def command(self):
+        return [sys.executable, '-m', 'kernel_gateway', f'--KernelGatewayApp.port={self.port}', f'--KernelGatewayApp.auth_token={self.token}',
+                '--KernelGatewayApp.port_retries=0', '--KernelRestarter.time_to_dead=0.5', *self.options]

@@ -253,7 +253,7 @@ class _OnServer(ConKernelManager):
         "Raises `UnsupportedFeature`: jupyter_client's blocking client needs sockets"
         raise UnsupportedFeature('A kernel behind a server has no blocking client: use client()')
 
-# %% ../../nbs/kernels/00_server.ipynb #156addd9
+# %% ../../nbs/kernels/00_server.ipynb #4c67bedb
 class _Starting(_OnServer):
     _owned: bool
     _running: bool
@@ -286,10 +286,17 @@ class _Starting(_OnServer):
         try: model = await self.server.fetch('GET', f'api/kernels/{quote(kernel_id)}')
         except ServerError as e:
             if e.code != 404: raise
-            there = ', '.join(f"{o['id']} ({o['name']})" for o in await self.server.fetch('GET', 'api/kernels')) or 'none'
-            raise ServerError(f'{self.server.url} has no kernel {kernel_id}. Running there: {there}', 404, True) from None
+            there = await self._there()
+            raise ServerError(f'{self.server.url} has no kernel {kernel_id}{there}', 404, True) from None
         self.kernel_name = model['name']
         return model
+
+    async def _there(self) -> str:
+        try: models = await self.server.fetch('GET', 'api/kernels')
+        except ServerError as e:
+            if e.code in (401, 403): return ''   # (a gateway may not list them)
+            raise
+        return '. Running there: '+(', '.join(f"{o['id']} ({o['name']})" for o in models) or 'none')
 
 # %% ../../nbs/kernels/00_server.ipynb #bdc5ac33
 class _Acting(_Starting):
