@@ -1,5 +1,8 @@
 __version__ = "0.1.0"
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from conkernelclient.cells.outputs import ErrorInfo, Event, ExecutionError, ExecutionTimeout, Result, parse_literal
 from conkernelclient.cells.jobs import JobEvent
 from conkernelclient.cells.llm import LLMContent
@@ -8,7 +11,7 @@ from conkernelclient.cells.subshell import Subshell
 from conkernelclient.core import ConIOLoopKernelManager, ConKernelClient, ConKernelManager, run_kernel
 from conkernelclient.engine.errors import (
     ClientClosedError, ConKernelError, DeadKernelError, KernelRestartedError, NoReplyError, NotConnected, ReplyTimeout,
-    TooManyOpenFiles, UnknownKernel, UnsupportedFeature)
+    ServerError, TooManyOpenFiles, UnknownKernel, UnsupportedFeature)
 from conkernelclient.engine.request import Request
 from conkernelclient.engine.session import Message
 from conkernelclient.kernel import NoRunningKernel, open_kernel
@@ -17,9 +20,21 @@ from conkernelclient.kernels.notebooks import NotebookError, run_notebooks
 from conkernelclient.kernels.pool import KernelPool, PoolClosed
 from conkernelclient.sync import Job, Kernel, KernelSubshell
 
+if TYPE_CHECKING: from conkernelclient.kernels.server import ServerKernelClient, ServerKernelManager, list_kernels, open_server_kernel
+
+_LATE = {o: 'conkernelclient.kernels.server' for o in
+         ('ServerKernelClient', 'ServerKernelManager', 'list_kernels', 'open_server_kernel')}   # imported at their first use
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATE: raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    return getattr(import_module(_LATE[name]), name)
+
+
 __all__ = ['open_kernel', 'Kernel', 'Job', 'KernelSubshell', 'ConKernelClient', 'ConKernelManager', 'ConIOLoopKernelManager', 'run_kernel',
            'KernelPool', 'PoolClosed', 'fork_spec', 'run_notebooks', 'NotebookError',
            'Request', 'Run', 'Subshell', 'Result', 'Event', 'JobEvent', 'ErrorInfo', 'LLMContent', 'Message', 'parse_literal',
            'ConKernelError', 'ExecutionError', 'ExecutionTimeout', 'UnsupportedFeature', 'UnknownKernel', 'NoRunningKernel',
            'DeadKernelError', 'KernelRestartedError', 'ClientClosedError', 'NoReplyError', 'NotConnected',
-           'ReplyTimeout', 'TooManyOpenFiles']
+           'ReplyTimeout', 'TooManyOpenFiles', 'ServerError',
+           'ServerKernelClient', 'ServerKernelManager', 'list_kernels', 'open_server_kernel']

@@ -20,6 +20,7 @@ KNOWS = {
     'engine.connection': 'engine.session engine.errors engine.request engine.lane engine.life engine.router engine.transport',
     'transports.sockets': 'engine.errors',
     'transports.zmq': 'engine.transport engine.session engine.errors engine.life transports.sockets',
+    'transports.websocket': 'engine.transport engine.session engine.errors engine.life',
     'cells.llm': '',
     'cells.outputs': 'cells.llm engine.errors',
     'cells.jobs': 'engine.errors engine.request cells.llm cells.outputs',
@@ -35,6 +36,7 @@ KNOWS = {
     'sync': 'engine.errors engine.session cells.outputs cells.run cells.subshell core',
     'kernel': 'engine.errors core sync',
     'demo': 'engine.session cells.subshell core',
+    'kernels.server': f'{ENGINE} transports.websocket core',
     'cli': 'cells.llm cells.outputs cells.run sync kernel demo',
 }
 FREE = {'__init__', '__main__', '_modidx', 'engine.__init__', 'transports.__init__', 'cells.__init__', 'kernels.__init__'}   # these import what they pass on

@@ -688,7 +688,15 @@ class _Plain(_Received):
 # %% ../../nbs/cells/01_outputs.ipynb #aaf394c7
 class Result(_Display, _Clock, _Plain):
     "The outputs, the value and the end of a cell: a growing sum of the messages that answer one request"
-    __slots__ = ()
+    __slots__ = ('_missing',)
+
+    @property
+    def missing(self) -> str:
+        "Why outputs may be missing, where the result is not `complete` and that is known; else an empty string"
+        return getattr(self, '_missing', '')
+
+    @missing.setter
+    def missing(self, why: str) -> None: self._missing = why
 
     @classmethod
     def from_messages(cls,

@@ -660,7 +660,11 @@ class _Sent(_Doubted):
         error = NoReplyError('The request was withdrawn') if end.cancelled() else end.exception()
         if error is None and self.request is not None and self.request.reply is None and not self.interrupted:
             error = NoReplyError('The kernel is done with this cell, but its reply never came')
-        if self.request is not None and not self.request.complete: self.partial.complete = False   # (it knows what was lost)
+        if self.request is not None:
+            lossy = self.request.lossy
+            if not self.request.complete: self.partial.complete = False   # (it knows what was lost)
+            if lossy: self.partial.missing = 'the connection was away for a while' if lossy is True else lossy
+            elif error is None and not self.partial.complete: self.partial.missing = 'its reply or its *idle* did not come'
         self.finish(None if error is None else copy(error))
 
 # %% ../../nbs/cells/03_run.ipynb #0036317f

@@ -415,9 +415,9 @@ class _Marking(_Lanes):
             case 'mark': self._mark()
             case _: super().do(action)
 
-    def _mark(self) -> None:
+    def _mark(self, why: bool|str = True) -> None:
         for req in self.router.table.values():
-            if req.packed is None: req.lossy = True   # what waits in the client loses nothing
+            if req.packed is None: req.lossy = why   # what waits in the client loses nothing
         self.router.foreign.clear()   # their *idle* may be lost
 
 # %% ../../nbs/engine/07_connection.ipynb #c813256e
@@ -463,15 +463,22 @@ class _Sink(_Carried):
         "The heartbeat stays away, or is back"
         self.happened('silent' if not alive else 'beats' if self.host.owns else 'beats, nobody knows')
 
-    def host_says(self, status: str) -> None:
+    def host_says(self, status: str, why: str = '') -> None:
         "A server reports the state of its kernel"
-        events = {'restarting': 'died, comes back', 'dead': 'died', 'gone': 'died', 'restart asked': 'restart asked'}
-        if status in events: self.happened(events[status], code=None)
+        gone = 'gave up' if self.life.state is State.ENDING else 'died'
+        events = {'restarting': 'died, comes back', 'dead': gone, 'gone': gone, 'restart asked': 'restart asked',
+                  'restarted': 'ended'}
+        if status in events: self.happened(events[status], code=None, why=why)
 
     def lost_output(self, why: str) -> None:
         "Everything in flight may lack output"
         log.warning('Outputs may be missing: %s', why)
-        self._mark()
+        self._mark(why)
+
+    def kept_output(self, msg_id: str) -> None:
+        "All outputs of a request have come, although the link was away"
+        req = self.router.table.get(msg_id)
+        if req is not None and req.lossy is True: req.lossy = False
 
 # %% ../../nbs/engine/07_connection.ipynb #9ef30b8f
 def _name(reply: Message) -> str|None:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ConKernelError', 'DeadKernelError', 'KernelRestartedError', 'NoReplyError', 'ReplyTimeout', 'ClientClosedError',
-           'NotConnected', 'UnsupportedFeature', 'TooManyOpenFiles', 'UnknownKernel']
+           'NotConnected', 'UnsupportedFeature', 'ServerError', 'TooManyOpenFiles', 'UnknownKernel']
 
 # %% ../../nbs/engine/01_errors.ipynb #a988a68a
 import errno
@@ -44,10 +44,21 @@ class ClientClosedError(ConKernelError, RuntimeError):
     "The client's channels are not open, or no longer open. Make a new client with `km.client()`."
 
 class NotConnected(ConKernelError, RuntimeError):
-    "Nothing can be sent: ZMQ has given up the connection. The client connects anew by itself; send again."
+    "Nothing can be sent: the connection is away. The client connects anew by itself; send again."
 
 class UnsupportedFeature(ConKernelError, RuntimeError):
     "This kernel, or the way it is reached, cannot do this"
+
+class ServerError(ConKernelError, RuntimeError):
+    "A Jupyter server is not there, or refuses what was asked of it. The message says what to do."
+    def __init__(self,
+        message: str, # What happened, and what to do
+        code: int|None = None, # The HTTP status; `None`: the server did not answer
+        final: bool = False, # Would the same happen at another try?
+    ):
+        super().__init__(message)
+        self.code = code
+        self.final = final
 
 # %% ../../nbs/engine/01_errors.ipynb #a259604f
 class TooManyOpenFiles(ConKernelError, OSError):

@@ -107,6 +107,7 @@ def exit_code(code: int|None) -> str:
 
 def _died(facts: Facts) -> DeadKernelError:
     code = facts.get('code')
+    if facts.get('why'): return DeadKernelError(facts['why'], code)   # a server has said it
     if 'error' in facts: return DeadKernelError(f"The kernel could not be restarted: {facts['error']}")
     if facts.get('probing'):
         return DeadKernelError(f"Kernel died before replying to kernel_info{exit_code(code)}{facts.get('why', '')}", code)
@@ -116,6 +117,7 @@ def _died(facts: Facts) -> DeadKernelError:
 
 def _restarted(life: 'Life', facts: Facts) -> KernelRestartedError:
     code = life.exit_code
+    if facts.get('why'): return KernelRestartedError(facts['why'], code)
     if code is None: return KernelRestartedError('The kernel was restarted')
     how = 'is being' if facts.get('event') == 'died, comes back' else 'was'
     return KernelRestartedError(f'The kernel died{exit_code(code)} and {how} restarted', code)

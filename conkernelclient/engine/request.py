@@ -272,7 +272,7 @@ class _Answered(_Asked):
     idle: bool   # has iopub said *idle* for it?
     ended: bool   # nothing more is expected
     complete: bool   # reply and idle have come, and nothing in between was lost
-    lossy: bool   # iopub was away for a while, so outputs may be missing
+    lossy: bool|str   # iopub was away for a while, so outputs may be missing; or another reason, as text
     unread: tuple[Any, ...]   # frames that are not parsed yet: those before, and the last message's
     parsed: list[Message]|None   # `None` until somebody looks at `iopub`
     unpack: Callable[[Any], Message|None]   # parses frames; `None` for malformed ones

@@ -408,7 +408,7 @@ def own_session(
     keep_id: bool = False, # Keep its id, too?
 ) -> ConSession: # A new session
     "A `ConSession` like `session`, with its own id, so that its client gets its own replies"
-    res = ConSession(key=session.key)
+    res = ConSession(key=session.key or b'-')   # (jupyter_client warns of an empty key here; the loop sets it)
     for name in session.trait_names():
         if name in ('session', 'bsession', 'auth', 'digest_history', 'parent', 'log', 'pid'): continue
         setattr(res, name, getattr(session, name))

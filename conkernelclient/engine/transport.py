@@ -27,10 +27,12 @@ class Sink(Protocol):
         "The link of `channel` (`None`: of all) is up, down or refused; `final`: it will not come up by itself"
     def beat(self, alive: bool) -> None:
         "The heartbeat stays away, or is back"
-    def host_says(self, status: str) -> None:
-        "`restarting`, `dead`, `gone`, `restart asked` or `stop asked`, from a server that reports it"
+    def host_says(self, status: str, why: str = '') -> None:
+        "`restarting`, `restart asked`, `restarted`, `dead` or `gone`, from a server that reports it; `why`: for messages"
     def lost_output(self, why: str) -> None:
         "Everything in flight may lack output"
+    def kept_output(self, msg_id: str) -> None:
+        "Although the link was away, all outputs of this request have come"
     def share(self, limit: int) -> None:
         "So many requests may be on the wire of one shell, because this process has several clients for this kernel"
 

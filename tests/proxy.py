@@ -1,0 +1,135 @@
+"""A TCP proxy that misbehaves, and a Jupyter server in a process of its own, for the tests of kernels behind a server.
+
+    async with Proxy(port) as proxy:     # proxy.port leads to port
+        proxy.cut()                      # both ends of all connections are closed
+        proxy.cut(server=False)          # the client's end only: the server notices nothing
+        proxy.stall() … proxy.resume()   # connections stay open, and nothing passes
+        proxy.rate = 10_000              # bytes per second, in each direction
+        await proxy.refuse() … await proxy.listen()
+        proxy.answer = b'HTTP/1.1 503 …'     # what new connections get
+"""
+import asyncio, os, signal, socket, subprocess, sys, tempfile, time
+
+from conkernelclient import ServerError
+from conkernelclient.transports.websocket import Server
+
+
+class Way:
+    "One direction of a connection"
+    def __init__(self, proxy, reader, writer, inbound):
+        self.proxy, self.reader, self.writer, self.inbound = proxy, reader, writer, inbound
+        self.task = asyncio.ensure_future(self.run())
+
+    async def run(self):
+        try:
+            while data := await self.reader.read(2**16):
+                await self.proxy.open.wait()
+                if self.proxy.rate: await asyncio.sleep(len(data)/self.proxy.rate)
+                self.proxy.passed += len(data)
+                self.writer.write(data)
+                await self.writer.drain()
+        except (ConnectionError, OSError): pass
+        self.writer.close()
+
+
+class Proxy:
+    def __init__(self, target):
+        self.target, self.port, self.rate, self.passed = target, 0, 0, 0
+        self.open, self.server, self.ways, self.tasks = asyncio.Event(), None, [], set()
+        self.answer = None   # what new connections get at their first request, in place of the target's answer
+        self.open.set()
+
+    async def __aenter__(self):
+        await self.listen()
+        return self
+
+    async def __aexit__(self, *args):
+        await self.refuse()
+        self.cut()
+        self.open.set()
+        await asyncio.gather(*(o.task for o in self.ways), return_exceptions=True)
+
+    async def listen(self):
+        self.server = await asyncio.start_server(self._connected, '127.0.0.1', self.port)
+        self.port = self.server.sockets[0].getsockname()[1]
+
+    async def refuse(self):
+        "No new connections; those that are open stay"
+        self.server.close()
+
+    async def _connected(self, reader, writer):
+        if self.answer is not None:
+            await reader.readuntil(b'\r\n\r\n')
+            writer.write(self.answer)
+            await writer.drain()
+            return writer.close()
+        try: there, back = await asyncio.open_connection('127.0.0.1', self.target)
+        except OSError: return writer.close()
+        self.ways += [Way(self, reader, back, True), Way(self, there, writer, False)]
+
+    def cut(self, server=True):
+        "End all connections; with `server=False` the server does not see it"
+        for o in self.ways:
+            if o.inbound and not server:
+                o.task.cancel()     # what it would close is the server's end
+                continue
+            o.writer.transport.abort()
+            if not server: o.task.cancel()
+
+    def stall(self): self.open.clear()
+    def resume(self): self.open.set()
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        return s.getsockname()[1]
+
+
+class Jupyter:
+    "A Jupyter server in a process of its own"
+    module, token_option, port_option = 'jupyter_server', 'IdentityProvider.token', 'ServerApp.port'
+    def __init__(self, *options, token='secret', port=None):
+        self.port, self.token, self.options = port or free_port(), token, options
+        self.url = f'http://127.0.0.1:{self.port}'
+        self.process = None
+
+    def command(self):
+        return [sys.executable, '-m', self.module, f'--{self.port_option}={self.port}', f'--{self.token_option}={self.token}',
+                '--ServerApp.port_retries=0', '--ServerApp.open_browser=False', '--ServerApp.allow_root=True',
+                f'--ServerApp.root_dir={tempfile.mkdtemp()}', '--KernelRestarter.time_to_dead=0.5', *self.options]
+
+    def start(self):
+        log = subprocess.DEVNULL if not os.environ.get('JUPYTER_LOG') else open(os.environ['JUPYTER_LOG'], 'a')
+        self.process = subprocess.Popen(self.command(), stdout=log, stderr=log, start_new_session=True)
+        return self
+
+    async def ready(self):
+        until = time.monotonic()+60
+        while True:
+            try: return await self.get('api/kernelspecs')
+            except ServerError:
+                if time.monotonic() > until or self.process.poll() is not None: raise
+                await asyncio.sleep(.1)
+
+    async def get(self, path): return await Server(self.url, self.token).fetch('GET', path)
+    async def post(self, path, body=None): return await Server(self.url, self.token).fetch('POST', path, body or {})
+    async def delete(self, path): return await Server(self.url, self.token).fetch('DELETE', path)
+
+    def stop(self, sig=signal.SIGTERM):
+        if self.process is None: return
+        self.process.send_signal(sig)
+        try: self.process.wait(15)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait(15)
+        try: os.killpg(self.process.pid, signal.SIGKILL)     # kernels that are left
+        except ProcessLookupError: pass
+        self.process = None
+
+
+class Gateway(Jupyter):
+    "A Kernel Gateway in a process of its own"
+    def command(self):
+        return [sys.executable, '-m', 'kernel_gateway', f'--KernelGatewayApp.port={self.port}', f'--KernelGatewayApp.auth_token={self.token}',
+                '--KernelGatewayApp.port_retries=0', '--KernelRestarter.time_to_dead=0.5', *self.options]

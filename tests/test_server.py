@@ -1,0 +1,271 @@
+"""Kernels behind a real Jupyter server: everything that works over ZMQ works there, over both WebSocket protocols"""
+import asyncio, io, os, signal, ssl, sys, time
+from contextlib import asynccontextmanager
+
+import nbformat, pytest
+from nbclient import NotebookClient
+from tornado.httpclient import HTTPRequest
+from tornado.websocket import websocket_connect
+from conkernelclient import *
+from conkernelclient.engine.request import first_of
+from conkernelclient.transports.websocket import TornadoPeer, tornado_connect
+from proxy import Jupyter, Proxy, free_port
+
+bound = 90
+SOON = 30   # seconds: far more than anything here takes that has no bound of its own
+pytestmark = pytest.mark.filterwarnings('error')
+
+
+@pytest.fixture(scope='module')
+def jupyter():
+    server = Jupyter().start()
+    asyncio.run(server.ready())
+    try: yield server
+    finally: server.stop()
+
+async def legacy(url, headers, on_message, *, ssl_options, ping_every, timeout):
+    "Opens a WebSocket that offers no subprotocol, as to an old server"
+    return TornadoPeer(await websocket_connect(HTTPRequest(url, headers=headers), on_message_callback=on_message, max_message_size=2**62))
+
+PROTOCOLS = pytest.mark.parametrize('connect', [tornado_connect, legacy])
+
+@asynccontextmanager
+async def kernel(jupyter, url=None, **kwargs):
+    async with open_server_kernel(url or jupyter.url, token=jupyter.token, **kwargs) as kc: yield kc
+    kc = None
+    await asyncio.sleep(0)
+
+@asynccontextmanager
+async def client(kc, url=None, **kwargs):
+    "Another client of the kernel of `kc`"
+    server = kc.parent.server
+    async with open_server_kernel(url or server.url, token=server.token, kernel_id=kc.parent.kernel_id, **kwargs) as kc2: yield kc2
+
+def ask(kc, code, **kwargs):
+    "An execute request that keeps its outputs"
+    content = dict(code=code, silent=False, store_history=True, user_expressions={}, allow_stdin=False, stop_on_error=False)
+    return kc.request('execute_request', content, **kwargs)
+
+def text(req): return ''.join(o['content']['text'] for o in req.iopub if o['msg_type'] == 'stream')
+
+async def until(test, seconds=SOON):
+    async with asyncio.timeout(seconds):
+        while not test(): await asyncio.sleep(.005)
+
+async def until_busy(req):
+    "Wait until the kernel has begun with `req`"
+    async for msg in req:
+        if msg['content'].get('execution_state') == 'busy': return
+
+async def outcome(awaitable, seconds=SOON):
+    "What it gives or raises, in time"
+    async with asyncio.timeout(seconds):
+        try: return await awaitable
+        except ConKernelError as e: return e
+
+
+# What works
+
+@PROTOCOLS
+async def test_requests(jupyter, connect):
+    async with kernel(jupyter, connect=connect) as kc:
+        reply = await kc.execute('x = 1', user_expressions=dict(y='x+1'), reply=True)
+        assert reply['content']['user_expressions']['y']['data']['text/plain'] == '2'
+        assert (await kc.complete('impo', reply=True))['content']['matches'] == ['import']
+        assert (await kc.is_complete('for', reply=True))['content']['status'] == 'invalid'
+        req = ask(kc, 'print("out")\n1/0')
+        assert (await req)['content']['ename'] == 'ZeroDivisionError'
+        assert (await req.wait()).complete and text(req) == 'out\n'
+        msg_id = kc.execute('print(6*7)')
+        assert (await kc.get_shell_msg(timeout=SOON))['parent_header']['msg_id'] == msg_id
+        assert [o['content']['text'] for o in await kc.get_pubs(msg_id) if o['msg_type'] == 'stream'] == ['42\n']
+
+@PROTOCOLS
+async def test_runs(jupyter, connect):
+    async with kernel(jupyter, connect=connect) as kc:
+        seen = []
+        r = await kc.run('for i in range(3): print(i, flush=True)\ni', on_output=lambda e: seen.append(e.text))
+        assert r.complete and r.stdout == '0\n1\n2\n' and ''.join(seen).startswith('0\n1\n2\n')
+        r = await kc.run('a, b = input("one? "), input("two? ")\na+b', stdin=['6', '7'])
+        assert "'67'" in r.text
+        with pytest.raises(ExecutionTimeout) as e: await kc.run('print("begun", flush=True)\nimport time; time.sleep(60)', timeout=.5)
+        assert e.value.result.stdout == 'begun\n'
+        assert await kc.eval('1+1') == 2
+
+async def test_one_cell_is_interrupted_and_no_other(jupyter):
+    async with kernel(jupyter) as kc:
+        begun = asyncio.Event()
+        first = kc.run('import time; print("begun", flush=True); time.sleep(60)', on_output=lambda o: begun.set())
+        others = [kc.run(f'{i}') for i in range(5)]
+        await begun.wait()
+        assert await first.interrupt()
+        assert (await first).error.ename == 'KeyboardInterrupt'
+        assert [(await o).text.strip() for o in others] == list('01234')
+
+@PROTOCOLS
+async def test_subshells_and_map(jupyter, connect):
+    async with kernel(jupyter, connect=connect) as kc:
+        main = kc.run('import time; time.sleep(1.5)\n"main"')
+        async with kc.subshell() as sub: assert (await sub.run('1+1')).text.strip() == '2'
+        assert not main.done()
+        assert [o.text.strip() for o in await kc.map(f'{i}*{i}' for i in range(8))] == [str(i*i) for i in range(8)]
+        assert 'main' in (await main).text
+
+async def test_control_overtakes(jupyter):
+    async with kernel(jupyter) as kc:
+        req = ask(kc, 'import time; time.sleep(1)')
+        await until_busy(req)
+        await kc.kernel_info(reply=True, channel='control', timeout=SOON)
+        assert not req.replied
+        await req
+
+COMM = '''
+def target(comm, msg):
+    comm.send(dict(n=len(msg['buffers'])), buffers=[bytes(o)[::-1] for o in msg['buffers']])
+get_ipython().kernel.comm_manager.register_target('back', target)'''
+
+@PROTOCOLS
+async def test_binary_buffers(jupyter, connect):
+    async with kernel(jupyter, connect=connect) as kc:
+        await kc.execute(COMM, reply=True)
+        await kc.get_pubs()
+        msg = kc.session.msg('comm_open', dict(comm_id='1', target_name='back', data={}))
+        msg['buffers'] = [b'abc', b'', memoryview(bytes(range(256))*1000)]
+        kc.shell_channel.send(msg)
+        while (back := await kc.get_iopub_msg(timeout=SOON))['msg_type'] != 'comm_msg': pass
+        assert back['content']['data'] == dict(n=3)
+        assert [bytes(o) for o in back['buffers']] == [b'cba', b'', (bytes(range(256))*1000)[::-1]]
+
+@PROTOCOLS
+async def test_a_thousand_in_flight(jupyter, connect):
+    async with kernel(jupyter, connect=connect) as kc:
+        replies = await asyncio.gather(*(kc.execute('', user_expressions=dict(x=f'{i}'), reply=True) for i in range(1000)))
+        assert [o['content']['user_expressions']['x']['data']['text/plain'] for o in replies] == [str(i) for i in range(1000)]
+        reqs = [ask(kc, f'print({i})') for i in range(300)]
+        await asyncio.gather(*(o.wait() for o in reqs))
+        assert [text(o) for o in reqs] == [f'{i}\n' for i in range(300)] and all(o.complete for o in reqs)
+
+async def test_two_clients_one_kernel(jupyter):
+    async with kernel(jupyter) as kc, client(kc) as kc2:
+        async def many(kc, name):
+            results = await asyncio.gather(*(kc.run(f'print("{name}", {i})') for i in range(50)))
+            assert [o.stdout for o in results] == [f'{name} {i}\n' for i in range(50)] and all(o.complete for o in results)
+        await asyncio.gather(many(kc, 'a'), many(kc2, 'b'))
+
+async def test_what_is_sent_before_it_is_open(jupyter):
+    km = ServerKernelManager(jupyter.url, jupyter.token)
+    await km.start_kernel()
+    kc = km.client()
+    starting = kc.start_channels()
+    early = [kc.execute(f'y = {i}', user_expressions=dict(y='y'), reply=True) for i in range(3)]
+    assert [(await o)['content']['user_expressions']['y']['data']['text/plain'] for o in early] == ['0', '1', '2']
+    await starting
+    kc.stop_channels()
+    await km.shutdown_kernel()
+
+def test_without_a_loop_at_first(jupyter):
+    "A client may be made and opened before an event loop runs"
+    km = ServerKernelManager(jupyter.url, jupyter.token)
+    asyncio.run(km.start_kernel())
+    kc = km.client()
+    kc.start_channels()
+    async def use():
+        assert await kc.eval('1+1') == 2
+        kc.stop_channels()
+        await km.shutdown_kernel()
+    asyncio.run(use())
+
+async def test_nbclient(jupyter):
+    cells = 'print(6*7)', '1/0', 'import sys; print("err", file=sys.stderr)'
+    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(o) for o in cells])
+    km = ServerKernelManager(jupyter.url, jupyter.token)
+    runner = NotebookClient(nb, km=km, allow_errors=True)
+    await runner.async_execute()
+    runner.kc.stop_channels()
+    await km.shutdown_kernel()
+    assert [o.outputs[0].get('text') or o.outputs[0].ename for o in nb.cells] == ['42\n', 'ZeroDivisionError', 'err\n']
+
+async def test_from_the_environment(jupyter, monkeypatch):
+    monkeypatch.setenv('JUPYTER_GATEWAY_URL', jupyter.url)
+    monkeypatch.setenv('JUPYTER_GATEWAY_AUTH_TOKEN', jupyter.token)
+    async with open_server_kernel() as kc:
+        assert kc.parent.kernel_id in [o['id'] for o in await list_kernels()]
+
+async def test_nothing_is_left(jupyter):
+    before = asyncio.all_tasks()
+    fds = len(os.listdir('/proc/self/fd')) if os.path.isdir('/proc/self/fd') else 0
+    for _ in range(3):
+        async with kernel(jupyter) as kc: await kc.run('1')
+    kc = None
+    await until(lambda: asyncio.all_tasks() == before)
+    if fds: await until(lambda: len(os.listdir('/proc/self/fd')) <= fds)
+
+async def test_a_dropped_client_is_collected(jupyter):
+    import gc, weakref
+    async with kernel(jupyter) as kc:
+        km = ServerKernelManager(jupyter.url, jupyter.token)
+        await km.start_kernel(kc.parent.kernel_id)
+        kc2 = await km.client().start_channels()
+        await kc2.run('1')
+        transport, dropped = kc2.connection.transport, weakref.ref(kc2)
+        del kc2
+        gc.collect()
+        await until(lambda: dropped() is None and transport.closed and not transport.up)
+
+
+# Sizes
+
+@PROTOCOLS
+async def test_a_large_output(jupyter, connect):
+    async with kernel(jupyter, connect=connect) as kc:
+        r = await kc.run('from IPython.display import display\ndisplay({"text/plain": "x"*50_000_000}, raw=True)')
+        assert r.complete and len(r.outputs[0]['data']['text/plain']) == 50_000_000
+
+async def test_a_request_that_the_server_would_not_take(jupyter):
+    async with kernel(jupyter) as kc:
+        running = kc.run('import time; time.sleep(.5)\n"spared"')
+        with pytest.raises(ValueError, match='the server takes'): await kc.execute('#'*12_000_000, reply=True)
+        with pytest.raises(ValueError, match='the server takes'): await kc.run('#'*12_000_000)
+        assert 'spared' in (await running).text
+        r = await kc.run('s = "' + 'x'*9_000_000 + '"\nlen(s)')
+        assert r.text.strip() == '9000000'
+
+
+# Errors of use
+
+async def test_who_is_refused(jupyter):
+    async def message(url=jupyter.url, token=jupyter.token, **kwargs):
+        with pytest.raises(ConKernelError) as e:
+            async with open_server_kernel(url, token=token, **kwargs): pass
+        return str(e.value)
+    assert 'refuses the token (HTTP 403)' in await message(token='wrong')
+    assert 'wants a token' in await message(token='')
+    assert 'Nothing listens' in await message(f'http://127.0.0.1:{free_port()}')
+    assert 'is not known' in await message('http://no.such.host.invalid')
+    assert 'does the address lack a path?' in await message(jupyter.url+'/nowhere')
+    assert 'is it http?' in await message(jupyter.url.replace('http', 'https'))
+    assert 'python3' in await message(name='cobol')
+    async with kernel(jupyter) as kc:
+        assert kc.parent.kernel_id in await message(kernel_id='11111111-2222-3333-4444-555555555555')
+        assert kc.parent.kernel_id in await message(kernel_id='what')
+
+async def test_the_token_is_kept_out_of_logs_and_addresses(jupyter, caplog):
+    caplog.set_level(1)
+    async with kernel(jupyter) as kc:
+        await kc.run('1')
+        assert jupyter.token not in repr(kc.parent.server)+kc.connection.transport.describe('shell')
+    assert jupyter.token not in caplog.text and 'insecure' not in caplog.text
+
+@pytest.mark.parametrize('is_async', [False, True])
+async def test_a_token_that_expires(jupyter, is_async):
+    given = []
+    def sync():
+        given.append(jupyter.token if len(given) != 1 else 'expired')
+        return given[-1]
+    async def later(): return sync()
+    async with kernel(jupyter) as kc:
+        km = ServerKernelManager(jupyter.url, later if is_async else sync)
+        await km.start_kernel(kc.parent.kernel_id)
+        assert await km.is_alive() and len(given) == 1
+        km.server.forget_token()
+        assert await km.is_alive() and given == [jupyter.token, 'expired', jupyter.token]
