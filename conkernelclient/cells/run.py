@@ -124,7 +124,7 @@ class _Displaying(_Shells):
         parent: Any = msg['parent_header']
         if isinstance(parent, dict) and parent.get('msg_id') in under_way: return
         events = update_displays(self.displays(), msg)
-        for run in runs: run._show(e for e in events if e.outputs is run.partial.live)
+        for run in runs: run._show([e for e in events if e.outputs is run.partial.live])
 
 # %% ../../nbs/cells/03_run.ipynb #90d3d580
 class _Following(_Displaying):
