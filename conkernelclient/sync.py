@@ -317,7 +317,7 @@ class Following:
         except Exception as e: prompt.answer(None, e)
         else: prompt.answer(answer, None)
 
-# %% ../nbs/03_sync.ipynb #fa67ac4f
+# %% ../nbs/03_sync.ipynb #6c1c9f44
 def feed(
     run: Run, # What to read
     following: Following, # Who takes it; held weakly
@@ -330,7 +330,7 @@ def feed(
     async def read() -> None:
         try:
             async for event in run: put(event)
-        except (Exception, asyncio.CancelledError): pass   # those that wait for the job are told
+        except (Exception, asyncio.CancelledError): pass   # (the job's result raises it)
         finally: put(None)
     run.connection.spawn(read())
 
@@ -640,10 +640,10 @@ class Kernel(_Controlled):
         cells = list(codes)
         return self.in_loop(lambda kc: kc.map(cells, concurrency, progress, **kwargs))   # type: ignore[no-any-return]
 
-# %% ../nbs/03_sync.ipynb #54fe16c9
+# %% ../nbs/03_sync.ipynb #1c789e76
 @atexit.register
 def close_kernels() -> None:
-    "Close every `Kernel` of this process, and stop the background loop: what the end of the program does"
+    "Close every `Kernel` of this process, and stop the background loop: the program's end calls it"
     for kernel in list(_process.kernels):
         _process.kernels.discard(kernel)
         kernel.closed = True
