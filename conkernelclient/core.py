@@ -715,7 +715,7 @@ class _Waiting(_Undoing):
     _launched = False   # is this the step after the launch?
 
     async def _async_post_start_kernel(self, **kwargs: Any) -> None:
-        self._launched = True
+        self._launched = bool(self.context)   # (jupyter_client's promise: from the start to the shutdown it has one)
         try: await super()._async_post_start_kernel(**kwargs)
         finally: self._launched = False
 

@@ -13,27 +13,27 @@ from contextlib import contextmanager
 from typing import Any
 
 import zmq
-import zmq.asyncio
 from jupyter_client.connect import channel_socket_types
+from zmq.asyncio import Context
 
 from ..engine.errors import TooManyOpenFiles
 
 try: import fcntl, resource
 except ImportError: resource = None   # type: ignore[assignment]   # (Windows)
 
-# %% ../../nbs/transports/00_sockets.ipynb #53a97afe
-_contexts: dict[int, zmq.asyncio.Context] = {}   # by process: a forked child cannot use its parent's context
+# %% ../../nbs/transports/00_sockets.ipynb #420732bb
+_contexts: dict[int, Context] = {}   # by process: a forked child cannot use its parent's context
 
-def _the_context() -> zmq.asyncio.Context:
+def _the_context() -> Context:
     pid = os.getpid()
     if (context := _contexts.get(pid)) is not None: return context
-    new = zmq.asyncio.Context()
+    new = Context()
     new.set(zmq.MAX_SOCKETS, new.get(zmq.SOCKET_LIMIT))
     chosen = _contexts.setdefault(pid, new)   # another thread may have been faster
     if chosen is not new: new.term()
     return chosen
 
-class ContextView(zmq.asyncio.Context):
+class ContextView(Context):
     "The ZMQ context of this process, with sockets of its own: its end closes these, and nothing else"
     def __init__(self) -> None: super().__init__(shadow=_the_context())
 
