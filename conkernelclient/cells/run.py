@@ -188,7 +188,7 @@ class _Named(_Arguments):
         if self.ignored and self.state != 'done': state += '; the kernel ignored the interrupt'
         if self.done(): state += f', {self.outcome}'
         where = '' if self.shell.subshell_id is None else ' on a subshell'
-        why = f'; {self.message[:80]}' if self.message else ''
+        why = f'; {self.message[:80]}' if self.message and self.state == 'done' else ''
         return f"<Run {self.id}{' ' if self.id else ''}{state}{where}: {self.shown_code(40)}{why}>"
 
 # %% ../../nbs/cells/03_run.ipynb #a732f178
