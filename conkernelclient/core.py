@@ -231,7 +231,11 @@ class _Joined(_Views):
             readers_grace=self.readers_grace)
         self.runs = Runs(self.connection, weakly(self._answer))
         if not isinstance(transport, ZMQTransport): self._view_channels()
-        finalize(self, _close_dropped, ref(self.connection), transport)
+        self._finalizer = finalize(self, _close_dropped, ref(self.connection), transport)
+
+    def _closed(self) -> None:
+        super()._closed()
+        self._finalizer.detach()   # (it holds the transport, that its loop, and the loop what may hold the client)
 
 def _close_dropped(connection: Callable[[], Connection|None], transport: Transport) -> None:
     "The client was dropped: close what is open, in the thread of its event loop"
