@@ -398,12 +398,12 @@ class _Requesting(_Leaving):
             msg_type, content, channel, timeout=timeout, metadata=metadata, subshell_id=subshell_id, buffers=buffers,
             msg_id=msg_id, iopub=iopub, on_iopub=on_iopub, on_stdin=on_stdin)
 
-# %% ../nbs/01_core.ipynb #aad6207c
-class _MsgId(str):
+# %% ../nbs/01_core.ipynb #136c6118
+class _PlainElsewhere(str):
     __slots__ = ()
-    def __reduce__(self) -> tuple[type[str], tuple[str]]: return str, (str(self),)   # elsewhere it is any id
+    def __reduce__(self) -> tuple[type[str], tuple[str]]: return str, (str(self),)
 
-_MsgId.__name__ = 'str (a msg_id; use `reply=True` to await the reply)'
+_MsgId: type[str] = type('str (a msg_id; use `reply=True` to await the reply)', (_PlainElsewhere,), dict(__slots__=()))
 
 # %% ../nbs/01_core.ipynb #97030f6c
 class _Asking(_Requesting):
