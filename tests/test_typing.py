@@ -12,7 +12,7 @@ OFFERED = 'run eval map push queue restart status execute subshell interrupt'
 # What users hold, and which of its methods are for other modules of the package
 HELD = {
     'core.ConKernelClient': 'make_transport make_host unused_heartbeat router',
-    'core.ConKernelManager': '',
+    'core.ConKernelManager': 'answered start_again taken_ports why',
     'engine.request.Request': 'send throw close leave unwanted set_result fail finish fail_end limit take_iopub take_reply take_prompt',
     'cells.run.Run': 'send throw close leave unwanted set_result fail finish connection submit overdue end_early must_begin_within',
     'cells.outputs.Result': '',
