@@ -744,6 +744,7 @@ async def test_words():
         assert isinstance(msg_id, str) and type(pickle.loads(pickle.dumps(msg_id))) is str and json.dumps(msg_id) == f'"{msg_id}"'
         for o in msg_id, kc.kernel_info():
             with pytest.raises(TypeError, match='use `reply=True` to await the reply'): await o
+        await soon(kc.kernel_info(reply=True))      # the kernel is done with what was sent
         fk.on['execute_request'] = 'busy hold reply idle'
         slow = kc.run('import time;\ntime.sleep(3)', timeout=.05)
         with pytest.raises(ExecutionTimeout, match=r"^'import time; ti…' took longer than 0.05 s and was interrupted$"): await soon(slow)
