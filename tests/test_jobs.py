@@ -709,7 +709,7 @@ async def test_a_tap_sees_every_message_once(session):
         await soon(req)
         await soon(kc.kernel_info(reply=True, channel='control'))
         msg_id = kc.execute('fake: busy stream=mailbox reply idle')
-        assert [m['content'].get('text') for m in await soon(kc.get_pubs(msg_id)) if m['msg_type'] == 'stream'] == ['mailbox']
+        assert [m['content'].get('text') for m in await soon(kc.get_pubs(msg_id, timeout=SOON)) if m['msg_type'] == 'stream'] == ['mailbox']
         assert res.text == 'ab' and res.complete
         mine = [m for m in seen if m['parent_header'].get('msg_id') == res.msg_id]
         assert [m['msg_type'] for m in mine if m['msg_type'] != 'execute_reply'] == ['status', 'execute_input', 'stream', 'stream', 'status']
