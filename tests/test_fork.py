@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.skipif(not hasattr(os, 'pidfd_open'), reason='forking 
 def spec_of(how, *preload, **kwargs):
     return fork_spec(preload, **kwargs) if how == 'fork' else KernelSpec(**dict(KernelSpecManager().get_kernel_spec('python3').to_dict(), env=kwargs.get('env', {})))
 
-@pytest.fixture(params=['cold', 'fork'])
+@pytest.fixture(params=[pytest.param('cold', marks=pytest.mark.slow), 'fork'])
 def how(request): return request.param
 
 @pytest.fixture(scope='module', autouse=True)
@@ -344,8 +344,8 @@ async def test_fork_of_the_owner():
 
 @pytest.mark.parametrize('code,word', [
     ('import threading, time; threading.Thread(target=time.sleep, args=[600], daemon=True).start()', 'has started threads'),
-    ('import zmq; context = zmq.Context()', 'a ZMQ context'),
-    ('import asyncio; loop = asyncio.new_event_loop()', 'an event loop'),
+    pytest.param('import zmq; context = zmq.Context()', 'a ZMQ context', marks=pytest.mark.slow),
+    pytest.param('import asyncio; loop = asyncio.new_event_loop()', 'an event loop', marks=pytest.mark.slow),
 ])
 async def test_what_a_module_may_not_do(tmp_path, caplog, code, word):
     (tmp_path/'early.py').write_text(code)
