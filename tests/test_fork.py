@@ -37,6 +37,21 @@ def children(pid): return [int(o) for o in Path(f'/proc/{pid}/task/{pid}/childre
 
 # The process
 
+async def test_it_begins_when_its_manager_has_read_the_connection_file(monkeypatch):
+    "A kernel writes that file too; a fork would do so while it is being read"
+    seen = []
+    class Slow(ConKernelManager):
+        def _reconcile_connection_info(self, info):
+            time.sleep(.3)
+            seen.append((len(os.listdir(f'/proc/{self.provisioner.pid}/task')), Path(self.connection_file).stat().st_mtime_ns == wrote[0]))
+            super()._reconcile_connection_info(info)
+        def write_connection_file(self, **kwargs):
+            super().write_connection_file(**kwargs)
+            wrote[:] = [Path(self.connection_file).stat().st_mtime_ns]
+    wrote = []
+    async with run_kernel(kernel_spec=fork_spec(), manager_class=Slow) as (_, kc): assert await value(kc, '6*7') == 42
+    assert seen == [(1, True)]
+
 async def test_folder_environment_and_limits(how, tmp_path):
     env = dict(os.environ, ONLY_HERE='1', TZ='Pacific/Kiritimati')
     env.pop('HOSTNAME', None)
