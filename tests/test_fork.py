@@ -197,10 +197,10 @@ async def test_exit_codes(how, code, expected):
         assert await value(kc, '6*7') == 42
 
 async def test_orderly_end_runs_atexit(how, tmp_path):
-    km = ConKernelManager(kernel_spec=spec_of(how))
+    km = ConKernelManager(kernel_spec=spec_of(how), shutdown_wait_time=2*SOON)   # the machine may be busy
     await km.start_kernel()
     kc = await km.client().start_channels()
-    await kc.run(f'import atexit; atexit.register(open({str(tmp_path/"x")!r}, "w").write, "done");', check=True)
+    await kc.run(f'import atexit; atexit.register(lambda: open({str(tmp_path/"x")!r}, "w").write("done"));', check=True)
     pid = km.provisioner.pid
     kc.stop_channels()
     await km.shutdown_kernel()
