@@ -41,7 +41,7 @@ from .engine.request import Hook, Request, prompt
 from .engine.router import Router
 from .engine.session import ConSession, Message, apply_session_patch, own_session
 from .engine.transport import Host, NoHost, Transport, weakly
-from .transports.sockets import check_descriptors, connect, limits_said, process_context
+from .transports.sockets import ContextView, check_descriptors, connect, limits_said
 from .transports.zmq import Heartbeat, ZMQTransport
 
 log = logging.getLogger('conkernelclient')
@@ -136,7 +136,9 @@ class _Sockets(_Settings):
     connection: Connection
 
     @default('context')
-    def _context_default(self) -> Any: return process_context()
+    def _context_default(self) -> Any:
+        self._created_context = True   # so it is ours to close
+        return ContextView()
 
     def _create_connected_socket(self, channel: str, identity: Any = None) -> Any:
         keys = self.curve_publickey, self.curve_secretkey
@@ -237,6 +239,7 @@ class _ForConnection(HasSubshells, _Parts):
             socket = getattr(channel, 'socket', None)
             if socket is not None and not socket.closed: socket.close(linger=0)
             if isinstance(channel, ConChannel): channel.detach()
+        if self._created_context and not self.context.closed: self.context.destroy(linger=100)
 
 # %% ../nbs/01_core.ipynb #1f93f799
 class _Views(_ForConnection):
@@ -585,6 +588,7 @@ class ConKernelClient(_Interactive):
 
 # %% ../nbs/01_core.ipynb #fe4da6ad
 class _Launching(AsyncKernelManager):
+    context: Any
     def __init__(self,
         *args: Any, # As for `AsyncKernelManager`
         kernel_spec: KernelSpec|None = None, # What to launch, instead of an installed kernel
@@ -594,7 +598,9 @@ class _Launching(AsyncKernelManager):
         super().__init__(*args, **kwargs)
 
     @default('context')
-    def _context_default(self) -> Any: return process_context()
+    def _context_default(self) -> Any:
+        self._created_context = True   # so it is ours to close
+        return ContextView()
 
     @default('transport_encryption')
     def _transport_encryption_default(self) -> str: return 'auto' if zmq.has('curve') else 'disabled'
@@ -606,6 +612,7 @@ class _Launching(AsyncKernelManager):
 
     def _create_connected_socket(self, channel: str, identity: Any = None) -> Any:
         keys = self.curve_publickey, self.curve_secretkey
+        if self._created_context and self.context.closed: self.context = ContextView()   # it was shut down before
         return connect(self.context, channel, self._make_url(channel), identity=identity, keys=keys)
 
     async def start_kernel(self, **kwargs: Any) -> None:   # type: ignore[override]
@@ -708,7 +715,7 @@ class _Waiting(_Undoing):
     _launched = False   # is this the step after the launch?
 
     async def _async_post_start_kernel(self, **kwargs: Any) -> None:
-        self._launched = True
+        self._launched = bool(self.context)   # (jupyter_client's promise: from the start to the shutdown it has one)
         try: await super()._async_post_start_kernel(**kwargs)
         finally: self._launched = False
 
@@ -716,9 +723,9 @@ class _Waiting(_Undoing):
         if not self._launched: super()._connect_control_socket()   # later, when the manager has something to send
 
     async def _async_wait(self, pollinterval: float = .1) -> None:
-        while await self.is_alive():
+        while await self._async_is_alive():
             if not await self._told(): await asyncio.sleep(pollinterval)
-            elif await self.is_alive(): await asyncio.sleep(.005)   # its provisioner does not know yet
+            elif await self._async_is_alive(): await asyncio.sleep(.005)   # its provisioner does not know yet
 
     async def _told(self) -> bool: # False: nobody tells
         ended = getattr(self.provisioner, 'ended', None)
