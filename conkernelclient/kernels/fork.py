@@ -109,7 +109,7 @@ class _Status:
         for o in lines: self.news.update(json.loads(o))
         if 'code' in self.news: self.returncode = self.news['code']
 
-# %% ../../nbs/kernels/01_fork.ipynb #544f7b90
+# %% ../../nbs/kernels/01_fork.ipynb #2ad0eaf0
 class ForkedProcess(_Status):
     "A kernel forked from a template, with the methods of `subprocess.Popen`"
     def wait(self,
@@ -120,7 +120,9 @@ class ForkedProcess(_Status):
         while self.poll() is None:
             left = None if end is None else end-time.monotonic()
             if left is not None and left <= 0: raise subprocess.TimeoutExpired('kernel', cast(float, timeout))
-            select.select([self.status], [], [], left)
+            news = select.poll()   # `select.select` knows no descriptors above 1,023
+            news.register(self.status, select.POLLIN)
+            news.poll(None if left is None else 1000*left)
         return cast(int, self.returncode)
 
     async def read(self) -> None:

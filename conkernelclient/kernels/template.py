@@ -61,7 +61,7 @@ def closed(
     "Whether it is closed"
     return bool(o.is_closed() if hasattr(o, 'is_closed') else o.closed)
 
-# %% ../../nbs/kernels/02_template.ipynb #17bd0140
+# %% ../../nbs/kernels/02_template.ipynb #3924fa07
 class Asked:
     "What the owner asks for: one kernel"
     def __init__(self,
@@ -88,8 +88,10 @@ class Asked:
         for o in (self.arguments, self.gate, *self.streams): os.close(o)
 
     def wait(self) -> None:
-        "Until the owner lets the kernel begin"
-        select.select([self.gate], [], [], 5)
+        "Until the owner lets the kernel begin; a few seconds at most"
+        gate = select.poll()   # `select.select` knows no descriptors above 1,023
+        gate.register(self.gate, select.POLLIN)
+        gate.poll(5000)
 
 # %% ../../nbs/kernels/02_template.ipynb #ca17dbb3
 def die_with(
