@@ -393,9 +393,9 @@ class _Marking(_Lanes):
             case 'mark': self._mark()
             case _: super().do(action)
 
-    def _mark(self, why: bool|str = True) -> None:
+    def _mark(self, why: bool|str = True, but: str = '') -> None:
         for req in self.router.table.values():
-            if req.packed is None: req.lossy = why   # what waits in the client loses nothing
+            if req.packed is None and req.msg_id != but: req.lossy = why   # what waits in the client loses nothing
         self.router.foreign.clear()   # their *idle* may be lost
 
 # %% ../../nbs/engine/07_connection.ipynb #c813256e
@@ -450,10 +450,10 @@ class _Sink(_Carried):
                   'restarted': 'ended'}
         if status in events: self.happened(events[status], code=None, why=why)
 
-    def lost_output(self, why: str) -> None:
-        "Everything in flight may lack output"
+    def lost_output(self, why: str, but: str = '') -> None:
+        "Everything in flight may lack output; not the request with the id `but`, which only begins"
         log.warning('Outputs may be missing: %s', why)
-        self._mark(why)
+        self._mark(why, but)
 
     def kept_output(self, msg_id: str) -> None:
         "All outputs of a request have come, although the link was away"

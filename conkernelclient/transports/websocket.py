@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['log', 'V1', 'Data', 'Frames', 'DROPPED', 'NUMBERED', 'Token', 'QUICKACK', 'LACKING', 'size_of', 'pack_v1',
            'unpack_v1', 'pack_legacy', 'unpack_legacy', 'Notices', 'Ledger', 'refusal', 'unreachable', 'Server', 'Peer',
-           'Connect', 'TornadoPeer', 'tornado_connect', 'Line', 'weakly_told', 'WebSocketTransport']
+           'Connect', 'TornadoPeer', 'tornado_connect', 'Line', 'parent_id', 'told_lost', 'told_kept', 'weakly_told',
+           'WebSocketTransport']
 
 # %% ../../nbs/transports/01_websocket.ipynb #970160e0
 import asyncio
@@ -178,7 +179,7 @@ class _Account:
         self.replies.clear()
         self.owed = 0
 
-# %% ../../nbs/transports/01_websocket.ipynb #0bf56ba7
+# %% ../../nbs/transports/01_websocket.ipynb #e7934577
 class Ledger(_Account):
     "Keeps account of the messages of a kernel that numbers them"
     owed: int
@@ -188,11 +189,14 @@ class Ledger(_Account):
     def enter(self,
         channel: str, # Where it came from
         frames: Frames, # A message of the kernel, not of the server
-    ) -> int|None: # At an *idle*: how many have not come that should have, by now; else `None`
-        "Enter a message"
+    ) -> int|None: # At an *idle* or *busy*: how many have not come that should have, by now; else `None`
+        "Enter a message. What other requests under way may account for is not counted at a *busy*."
         n = self._number(frames[1], channel in ('shell', 'control'))
         if n is None or channel != 'iopub' or len(frames[4]) > 60 or b'"status"' not in frames[1]: return None
-        if b'"busy"' in frames[4]: self.busy.add(frames[2])
+        if b'"busy"' in frames[4]:
+            lacking = sum(o < n for o in self.missing)-self.owed-len(self.busy)
+            self.busy.add(frames[2])
+            return lacking if self.judges and lacking > 0 else None
         if b'"idle"' not in frames[4]: return None
         self.busy.discard(frames[2])
         if self.judges: return self._balance(n, b'"comm_' not in frames[2])   # (comm messages have no reply)
@@ -479,7 +483,7 @@ class _Delivering(_Made):
         "Has anything arrived that was not handed over?"
         return bool(self._arrived or self._batch)
 
-# %% ../../nbs/transports/01_websocket.ipynb #71fe9883
+# %% ../../nbs/transports/01_websocket.ipynb #f76976be
 class Line:
     "One WebSocket from its opening on. What comes after its end is dropped."
     def __init__(self,
@@ -554,15 +558,13 @@ class _Receiving(_Delivering):
         if self.notices.mark in frames[1]: return   # it is the server's
         lacking = self.ledger.enter(channel, frames)
         if lacking is None: return
-        if lacking > len(self.ledger.busy):   # (what is busy may have been answered, and become idle later)
+        begins = frames[2] in self.ledger.busy
+        if begins or lacking > len(self.ledger.busy):   # (what is busy may have been answered, and become idle later)
             self.ledger.settle()
-            why = LACKING.format(lacking)
-            self._take('', lambda sink: sink.lost_output(why))
-        elif self.outages and not lacking: self._take('', weakly_told(self._kept, frames[2]))
-
-    def _kept(self, parent: bytes, sink: Sink) -> None:
-        msg_id = orjson.loads(parent).get('msg_id')
-        if msg_id is not None: sink.kept_output(msg_id)
+            self.ledger.busy.clear()   # (an *idle* may be among what is lost)
+            if begins: self.ledger.busy.add(frames[2])
+            self._take('', told_lost(LACKING.format(lacking), parent_id(frames) if begins else ''))
+        elif self.outages and not lacking: self._take('', told_kept(parent_id(frames)))
 
     def _notice(self, kind: str, what: str, sink: Sink) -> None:
         if kind != 'says': sink.lost_output(what)
@@ -570,6 +572,18 @@ class _Receiving(_Delivering):
         else: sink.host_says(what)
 
     def _stop_asked(self) -> None: "The kernel has been told to stop"
+
+def parent_id(frames: Frames) -> str:
+    "The message id of the request that a message answers"
+    return str(orjson.loads(frames[2]).get('msg_id', ''))
+
+def told_lost(why: str, but: str) -> Callable[[Sink], Any]:
+    "A function that tells a sink of lost outputs"
+    return lambda sink: sink.lost_output(why, but)
+
+def told_kept(msg_id: str) -> Callable[[Sink], Any]:
+    "A function that tells a sink that nothing was lost"
+    return lambda sink: sink.kept_output(msg_id)
 
 def weakly_told(method: Callable[..., Any], *args: Any) -> Callable[[Sink], Any]:
     "A function of a sink that calls `method(*args, sink)`, and holds nothing but `args`"
