@@ -331,7 +331,7 @@ class _Acting(_Starting):
     async def _restart_over(self) -> None:
         while self.restarting: await asyncio.wait([cast('asyncio.Future[None]', self._restarted)])
 
-# %% ../../nbs/kernels/00_server.ipynb #12a551c4
+# %% ../../nbs/kernels/00_server.ipynb #ab77f550
 class ServerKernelManager(_Acting):
     "A kernel manager whose kernel runs behind a Jupyter server"
     _running: bool
@@ -358,10 +358,11 @@ class ServerKernelManager(_Acting):
         for o in clients: o.restart_ends()
 
     async def _post_restart(self, timeout: float) -> None:
-        try: await self._kernel('POST', '/restart', timeout)
-        except ServerError as e:
-            if e.code != 500 or not await self.is_alive(): raise
-            await self._kernel('POST', '/restart', timeout)   # somebody else's restart was under way
+        for pause in (.2, .5, 1., 2., None):
+            try: return cast(None, await self._kernel('POST', '/restart', timeout))
+            except ServerError as e:
+                if e.code != 500 or pause is None or not await self.is_alive(): raise
+            await asyncio.sleep(pause)   # somebody else's restart is under way
 
     async def shutdown_kernel(self, now: bool = False, restart: bool = False) -> None:   # type: ignore[override]
         "Delete the kernel at the server, if this manager has started it. Raises `ServerError`."
