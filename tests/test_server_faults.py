@@ -392,7 +392,7 @@ async def test_the_server_has_another_token_now():
     finally: jupyter.stop()
 
 async def test_culled():
-    jupyter = Jupyter('--MappingKernelManager.cull_idle_timeout=1', '--MappingKernelManager.cull_interval=1',
+    jupyter = Jupyter('--MappingKernelManager.cull_idle_timeout=5', '--MappingKernelManager.cull_interval=1',
                       '--MappingKernelManager.cull_connected=True').start()
     try:
         await jupyter.ready()

@@ -546,7 +546,7 @@ class _Sent(_Doubted):
             error = NoReplyError('The kernel is done with this cell, but its reply never came')
         if self.request is not None and self.request.lossy:   # iopub was away for a while
             self.partial.complete = False
-            self.partial.missing = 'the connection was away for a while' if self.request.lossy is True else self.request.lossy
+            self.partial.missing = self.request.missing or 'the connection was away for a while'
         elif error is None and not self.partial.complete: self.partial.missing = 'its reply or its *idle* did not come'
         self.finish(None if error is None else copy(error))
 

@@ -393,9 +393,11 @@ class _Marking(_Lanes):
             case 'mark': self._mark()
             case _: super().do(action)
 
-    def _mark(self, why: bool|str = True, but: str = '') -> None:
+    def _mark(self, why: str = '', but: str = '') -> None:
         for req in self.router.table.values():
-            if req.packed is None and req.msg_id != but: req.lossy = why   # what waits in the client loses nothing
+            if req.packed is not None or req.msg_id == but: continue   # what waits in the client loses nothing
+            req.lossy = True
+            if why: req.missing = why
         self.router.foreign.clear()   # their *idle* may be lost
 
 # %% ../../nbs/engine/07_connection.ipynb #c813256e
@@ -458,7 +460,7 @@ class _Sink(_Carried):
     def kept_output(self, msg_id: str) -> None:
         "All outputs of a request have come, although the link was away"
         req = self.router.table.get(msg_id)
-        if req is not None and req.lossy is True: req.lossy = False
+        if req is not None and not req.missing: req.lossy = False
 
 # %% ../../nbs/engine/07_connection.ipynb #9ef30b8f
 class _Noticing(_Sink):

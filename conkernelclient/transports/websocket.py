@@ -483,7 +483,7 @@ class _Delivering(_Made):
         "Has anything arrived that was not handed over?"
         return bool(self._arrived or self._batch)
 
-# %% ../../nbs/transports/01_websocket.ipynb #f76976be
+# %% ../../nbs/transports/01_websocket.ipynb #5aa2fe63
 class Line:
     "One WebSocket from its opening on. What comes after its end is dropped."
     def __init__(self,
@@ -568,10 +568,10 @@ class _Receiving(_Delivering):
 
     def _notice(self, kind: str, what: str, sink: Sink) -> None:
         if kind != 'says': sink.lost_output(what)
-        elif what == 'stop asked': self._stop_asked()
+        elif what in ('stop asked', 'dead'): self._ends(what)
         else: sink.host_says(what)
 
-    def _stop_asked(self) -> None: "The kernel has been told to stop"
+    def _ends(self, how: str) -> None: "The kernel has been told to stop, or is called dead"
 
 def parent_id(frames: Frames) -> str:
     "The message id of the request that a message answers"
@@ -772,7 +772,7 @@ class _Controlled(_Keeping):
 
     def expect(self, beats: bool) -> None: "Does nothing: there is no heartbeat to compare with"
 
-# %% ../../nbs/transports/01_websocket.ipynb #946bb735
+# %% ../../nbs/transports/01_websocket.ipynb #b8f3c5ca
 class WebSocketTransport(_Controlled):
     "Carries packed messages to a kernel behind a Jupyter server"
     _stopping: 'asyncio.Task[None]|None' = None
@@ -784,17 +784,21 @@ class WebSocketTransport(_Controlled):
         if time.monotonic()-self.heard > self.quiet and self.in_flight(): self.on_quiet()
         self._timer = self.loop.call_later(self.quiet/5, weakly(self._look_after))
 
-    def _stop_asked(self) -> None:
-        if self.loop is not None and self._stopping is None: self._stopping = self.loop.create_task(self._stops())
+    def _ends(self, how: str) -> None:
+        if self.loop is not None and self._stopping is None: self._stopping = self.loop.create_task(self._has_ended(how))
 
-    async def _stops(self) -> None:
-        "The kernel says that it ends: is it still there? (It is if it is started again.)"
+    async def _has_ended(self, how: str) -> None:
+        "Is the kernel still there? (It is if somebody has started it again.)"
+        dead = how == 'dead'
+        why = f'The kernel died, and {self.server.url} could not restart it'
         try:
             for pause in .2, .5, 2.:
                 await asyncio.sleep(pause)
-                await self.model()
+                state = (await self.model()).get('execution_state')
+            if dead and state == 'dead': self._tell(lambda sink: sink.host_says('dead', why))
         except ServerError as e:
-            if e.code == 404 and e.final: self.is_gone(f'{self.server.url} has shut the kernel down, or culled it for being idle')
+            shut = f'{self.server.url} has shut the kernel down, or culled it for being idle'
+            if e.code == 404 and e.final: self.is_gone(why if dead else shut)
         finally: self._stopping = None
 
     def close(self) -> None:
