@@ -88,6 +88,7 @@ def free_port():
 
 class Jupyter:
     "A Jupyter server in a process of its own"
+    log = subprocess.DEVNULL
     def __init__(self, *options, token='secret', port=None, ssl_options=None):
         self.port, self.token, self.options = port or free_port(), token, options
         self.url = f'http://127.0.0.1:{self.port}'
@@ -99,8 +100,7 @@ class Jupyter:
                 f'--ServerApp.root_dir={tempfile.mkdtemp()}', '--KernelRestarter.time_to_dead=0.5', *self.options]
 
     def start(self):
-        log = subprocess.DEVNULL if not os.environ.get('JUPYTER_LOG') else open(os.environ['JUPYTER_LOG'], 'a')
-        self.process = subprocess.Popen(self.command(), stdout=log, stderr=log, start_new_session=True)
+        self.process = subprocess.Popen(self.command(), stdout=self.log, stderr=self.log, start_new_session=True)
         return self
 
     async def ready(self):

@@ -405,7 +405,7 @@ async def tornado_connect(url: str, headers: dict[str, str], on_message: Callabl
         opening.add_done_callback(lambda o: o.cancelled() or o.exception() or o.result().close())
         raise
 
-# %% ../../nbs/transports/01_websocket.ipynb #4568cf2a
+# %% ../../nbs/transports/01_websocket.ipynb #38769289
 class _Made:
     "What a transport is made of"
     ping_every = 20.          # seconds between pings; a peer that does not answer one is lost
@@ -417,7 +417,7 @@ class _Made:
     def __init__(self,
         server: Server, # Runs the kernel
         kernel_id: Callable[[], str|None], # The kernel's id there
-        session_id: str, # The client's, for its life: the server keeps for it what comes while the connection is away
+        session_id: str, # The client's: the server keeps for it what comes while the connection is away
         *, in_flight: Callable[[], bool] = lambda: False, # Is anything in flight?
         on_quiet: Callable[[], None] = lambda: None, # Called when nothing is heard while something is in flight
         connect: Connect = tornado_connect, # Opens WebSockets
@@ -425,6 +425,7 @@ class _Made:
         self.server = server
         self.kernel_id = kernel_id
         self.session_id = session_id
+        self.kernels = 0   # how often it was opened for another kernel
         self.in_flight = in_flight
         self.on_quiet = on_quiet
         self.connect: Connect = connect
@@ -625,12 +626,17 @@ class _Sending(_Receiving):
         "The kernel's address"
         return f'{self.server.url}/api/kernels/{self.kernel_id()}'
 
-# %% ../../nbs/transports/01_websocket.ipynb #7c1e152c
+# %% ../../nbs/transports/01_websocket.ipynb #9c7fe52e
 class _Connecting(_Sending):
     "Opens a WebSocket"
     def _url(self) -> str:
         scheme, _, rest = self.describe('').partition(':')
-        return f'{"wss" if scheme == "https" else "ws"}:{rest}/channels?session_id={quote(self.session_id)}'
+        return f'{"wss" if scheme == "https" else "ws"}:{rest}/channels?session_id={quote(self.identity)}'
+
+    @property
+    def identity(self) -> str:
+        "The session id for the server, which makes it the ZMQ identity: a kernel may ignore that of an older connection"
+        return f'{self.session_id}-{self.kernels}' if self.kernels else self.session_id
 
     async def model(self) -> Any:
         "What the server says of the kernel. Raises `ServerError`."
@@ -729,7 +735,7 @@ class _Keeping(_Connecting):
         self.gone = why
         self._tell(lambda sink: sink.host_says('gone', why))
 
-# %% ../../nbs/transports/01_websocket.ipynb #e67080ff
+# %% ../../nbs/transports/01_websocket.ipynb #7b8be503
 class _Controlled(_Keeping):
     "Is opened, reopened and closed"
     loop: asyncio.AbstractEventLoop|None
@@ -754,6 +760,7 @@ class _Controlled(_Keeping):
         if channels is not None:
             if self._line is not None: self._take('', lambda sink: [sink.link(o, Link.UP) for o in channels])
             return
+        self.kernels += 1
         self._arrived.clear()
         self._batch.clear()
         self.notices = Notices(self.session_id)
