@@ -1,5 +1,5 @@
 """Kernels behind a real Jupyter server: everything that works over ZMQ works there, over both WebSocket protocols"""
-import asyncio, os, shutil, ssl, subprocess
+import asyncio, gc, os, shutil, ssl, subprocess
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import nbformat, pytest
@@ -183,6 +183,22 @@ def test_without_a_loop_at_first(jupyter):
         await km.shutdown_kernel()
     asyncio.run(use())
 
+def test_a_loop_that_ends_under_an_open_client(jupyter, caplog):
+    "The client is dropped later; nothing is left of it but the kernel"
+    km = ServerKernelManager(jupyter.url, jupyter.token)
+    async def begin():
+        await km.start_kernel()
+        kc = await km.client().start_channels()
+        assert await kc.eval('1+1') == 2
+        return kc
+    kc = asyncio.run(begin())
+    with pytest.raises(RuntimeError, match='event loop is closed'): kc.execute('1')
+    transport = kc.connection.transport
+    kc = None
+    gc.collect()
+    assert transport.closed and not caplog.records
+    asyncio.run(km.shutdown_kernel())
+
 async def test_nbclient(jupyter):
     cells = 'print(6*7)', '1/0', 'import sys; print("err", file=sys.stderr)'
     nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(o) for o in cells])
@@ -209,7 +225,7 @@ async def test_nothing_is_left(jupyter):
     if fds: await until(lambda: len(os.listdir('/proc/self/fd')) <= fds)
 
 async def test_a_dropped_client_is_collected(jupyter):
-    import gc, weakref
+    import weakref
     async with kernel(jupyter) as kc:
         km = ServerKernelManager(jupyter.url, jupyter.token)
         await km.start_kernel(kc.parent.kernel_id)

@@ -672,7 +672,7 @@ class _Connecting(_Sending):
         except ServerError as e:
             if e.code == 404 and e.final: raise
 
-# %% ../../nbs/transports/01_websocket.ipynb #eebd8e49
+# %% ../../nbs/transports/01_websocket.ipynb #ea699cd7
 class _Keeping(_Connecting):
     "Keeps connected"
     gone = ''   # why there is nothing to connect to any more
@@ -707,6 +707,7 @@ class _Keeping(_Connecting):
     def _ended(self, line: Line, why: str) -> None:
         if self._line is not line: return
         self._line = None
+        if self._task is None or self._task.done() or self._task.cancelling(): return   # the event loop ends
         self.outages += 1
         log.info('Not connected to %s: %s', self.describe(''), why)
         self._tell(lambda sink: sink.link(None, Link.DOWN, why))
@@ -714,7 +715,8 @@ class _Keeping(_Connecting):
     def _tell(self, news: Callable[[Sink], None]) -> None:
         "Now, after all that came before"
         self._take('', news)
-        self.drain()
+        try: self.drain()
+        except Exception: log.exception('The news of %s failed', self.describe(''))   # it goes on keeping connected
 
     async def _failed(self, error: ServerError) -> None:
         self._tries += 1
