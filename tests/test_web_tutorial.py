@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import httpx, pytest, uvicorn
 
 sys.path.insert(0, str(Path(__file__).parent))
+from browser import browser, program, until as blocking_until
 from fault_tools import SOON, running, until
 
 bound = 120
@@ -50,7 +51,7 @@ async def serving(grace=0.):
         server.should_exit = True
         await asyncio.wait_for(task, SOON)
 
-def browser(page): return httpx.AsyncClient(base_url=page.url, timeout=SOON)
+def client(page): return httpx.AsyncClient(base_url=page.url, timeout=SOON)
 
 async def stream(web, method, url, **kwargs):
     async with web.stream(method, url, **kwargs) as answer:
@@ -67,7 +68,7 @@ def until_exists(path): return BEGUN+f'while not pathlib.Path({str(path)!r}).exi
 
 
 async def test_outputs_come_as_they_are_made(tmp_path):
-    async with serving() as page, browser(page) as web:
+    async with serving() as page, client(page) as web:
         events = cell(web, until_exists(tmp_path/'go'))
         first = await anext(events)   # the kernel cannot be done
         assert (first['number'], first['kind'], first['run'], first['output']['text']) == (1, 'new', 'r1', 'begun\n')
@@ -76,12 +77,12 @@ async def test_outputs_come_as_they_are_made(tmp_path):
         assert text(rest) == 'done\n' and end(rest) == ('end', 'ok')
 
 async def test_an_error_is_an_output_and_an_end():
-    async with serving() as page, browser(page) as web:
+    async with serving() as page, client(page) as web:
         events = await every(cell(web, '1/0'))
         assert events[0]['output']['ename'] == 'ZeroDivisionError' and end(events) == ('end', 'error')
 
 async def test_a_browser_that_leaves_stops_its_cell_and_no_other():
-    async with serving() as page, browser(page) as web:
+    async with serving() as page, client(page) as web:
         events = cell(web, FOREVER)
         assert (await anext(events))['output']['text'] == 'begun\n'
         run = page.kc.jobs['r1']
@@ -96,7 +97,7 @@ async def test_a_browser_that_leaves_stops_its_cell_and_no_other():
 
 async def test_a_browser_that_leaves_in_the_queue(tmp_path):
     "Its cell is never sent; and that also when it has not got a byte of the stream"
-    async with serving() as page, browser(page) as web:
+    async with serving() as page, client(page) as web:
         first = cell(web, until_exists(tmp_path/'go'))
         await anext(first)
         waiting = asyncio.create_task(every(cell(web, f'open({str(tmp_path/"never")!r}, "w")')))
@@ -110,7 +111,7 @@ async def test_a_browser_that_leaves_in_the_queue(tmp_path):
 
 async def test_viewers(tmp_path):
     "A second one gets what it lacks; the first one's leaving stops nothing; the last one's does"
-    async with serving() as page, browser(page) as one, browser(page) as two:
+    async with serving() as page, client(page) as one, client(page) as two:
         first = cell(one, until_exists(tmp_path/'go')+'\ntime.sleep(600)')
         run = (await anext(first))['run']
         second, third = view(two, run), view(two, run, 1)
@@ -131,7 +132,7 @@ async def test_viewers(tmp_path):
 
 async def test_a_reload(tmp_path):
     "The browser is gone, comes back in time, and goes on after the last event that it has"
-    async with serving(grace=SOON) as page, browser(page) as web:
+    async with serving(grace=SOON) as page, client(page) as web:
         events = cell(web, until_exists(tmp_path/'go'))
         last = await anext(events)
         await events.aclose()
@@ -146,7 +147,7 @@ async def test_a_reload(tmp_path):
 async def test_a_viewer_that_does_not_read(tmp_path):
     "It delays neither the cell nor another viewer, and has the same outputs in the end"
     code = 'for i in range(300): print(str(i)*20_000)'   # more than sockets take
-    async with serving() as page, browser(page) as slow, browser(page) as web:
+    async with serving() as page, client(page) as slow, client(page) as web:
         asleep = cell(slow, code)
         begun = await anext(asleep)
         seen = await every(view(web, begun['run']))
@@ -156,7 +157,7 @@ async def test_a_viewer_that_does_not_read(tmp_path):
 
 async def test_a_kernel_that_dies(tmp_path):
     "Each viewer, and each cell that waits, gets an end that says so; the cells after that share one restart"
-    async with serving() as page, browser(page) as web:
+    async with serving() as page, client(page) as web:
         deadly = cell(web, until_exists(tmp_path/'go')+'\nos._exit(3)')
         run = (await anext(deadly))['run']
         others = [asyncio.create_task(every(o)) for o in (view(web, run), cell(web, 'print("waits")'))]
@@ -171,21 +172,63 @@ async def test_a_kernel_that_dies(tmp_path):
         assert states.count('restarting') == 1, states
 
 async def test_many_browsers():
-    async with serving() as page, browser(page) as web:
+    async with serving() as page, client(page) as web:
         seen = await asyncio.gather(*[every(cell(web, f'print({i})')) for i in range(60)])
         assert [text(o) for o in seen] == [f'{i}\n' for i in range(60)] and {end(o) for o in seen} == {('end', 'ok')}
         await until(lambda: not page.viewers)
 
 async def test_a_cell_that_is_not_there():
-    async with serving() as page, browser(page) as web:
+    async with serving() as page, client(page) as web:
         for url in '/cells/r7/0', '/cells/r1/x', '/cells': assert (await web.get(url)).status_code in (404, 405)
 
 async def test_the_end_of_the_server():
     "With a viewer on the line: its kernel is gone, too"
-    async with serving() as page, browser(page) as web:
+    async with serving() as page, client(page) as web:
         events = cell(web, FOREVER)
         await anext(events)
         pid = page.pid
         leaving = asyncio.create_task(every(events))
     with pytest.raises(httpx.HTTPError): await asyncio.wait_for(leaving, SOON)
     await until(lambda: not running(pid))
+
+
+@pytest.mark.skipif(not program(), reason='there is no Chromium')
+async def test_in_a_browser(tmp_path):
+    "Run, a second person with the same address, a reload, leaving, and a dead kernel"
+    def run(tab, code):
+        tab.js(f"at('code').value = {json.dumps(code)}")
+        tab.click('#run')
+    def sees(tab, text, state):
+        tab.until(f"at('outputs').innerText.trim() == {json.dumps(text)} && at('state').textContent.startsWith({json.dumps(state)})")
+    def look(url):
+        with browser() as b, b.tab() as one:
+            with b.tab() as two:
+                one.open(url)
+                run(one, until_exists(tmp_path/'go')+"\nprint('10%', end='\\r'); print('20%')")
+                sees(one, 'begun', 'running')
+                two.open(one.js('location.href'))
+                sees(two, 'begun', 'running')
+                (tmp_path/'go').touch()
+                for o in one, two: sees(o, 'begun\ndone\n20%', 'ok')
+                run(two, 'from IPython.display import display\nbar = display("0 %", display_id="bar")\nbar.update("100 %")\n1/0')
+                sees(two, "'100 %'\nZeroDivisionError: division by zero", 'error')
+                run(two, FOREVER)
+                sees(two, 'begun', 'running')
+                loaded = two.loaded
+                two.call('Page.reload')
+                blocking_until('the reload', lambda: two.hear() and two.loaded > loaded)
+                sees(two, 'begun', 'running')
+                assert not one.problems and not two.problems
+            run(one, 'import os; os._exit(3)')   # behind the cell of a browser that is gone
+            sees(one, '', 'dead')
+            run(one, 'print("alive")')
+            sees(one, 'alive', 'ok')
+            run(one, FOREVER)
+            sees(one, 'begun', 'running')
+            one.click('#stop')
+            sees(one, 'begun', 'stopped')
+            assert not one.problems
+    async with serving(grace=1.) as page:
+        await asyncio.to_thread(look, page.url)
+        assert await page.kc.jobs['r6'].settled(SOON)
+        assert [o.outcome for o in page.kc.jobs.values()] == ['ok', 'error', 'cancelled', 'dead', 'ok', 'cancelled']
