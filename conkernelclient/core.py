@@ -43,7 +43,7 @@ from .engine.request import Hook, Request, prompt, seconds
 from .engine.router import Router
 from .engine.session import ConSession, Message, apply_session_patch, own_session
 from .engine.transport import Host, NoHost, Transport, weakly
-from .transports.sockets import check_descriptors, connect, limits_said, process_context
+from .transports.sockets import ContextView, check_descriptors, connect, limits_said
 from .transports.zmq import Heartbeat, ZMQTransport
 
 log = logging.getLogger('conkernelclient')
@@ -146,7 +146,9 @@ class _Sockets(_Settings):
     connection: Connection
 
     @default('context')
-    def _context_default(self) -> Any: return process_context()
+    def _context_default(self) -> Any:
+        self._created_context = True   # so it is ours to close
+        return ContextView()
 
     def _create_connected_socket(self, channel: str, identity: Any = None) -> Any:
         keys = self.curve_publickey, self.curve_secretkey
@@ -247,6 +249,7 @@ class _ForConnection(HasSubshells, _Parts):
             socket = getattr(channel, 'socket', None)
             if socket is not None and not socket.closed: socket.close(linger=0)
             if isinstance(channel, ConChannel): channel.detach()
+        if self._created_context and not self.context.closed: self.context.destroy(linger=100)
 
 # %% ../nbs/01_core.ipynb #1f93f799
 class _Views(_ForConnection):
@@ -395,12 +398,12 @@ class _Requesting(_Leaving):
             msg_type, content, channel, timeout=timeout, metadata=metadata, subshell_id=subshell_id, buffers=buffers,
             msg_id=msg_id, iopub=iopub, on_iopub=on_iopub, on_stdin=on_stdin)
 
-# %% ../nbs/01_core.ipynb #aad6207c
-class _MsgId(str):
+# %% ../nbs/01_core.ipynb #136c6118
+class _PlainElsewhere(str):
     __slots__ = ()
-    def __reduce__(self) -> tuple[type[str], tuple[str]]: return str, (str(self),)   # elsewhere it is any id
+    def __reduce__(self) -> tuple[type[str], tuple[str]]: return str, (str(self),)
 
-_MsgId.__name__ = 'str (a msg_id; use `reply=True` to await the reply)'
+_MsgId: type[str] = type('str (a msg_id; use `reply=True` to await the reply)', (_PlainElsewhere,), dict(__slots__=()))
 
 # %% ../nbs/01_core.ipynb #97030f6c
 class _Asking(_Requesting):
@@ -649,6 +652,7 @@ class ConKernelClient(_Shown):
 
 # %% ../nbs/01_core.ipynb #fe4da6ad
 class _Launching(AsyncKernelManager):
+    context: Any
     _getpid = staticmethod(os.getpid)   # (kept, as a manager may be freed when the program's modules are gone)
 
     def __init__(self,
@@ -661,7 +665,9 @@ class _Launching(AsyncKernelManager):
         super().__init__(*args, **kwargs)
 
     @default('context')
-    def _context_default(self) -> Any: return process_context()
+    def _context_default(self) -> Any:
+        self._created_context = True   # so it is ours to close
+        return ContextView()
 
     def cleanup_connection_file(self) -> None:
         "Remove the connection file; not in a forked child, which would remove that of its parent's kernel"
@@ -677,6 +683,7 @@ class _Launching(AsyncKernelManager):
 
     def _create_connected_socket(self, channel: str, identity: Any = None) -> Any:
         keys = self.curve_publickey, self.curve_secretkey
+        if self._created_context and self.context.closed: self.context = ContextView()   # it was shut down before
         return connect(self.context, channel, self._make_url(channel), identity=identity, keys=keys)
 
     async def start_kernel(self, **kwargs: Any) -> None:   # type: ignore[override]
@@ -779,7 +786,7 @@ class _Waiting(_Undoing):
     _launched = False   # is this the step after the launch?
 
     async def _async_post_start_kernel(self, **kwargs: Any) -> None:
-        self._launched = True
+        self._launched = bool(self.context)   # (jupyter_client's promise: from the start to the shutdown it has one)
         try: await super()._async_post_start_kernel(**kwargs)
         finally: self._launched = False
 
@@ -787,9 +794,9 @@ class _Waiting(_Undoing):
         if not self._launched: super()._connect_control_socket()   # later, when the manager has something to send
 
     async def _async_wait(self, pollinterval: float = .1) -> None:
-        while await self.is_alive():
+        while await self._async_is_alive():
             if not await self._told(): await asyncio.sleep(pollinterval)
-            elif await self.is_alive(): await asyncio.sleep(.005)   # its provisioner does not know yet
+            elif await self._async_is_alive(): await asyncio.sleep(.005)   # its provisioner does not know yet
 
     async def _told(self) -> bool: # False: nobody tells
         ended = getattr(self.provisioner, 'ended', None)

@@ -276,6 +276,7 @@ class EndWatch:
 def is_taken(ip: str, port: int) -> bool: ...
 
 class ConKernelManager(AsyncKernelManager):
+    context: Any
     provisioner: Any
     client_class: DottedObjectName
     client_factory: Type[type[AsyncKernelClient], type[AsyncKernelClient] | str]

@@ -56,7 +56,7 @@ class Wanted:
         if self.env is not None: res['env'] = {**os.environ, **self.env}
         return res
 
-# %% ../nbs/04_kernel.ipynb #0053ecef
+# %% ../nbs/04_kernel.ipynb #dfb92480
 class Owned:
     "A kernel that this process has started, and ends"
     all: 'set[Owned]' = set()   # those that have not ended
@@ -86,14 +86,15 @@ class Owned:
         process: Any = getattr(self.manager.provisioner, 'process', None)   # of a local kernel
         group = getattr(self.manager.provisioner, 'pgid', None)
         with suppress(OSError):
-            if process is not None and group and hasattr(os, 'killpg'): os.killpg(group, signal.SIGKILL)
-            elif process is not None: process.kill()
+            if process is None or process.poll() is not None: pass   # its number may be another process's by now
+            elif group and hasattr(os, 'killpg'): os.killpg(group, signal.SIGKILL)
+            else: process.kill()
         self.manager.cleanup_connection_file()
 
-# %% ../nbs/04_kernel.ipynb #be5d6f29
+# %% ../nbs/04_kernel.ipynb #3a35775f
 @atexit.register
 def end_all() -> None:
-    "End the kernels that this process has started and nobody has closed: what the end of the program does"
+    "End the kernels that this process has started and not closed: the program's end calls it"
     close_kernels()
     left = [o for o in Owned.all if o.pid == os.getpid()]
     Owned.all.clear()

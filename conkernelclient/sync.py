@@ -6,7 +6,7 @@
 __all__ = ['log', 'T', 'STEP', 'SENT', 'CLEANUP', 'S', 'Background', 'background', 'wait_for_event', 'take', 'Call', 'Following',
            'feed', 'Job', 'KernelSubshell', 'Kernel', 'close_kernels']
 
-# %% ../nbs/03_sync.ipynb #3932ef34
+# %% ../nbs/03_sync.ipynb #3da0e224
 import asyncio
 import atexit
 import inspect
@@ -14,6 +14,7 @@ import logging
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import CancelledError
 from contextvars import copy_context
@@ -94,16 +95,20 @@ def background() -> Background:
         if _process.background is None: _process.background = Background()
         return _process.background
 
-# %% ../nbs/03_sync.ipynb #663e71f1
-STEP: float|None = .1 if sys.platform == 'win32' else None   # seconds; `None`: waiting hears Ctrl-C
+# %% ../nbs/03_sync.ipynb #a5fe0bd4
+STEP = .1   # seconds until the main thread looks whether there was a Ctrl-C
+
+def _is_main() -> bool: return threading.current_thread() is threading.main_thread()
 
 def wait_for_event(
     event: threading.Event, # What to wait for
     timeout: float|None = None, # Seconds; `None`: as long as it takes
 ) -> bool: # Whether it came
     "Wait for `event` in a way that Ctrl-C ends, by `KeyboardInterrupt`"
-    if timeout is not None or STEP is None: return event.wait(timeout)
-    while not event.wait(STEP): pass
+    if not _is_main(): return event.wait(timeout)
+    until = float('inf') if timeout is None else time.monotonic()+timeout
+    while not event.wait(max(0, min(STEP, until-time.monotonic()))):
+        if time.monotonic() >= until: return False
     return True
 
 def take(
@@ -111,10 +116,10 @@ def take(
 ) -> T: # The next
     "The next item, waited for in a way that Ctrl-C ends"
     while True:
-        try: return box.get(timeout=STEP)
+        try: return box.get(timeout=STEP if _is_main() else None)
         except Empty: pass
 
-# %% ../nbs/03_sync.ipynb #da97fc22
+# %% ../nbs/03_sync.ipynb #7e642eb4
 SENT = 3.   # seconds that a kernel has to begin a cell that it was sent
 CLEANUP = 8.   # seconds that an interrupted call has to clean up: a kernel has 5 to heed an interrupt
 
@@ -152,7 +157,7 @@ class Call(Generic[T]):
             if not wait_for_event(self._over, timeout): raise TimeoutError(f'no answer within {timeout} s')
         except BaseException:
             self.loop.call_soon_threadsafe(self._give_up)
-            self._over.wait(CLEANUP)
+            wait_for_event(self._over, CLEANUP)
             raise
         task, self._task = self._task, None   # (no cycle, by the traceback, of what is raised)
         if task is None or task.cancelled(): raise CancelledError('The call was cancelled')
@@ -234,7 +239,7 @@ class _Ending(_Waiting):
             setattr(error, 'result', self.run.partial)
             raise error from None
 
-# %% ../nbs/03_sync.ipynb #f93f5797
+# %% ../nbs/03_sync.ipynb #b1d221ad
 class _Stoppable(_Ending):
     def _in_loop(self, f: Callable[[], Any]) -> Any:
         return f() if self._back.inside else Call[Any](self._back, f).result()
@@ -270,7 +275,7 @@ class _Stoppable(_Ending):
     def give_up(self, error: BaseException) -> None:
         "The thread that ran it goes: stop it, and wait a moment for its end. The error carries the partial result."
         self._back.loop.call_soon_threadsafe(self._cancel)   # (before waiting: a second Ctrl-C may come at any time)
-        self._over.wait(CLEANUP)
+        wait_for_event(self._over, CLEANUP)
         if self.run is not None: setattr(error, 'result', self.partial)
 
 # %% ../nbs/03_sync.ipynb #0d3555fc
@@ -317,7 +322,7 @@ class Following:
         except Exception as e: prompt.answer(None, e)
         else: prompt.answer(answer, None)
 
-# %% ../nbs/03_sync.ipynb #fa67ac4f
+# %% ../nbs/03_sync.ipynb #6c1c9f44
 def feed(
     run: Run, # What to read
     following: Following, # Who takes it; held weakly
@@ -330,7 +335,7 @@ def feed(
     async def read() -> None:
         try:
             async for event in run: put(event)
-        except (Exception, asyncio.CancelledError): pass   # those that wait for the job are told
+        except (Exception, asyncio.CancelledError): pass   # (the job's result raises it)
         finally: put(None)
     run.connection.spawn(read())
 
@@ -640,10 +645,10 @@ class Kernel(_Controlled):
         cells = list(codes)
         return self.in_loop(lambda kc: kc.map(cells, concurrency, progress, **kwargs))   # type: ignore[no-any-return]
 
-# %% ../nbs/03_sync.ipynb #54fe16c9
+# %% ../nbs/03_sync.ipynb #1c789e76
 @atexit.register
 def close_kernels() -> None:
-    "Close every `Kernel` of this process, and stop the background loop: what the end of the program does"
+    "Close every `Kernel` of this process, and stop the background loop: the program's end calls it"
     for kernel in list(_process.kernels):
         _process.kernels.discard(kernel)
         kernel.closed = True

@@ -52,6 +52,8 @@ DEPENDENCIES = {
     ('cells.subshell', '_save_getpass'): 'in the kernel: the same of `getpass`',
     ('kernels.template', '_exit'): 'the only way to end a process in the midst of its work; `os` has no other name for it',
     ('core', '_make_url'): 'the address of a channel: no public method gives it',
+    ('core', '_created_context'): 'was the view of the ZMQ context made for this client or manager? Else it must not be closed',
+    ('core', '_async_is_alive'): 'what jupyter_client waits with; subclasses count its calls',
     ('core', '_context_default'): 'the default of a trait has the name that the default in the base class has',
     ('core', '_connect_control_socket'): 'jupyter_client connects it at each start; here it waits for something to send',
     ('core', '_async_post_start_kernel'): 'the step of the start that connects it',

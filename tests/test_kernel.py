@@ -332,6 +332,14 @@ def test_death_and_restart():
         assert k.status == 'ready'
 
 
+async def test_a_dead_kernel_is_closed_as_well(runtime):
+    with open_kernel() as k:
+        with pytest.raises(DeadKernelError): k.run('import os; os._exit(3)')
+    async with open_kernel() as kc:
+        with pytest.raises(DeadKernelError): await kc.run('import os; os._exit(3)')
+    assert not list(runtime.glob('*'))
+
+
 async def test_restart_on_death():
     async with open_kernel(restart_on_death=True) as kc:
         for i in range(2):
@@ -872,8 +880,9 @@ async def test_the_stop_button_of_a_notebook():
         await kc.run('from conkernelclient import *\nk = open_kernel().start()', check=True)
         pid = await kc.eval("k.eval('__import__(\\'os\\').getpid()')")
         run = kc.run("k.run('print(1, flush=True)\\nimport time; time.sleep(600)', on_output=lambda o: print(o.text, flush=True))")
+        pressed = False
         async for out in run:
-            if '1' in out.text: await kc.interrupt()
+            if out.text.startswith('1') and not pressed: pressed = await kc.interrupt() is None
         assert (await run).error.ename == 'KeyboardInterrupt'
         assert await kc.eval("k.queue, k.eval('6*7')") == ([], 42) and lives(pid)
     until(lambda: not lives(pid), what='the kernel of a killed kernel ends')

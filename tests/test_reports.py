@@ -1377,6 +1377,7 @@ async def test_report_10_a_run_under_way_hears_of_its_display():
 async def test_report_10_results_are_not_kept_alive():
     "Neither for their displays, nor to count what comes late; and what is kept of them is bounded"
     async with fake(on=dict(execute_request=showing)) as (fk, kc):
+        kc.jobs.keep = 0     # (the table of jobs keeps the last ones, and is bounded)
         gone = []
         for i in range(20): gone.append(weakref.ref(await soon(kc.run(str(i)))))
         last = await soon(kc.run('last'))

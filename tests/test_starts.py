@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest, zmq, zmq.asyncio
 from conkernelclient import ConKernelClient, ConKernelManager, DeadKernelError, TooManyOpenFiles, run_kernel
-from conkernelclient.transports.sockets import process_context
+from conkernelclient.transports.sockets import ContextView
 from fake_kernel import FakeKernel, kernel_specs
 from fault_tools import *
 from fault_tools import nothing_unheard, pytestmark
@@ -43,15 +43,19 @@ async def test_clients_and_managers_share_a_context(tmp_path):
     threads = threading.active_count(), len(os.listdir('/proc/self/task'))
     others = [await ready(km) for _ in range(5)]
     assert (threading.active_count(), len(os.listdir('/proc/self/task')))==threads
-    assert {id(o.context) for o in (km, kc, *others)}=={id(process_context())}
+    assert {o.context.underlying for o in (km, kc, *others)}=={ContextView().underlying}
     others.pop().stop_channels()
     others.pop()
     gc.collect()
     await asyncio.sleep(0)
     await runs(kc)
     for o in others: await runs(o)
+    other = await ready(km)
+    other.context.destroy()     # a user may think that it is theirs
+    other.stop_channels()
+    await runs(kc)
     await km.shutdown_kernel()
-    assert not process_context().closed
+    assert km.context.closed
     with FakeKernel() as fk:
         other = fk.client(ConKernelClient)
         await other.start_channels()
@@ -110,7 +114,7 @@ def test_a_forked_child_has_a_context_of_its_own():
     said = program('''
         import asyncio, os, warnings
         from conkernelclient import ConKernelClient
-        from conkernelclient.transports.sockets import process_context
+        from conkernelclient.transports.sockets import ContextView
         from fake_kernel import FakeKernel
         warnings.simplefilter('ignore')     # (Python 3.12: a fork in a process with threads)
         async def talk(fk):
@@ -118,7 +122,7 @@ def test_a_forked_child_has_a_context_of_its_own():
             await kc.start_channels()
             return kc
         def child(fk, context):
-            assert process_context() is not context
+            assert ContextView().underlying!=context.underlying
             async def use():
                 kc = await talk(fk)
                 assert (await kc.run('x')).text=='x'
@@ -137,7 +141,7 @@ def test_a_forked_child_has_a_context_of_its_own():
                         code = 0
                     finally: os._exit(code)
                 while not (done := os.waitpid(pid, os.WNOHANG))[0]: await asyncio.sleep(.02)
-                assert kc.context is context is process_context() and not context.closed
+                assert kc.context is context and not context.closed
                 print(os.waitstatus_to_exitcode(done[1]), (await kc.run('x')).text)
                 kc.stop_channels()
         asyncio.run(main())
@@ -146,7 +150,7 @@ def test_a_forked_child_has_a_context_of_its_own():
 
 def test_more_clients_than_a_context_usually_allows():
     "A context refuses the 1,024th socket by default; ours has 65,535"
-    sockets = process_context().get(zmq.MAX_SOCKETS)
+    sockets = ContextView().get(zmq.MAX_SOCKETS)
     assert sockets>=60_000
 
 async def test_a_channel_that_was_used_before_the_start_is_closed_too():
@@ -296,11 +300,11 @@ async def test_a_dead_kernel_is_not_asked_to_shut_down(tmp_path, how):
 async def test_the_end_is_not_asked_for_again_and_again(tmp_path):
     km = fake_manager(tmp_path)
     await km.start_kernel()
-    asked, is_alive = [], km.is_alive
+    asked, is_alive = [], km._async_is_alive
     async def count():
         asked.append(1)
         return await is_alive()
-    km.is_alive = count
+    km._async_is_alive = count
     await km.shutdown_kernel()
     figure('questions until the end', len(asked))
     assert len(asked)<8 or not hasattr(os, 'pidfd_open')

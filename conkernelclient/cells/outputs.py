@@ -378,7 +378,7 @@ class _Bounded(_Separated):
         "Look at the size, where it may be too large"
         if self._size > self._next or self._count > PIECES: self._look()
 
-# %% ../../nbs/cells/01_outputs.ipynb #ac3ecbd6
+# %% ../../nbs/cells/01_outputs.ipynb #9eb6a46b
 Cursor = tuple[int, ...]   # Where a reader of `text_since` is
 
 def _last_line(text: str) -> str: return text[text.rfind('\n') + 1:]
@@ -410,11 +410,11 @@ class _Since(_Bounded):
         i, given = self._find(number, given)
         rest = ''
         start = not length
-        if given > 0 and i < len(outs):
+        if given > 0 and i < len(outs) and 'name' in outs[i]:
             rest = _went_on(outs[i]['text'], given, length, check)
             if rest: start = rest.endswith('\n')
             i += 1
-        known = range(i) if clears == self.clears else ()
+        known = range(min(i, len(outs))) if clears == self.clears else ()
         again = [terminal_text(outs[j]) for j in known if self._changed.get(self._place(j), 0) > changes and j != self._gap]
         new = [(terminal_text(o), 'name' in o) for o in outs[i:]]
         if clears != self.clears and not start and new: rest = '\n'

@@ -124,7 +124,7 @@ class _Displaying(_Shells):
         parent: Any = msg['parent_header']
         if isinstance(parent, dict) and parent.get('msg_id') in under_way: return
         events = update_displays(self.displays(), msg)
-        for run in runs: run._show(e for e in events if e.outputs is run.partial.live)
+        for run in runs: run._show([e for e in events if e.outputs is run.partial.live])
 
 # %% ../../nbs/cells/03_run.ipynb #90d3d580
 class _Following(_Displaying):
@@ -239,7 +239,7 @@ class _Named(_Arguments):
         if self.ignored and self.state != 'done': state += '; the kernel ignored the interrupt'
         if self.done(): state += f', {self.outcome}'
         where = '' if self.shell.subshell_id is None else ' on a subshell'
-        why = f'; {self.message[:80]}' if self.message else ''
+        why = f'; {self.message[:80]}' if self.message and self.state == 'done' else ''
         return f"<Run {self.id}{' ' if self.id else ''}{state}{where}: {self.shown_code(40)}{why}>"
 
 # %% ../../nbs/cells/03_run.ipynb #a732f178
@@ -453,7 +453,7 @@ class _Mail:
         self.events: deque[Event] = deque(events)
         self.news: asyncio.Future[None]|None = None
         self.limit: float = limit
-        self.size: int = 0   # characters
+        self.size: int = sum(output_size(o.output) for o in self.events if o.output is not None)   # characters
 
     def wake(self) -> None:
         "The reader has something to look at"
@@ -730,7 +730,7 @@ class _Queueing(RunsCells):
         for o in reversed(every): o.cancel('cancel_all() has cancelled it')
         return asyncio.gather(*runs, return_exceptions=True) if runs else asyncio.ensure_future(asyncio.sleep(0, []))
 
-# %% ../../nbs/cells/03_run.ipynb #71a466d4
+# %% ../../nbs/cells/03_run.ipynb #4d019408
 class HasJobs(_Queueing):
     "Shows the jobs: a part of `ConKernelClient`"
     @property
@@ -746,7 +746,9 @@ class HasJobs(_Queueing):
         return self.runs.max_output
 
     @max_output.setter
-    def max_output(self, characters: float) -> None: self.runs.max_output = characters
+    def max_output(self, characters: float) -> None:
+        if characters < 1: raise ValueError(f'max_output must be at least 1 character, not {characters}')
+        self.runs.max_output = characters
 
 # %% ../../nbs/cells/03_run.ipynb #f526394e
 class _Patience(HasJobs):
