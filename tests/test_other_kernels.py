@@ -20,7 +20,7 @@ from fault_tools import outcomes, running, until
 bound = 200
 SOON = 30
 
-pytestmark = [pytest.mark.filterwarnings('error'), pytest.mark.report]
+pytestmark = pytest.mark.filterwarnings('error')
 
 
 # --- the kernels -----------------------------------------------------------------------------------------------------
