@@ -391,6 +391,11 @@ class _Submitting(_Doubting):
         if req.ended and (error := req.exception()) is not None: raise error
 
 # %% ../../nbs/engine/05_router.ipynb #09392a1c
+def _of_another(msg: Message, session: str) -> bool:
+    "Whether `msg` names another kernel process than `session`"
+    named: Any = msg['header'].get('session', session)
+    return named != session and isinstance(named, str)
+
 class _Dispatching(_Submitting):
     _unknown: Callable[[str, str|None, Message], None]
     _reply: Callable[[Request, Message], None]
@@ -420,15 +425,12 @@ class _Dispatching(_Submitting):
         if req.idle: self._half(req)
 
     def _display(self, msg: Message) -> None:
+        session = self.kernel.session
+        if session is not None and _of_another(msg, session): return   # of the next kernel, before its first reply
         try: self.on_display(msg)
         except Exception: log.exception('A display failed')
 
 # %% ../../nbs/engine/05_router.ipynb #b088caf1
-def _of_another(msg: Message, session: str) -> bool:
-    "Whether `msg` names another kernel process than `session`"
-    named: Any = msg['header'].get('session', session)
-    return named != session and isinstance(named, str)
-
 class _Unclaimed(_Dispatching):
     def _unknown(self, channel: str, msg_id: str|None, msg: Message) -> None:
         replies = channel in ('shell', 'control')
