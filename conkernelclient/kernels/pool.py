@@ -225,7 +225,7 @@ class _Counting(_State):
         if self.closed: states = 'closed'
         return f'<{type(self).__name__}: {states or "empty"}, of {self.size}; {len(self.queue)} waiting>'
 
-# %% ../../nbs/kernels/03_pool.ipynb #a90b2ef6
+# %% ../../nbs/kernels/03_pool.ipynb #c61887a4
 class _Starting(_Counting):
     def _arguments(self, special: dict[str, Any]) -> dict[str, Any]:
         "For `start_kernel`"
@@ -239,8 +239,7 @@ class _Starting(_Counting):
         "Start it, and make it ready"
         await k.manager.start_kernel(**self._arguments(special))
         provisioner: Any = k.manager.provisioner
-        template = getattr(provisioner, 'template', None)
-        if template is not None: self.templates.add(template)
+        template = self._note_template(k)
         if self.kernel_memory is not None and provisioner.pid:
             import resource
             resource.prlimit(provisioner.pid, resource.RLIMIT_DATA, (self.kernel_memory,)*2)
@@ -262,7 +261,14 @@ class _Starting(_Counting):
     def _new_manager(self) -> ConKernelManager:
         return self.manager_class(kernel_name=self.kernel_name, kernel_spec=self.kernel_spec)
 
+    def _note_template(self, k: PooledKernel) -> TemplateProcess|None:
+        "Remember the template of a kernel, to end it with the pool"
+        template: TemplateProcess|None = getattr(k.manager.provisioner, 'template', None)
+        if template is not None: self.templates.add(template)
+        return template
+
     async def _stop(self, k: PooledKernel, now: bool) -> None:
+        self._note_template(k)   # also of a start that was cut short
         if k.client is not None: k.client.stop_channels()
         if k.manager.has_kernel: await k.manager.shutdown_kernel(now=now)
         else: await k.manager.cleanup_resources()
