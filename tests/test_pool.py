@@ -487,10 +487,6 @@ async def test_closing_without_patience():
 
 async def test_closing_is_not_cancelled():
     "A cancelled block ends all the same"
-    async def block():
-        async with KernelPool(size=2, spare=2, manager_class=Counted) as pool:
-            await pool.filled(SOON)
-            return pool
     Counted.reset()
     async def main():
         async with KernelPool(size=2, spare=2, manager_class=Counted): await asyncio.sleep(1000)
@@ -500,7 +496,7 @@ async def test_closing_is_not_cancelled():
     await asyncio.sleep(0)
     task.cancel()
     await asyncio.wait([task])
-    await until(lambda: not Counted.alive)
+    await until(lambda: not Counted.alive and not templates.running)
 
 OWNER = '''
 import asyncio, os, threading, time

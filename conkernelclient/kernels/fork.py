@@ -109,9 +109,11 @@ class _Status:
         for o in lines: self.news.update(json.loads(o))
         if 'code' in self.news: self.returncode = self.news['code']
 
-# %% ../../nbs/kernels/01_fork.ipynb #2ad0eaf0
+# %% ../../nbs/kernels/01_fork.ipynb #c26d394a
 class ForkedProcess(_Status):
     "A kernel forked from a template, with the methods of `subprocess.Popen`"
+    gate: int
+
     def wait(self,
         timeout: float|None = None, # Seconds; `None`: as long as it takes
     ) -> int: # The exit code
@@ -187,7 +189,7 @@ class ForkedProcess(_Status):
         self._take(b'')
         self.release()
 
-# %% ../../nbs/kernels/01_fork.ipynb #dbb5d752
+# %% ../../nbs/kernels/01_fork.ipynb #bfc12373
 class TemplateProcess:
     "A template, seen by its owner"
     def __init__(self,
@@ -200,6 +202,7 @@ class TemplateProcess:
         ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.control: socket.socket = ours
         self.kernels: WeakSet[ForkedProcess] = WeakSet()
+        self.preload: list[str] = list(preload)
         self.control.setblocking(False)
         cmd = [*python, template.__file__, str(its.fileno()), str(os.getpid()), str(linger), *preload]
         env = env | {'PYDEVD_DISABLE_FILE_VALIDATION': '1'}   # or the debugger prints a warning
@@ -273,9 +276,12 @@ class _Known:
                 self.retired.append(self.running.pop(k))
         template.control.close()
 
-# %% ../../nbs/kernels/01_fork.ipynb #05c3d10e
+# %% ../../nbs/kernels/01_fork.ipynb #da256adc
 class Templates(_Known):
     "The templates of this process"
+    running: dict[Any, TemplateProcess]
+    retired: list[TemplateProcess]
+
     def end(self,
         which: Iterable[TemplateProcess]|None = None, # `None`: all
         unused: bool = False, # Only those without kernels?
@@ -416,9 +422,15 @@ class _Forking(_Asking):
             if process is not None: return process
         raise CannotFork('The template ended before it forked')
 
-# %% ../../nbs/kernels/01_fork.ipynb #f5881b40
+# %% ../../nbs/kernels/01_fork.ipynb #0dd488cd
 class ForkProvisioner(_Forking):
     "Launches ipykernels as forks of a warm template; other kernels as `LocalProvisioner` does"
+    process: Any
+    pid: Any
+    pgid: Any
+    cwd: Any
+    template: TemplateProcess|None
+
     @property
     def forked(self) -> bool:
         "Whether the kernel is a fork of `template`"

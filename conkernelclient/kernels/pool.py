@@ -162,7 +162,7 @@ class _Settings:
 
     def _begin_empty(self) -> None: ...
 
-# %% ../../nbs/kernels/03_pool.ipynb #287e0185
+# %% ../../nbs/kernels/03_pool.ipynb #0720d25c
 class Waiter:
     "A call that waits for a kernel"
     def __init__(self,
@@ -183,6 +183,7 @@ class _State(_Settings):
         self.memory: int = 0   # as last measured for `max_memory`
         self._counts: dict[str, int] = dict(started=0, failed=0, died=0, recycled=0)
         self._failures: int = 0   # in a row
+        self._cut: bool = False   # was a start cut short? Then a template may be unknown
         self._paused: asyncio.TimerHandle|None = None   # no spares until then
         self._used: float = 0.   # when a kernel was last asked for or given back
         self._asleep: bool = False   # no spares until one is asked for: nobody came for `idle_timeout`
@@ -225,7 +226,7 @@ class _Counting(_State):
         if self.closed: states = 'closed'
         return f'<{type(self).__name__}: {states or "empty"}, of {self.size}; {len(self.queue)} waiting>'
 
-# %% ../../nbs/kernels/03_pool.ipynb #a90b2ef6
+# %% ../../nbs/kernels/03_pool.ipynb #c61887a4
 class _Starting(_Counting):
     def _arguments(self, special: dict[str, Any]) -> dict[str, Any]:
         "For `start_kernel`"
@@ -239,8 +240,7 @@ class _Starting(_Counting):
         "Start it, and make it ready"
         await k.manager.start_kernel(**self._arguments(special))
         provisioner: Any = k.manager.provisioner
-        template = getattr(provisioner, 'template', None)
-        if template is not None: self.templates.add(template)
+        template = self._note_template(k)
         if self.kernel_memory is not None and provisioner.pid:
             import resource
             resource.prlimit(provisioner.pid, resource.RLIMIT_DATA, (self.kernel_memory,)*2)
@@ -262,7 +262,14 @@ class _Starting(_Counting):
     def _new_manager(self) -> ConKernelManager:
         return self.manager_class(kernel_name=self.kernel_name, kernel_spec=self.kernel_spec)
 
+    def _note_template(self, k: PooledKernel) -> TemplateProcess|None:
+        "Remember the template of a kernel, to end it with the pool"
+        template: TemplateProcess|None = getattr(k.manager.provisioner, 'template', None)
+        if template is not None: self.templates.add(template)
+        return template
+
     async def _stop(self, k: PooledKernel, now: bool) -> None:
+        self._note_template(k)   # also of a start that was cut short
         if k.client is not None: k.client.stop_channels()
         if k.manager.has_kernel: await k.manager.shutdown_kernel(now=now)
         else: await k.manager.cleanup_resources()
@@ -286,8 +293,13 @@ class _Ending(_Starting):
 
     def _serve(self) -> None: raise NotImplementedError
 
-# %% ../../nbs/kernels/03_pool.ipynb #49d1b2d2
+# %% ../../nbs/kernels/03_pool.ipynb #ab8295ff
 class _Failing(_Ending):
+    error: Exception|None
+    _failures: int
+    _paused: asyncio.TimerHandle|None
+    _cut: bool
+
     def _failed(self, waiter: Waiter|None, error: Exception) -> None:
         "A start has failed: tell one that waits, and pause the spares after three in a row"
         self._counts['failed'] += 1
@@ -310,9 +322,11 @@ class _Failing(_Ending):
         try:
             async with asyncio.timeout(self.startup_timeout): await self._twice(k, waiter.special if waiter else {})
         except asyncio.CancelledError:
+            self._cut = True
             self._end(k, True)
             raise
         except Exception as e:
+            self._cut = True
             late = f'The kernel was not ready within {self.startup_timeout} s (startup_timeout=…)'
             if isinstance(e, TimeoutError): e = RuntimeError(late)
             self._end(k, True)
@@ -322,8 +336,12 @@ class _Failing(_Ending):
 
     def _started(self, k: PooledKernel, waiter: Waiter|None) -> None: raise NotImplementedError
 
-# %% ../../nbs/kernels/03_pool.ipynb #892c07b9
+# %% ../../nbs/kernels/03_pool.ipynb #405ecad9
 class _Ready(_Failing):
+    error: Exception|None
+    _failures: int
+    _paused: asyncio.TimerHandle|None
+
     def _started(self, k: PooledKernel, waiter: Waiter|None) -> None:
         "A kernel is ready: for the one it was made for, or for any"
         kc = cast(ConKernelClient, k.client)
@@ -415,8 +433,11 @@ class _Filling(_Serving):
         fresh = [o for o in self._in('ready') if not o.uses]
         for o in fresh[:0 if self.queue else max(0, len(self._in('ready'))-self.spare)]: self._end(o, True)
 
-# %% ../../nbs/kernels/03_pool.ipynb #fc050cb1
+# %% ../../nbs/kernels/03_pool.ipynb #9768e273
 class _Taking(_Filling):
+    _asleep: bool
+    _used: float
+
     def _check(self) -> None:
         if self.closed: raise PoolClosed('The pool is closed')
         if not self.opened: raise PoolClosed('The pool is not open: async with KernelPool() as pool')
@@ -517,8 +538,11 @@ class _Mapping(_Lending):
             close()
         return results
 
-# %% ../../nbs/kernels/03_pool.ipynb #cb145a87
+# %% ../../nbs/kernels/03_pool.ipynb #0f7d6c43
 class _Watching(_Mapping):
+    memory: int
+    _asleep: bool
+
     async def _watch(self, every: float) -> None:
         while True:
             await asyncio.sleep(every)
@@ -539,9 +563,15 @@ class _Watching(_Mapping):
         self._asleep = True
         for o in self._in('ready'): self._end(o, True)
 
-# %% ../../nbs/kernels/03_pool.ipynb #3ac2741d
+# %% ../../nbs/kernels/03_pool.ipynb #65a338ab
 class KernelPool(_Watching):
     "`async with KernelPool() as pool:` keeps kernels ready, and lends them: `async with pool.kernel() as kc:`"
+    opened: bool
+    closed: bool
+    templates: set[TemplateProcess]
+    _used: float
+    _closing: asyncio.Task[None]|None
+
     async def __aenter__(self) -> 'KernelPool':
         if self.closed: raise PoolClosed('This pool was closed; make a new one')
         want_descriptors(64+40*self.size)
@@ -589,4 +619,5 @@ class KernelPool(_Watching):
         except TimeoutError: pass
         for o in self._in('lent'): self._end(o, True)
         while self._tasks: await asyncio.wait(list(self._tasks))
+        if self._cut: self.templates |= {o for o in templates.running.values() if o.preload == self.preload}
         await asyncio.to_thread(templates.end, self.templates, unused=True)
