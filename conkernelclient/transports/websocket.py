@@ -179,7 +179,7 @@ class _Account:
         self.replies.clear()
         self.owed = 0
 
-# %% ../../nbs/transports/01_websocket.ipynb #e7934577
+# %% ../../nbs/transports/01_websocket.ipynb #4dbefb74
 class Ledger(_Account):
     "Keeps account of the messages of a kernel that numbers them"
     owed: int
@@ -202,7 +202,8 @@ class Ledger(_Account):
         if self.judges: return self._balance(n, b'"comm_' not in frames[2])   # (comm messages have no reply)
         if self.busy: return None
         self.judges = True
-        return self.settle()
+        self.settle()
+        return None
 
     def _balance(self, n: int, has_reply: bool) -> int:
         before = len(self.replies)
@@ -392,7 +393,7 @@ class TornadoPeer:
         except RuntimeError: pass   # the loop is closed
         if sock is not None: sock.close()
 
-# %% ../../nbs/transports/01_websocket.ipynb #11dcbba1
+# %% ../../nbs/transports/01_websocket.ipynb #84a3f003
 async def tornado_connect(url: str, headers: dict[str, str], on_message: Callable[[Data|None], None], *,
                           ssl_options: ssl.SSLContext|None, ping_every: float, timeout: float) -> Peer:
     "Open a WebSocket with tornado's client. Raises `HTTPClientError` for a refusal, and `OSError`."
@@ -402,8 +403,11 @@ async def tornado_connect(url: str, headers: dict[str, str], on_message: Callabl
         max_message_size=2**62, subprotocols=[V1]))
     try: return TornadoPeer(await asyncio.shield(opening))
     except asyncio.CancelledError:   # it cannot be interrupted
-        opening.add_done_callback(lambda o: o.cancelled() or o.exception() or o.result().close())
+        opening.add_done_callback(_close_late)
         raise
+
+def _close_late(opening: 'asyncio.Future[Any]') -> None:
+    if not opening.cancelled() and opening.exception() is None: opening.result().close()
 
 # %% ../../nbs/transports/01_websocket.ipynb #38769289
 class _Made:
@@ -737,7 +741,7 @@ class _Keeping(_Connecting):
         self.gone = why
         self._tell(lambda sink: sink.host_says('gone', why))
 
-# %% ../../nbs/transports/01_websocket.ipynb #7b8be503
+# %% ../../nbs/transports/01_websocket.ipynb #2c3c51c5
 class _Controlled(_Keeping):
     "Is opened, reopened and closed"
     loop: asyncio.AbstractEventLoop|None
@@ -778,6 +782,8 @@ class _Controlled(_Keeping):
     def reconnect(self, why: str) -> None:
         "Give the connection up, and connect anew"
         if self._line is not None: self._line.end(why)
+
+    def _look_after(self) -> None: "Look whether anything is heard"
 
     def expect(self, beats: bool) -> None: "Does nothing: there is no heartbeat to compare with"
 
