@@ -4,16 +4,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from conkernelclient.cells.outputs import ErrorInfo, Event, ExecutionError, ExecutionTimeout, Result, parse_literal
+from conkernelclient.cells.jobs import JobEvent
 from conkernelclient.cells.llm import LLMContent
 from conkernelclient.cells.run import Run
 from conkernelclient.cells.subshell import Subshell
 from conkernelclient.core import ConIOLoopKernelManager, ConKernelClient, ConKernelManager, run_kernel
 from conkernelclient.engine.errors import (
     ClientClosedError, ConKernelError, DeadKernelError, KernelRestartedError, NoReplyError, NotConnected, ReplyTimeout,
-    ServerError, UnknownKernel, UnsupportedFeature)
+    ServerError, TooManyOpenFiles, UnknownKernel, UnsupportedFeature)
 from conkernelclient.engine.request import Request
 from conkernelclient.engine.session import Message
-
+from conkernelclient.kernel import NoRunningKernel, open_kernel
+from conkernelclient.kernels.fork import fork_spec
+from conkernelclient.kernels.notebooks import NotebookError, run_notebooks
+from conkernelclient.kernels.pool import KernelPool, PoolClosed
+from conkernelclient.sync import Job, Kernel, KernelSubshell
 
 if TYPE_CHECKING: from conkernelclient.kernels.server import ServerKernelClient, ServerKernelManager, list_kernels, open_server_kernel
 
@@ -26,9 +31,10 @@ def __getattr__(name: str) -> Any:
     return getattr(import_module(_LATE[name]), name)
 
 
-__all__ = ['ConKernelClient', 'ConKernelManager', 'ConIOLoopKernelManager', 'run_kernel',
-           'Request', 'Run', 'Subshell', 'Result', 'Event', 'ErrorInfo', 'LLMContent', 'Message', 'parse_literal',
-           'ConKernelError', 'ExecutionError', 'ExecutionTimeout', 'UnsupportedFeature', 'UnknownKernel',
+__all__ = ['open_kernel', 'Kernel', 'Job', 'KernelSubshell', 'ConKernelClient', 'ConKernelManager', 'ConIOLoopKernelManager', 'run_kernel',
+           'KernelPool', 'PoolClosed', 'fork_spec', 'run_notebooks', 'NotebookError',
+           'Request', 'Run', 'Subshell', 'Result', 'Event', 'JobEvent', 'ErrorInfo', 'LLMContent', 'Message', 'parse_literal',
+           'ConKernelError', 'ExecutionError', 'ExecutionTimeout', 'UnsupportedFeature', 'UnknownKernel', 'NoRunningKernel',
            'DeadKernelError', 'KernelRestartedError', 'ClientClosedError', 'NoReplyError', 'NotConnected',
-           'ReplyTimeout', 'ServerError',
+           'ReplyTimeout', 'TooManyOpenFiles', 'ServerError',
            'ServerKernelClient', 'ServerKernelManager', 'list_kernels', 'open_server_kernel']

@@ -1,3 +1,3 @@
 import sys
-from conkernelclient.demo import main
+from conkernelclient.cli import main
 if __name__ == '__main__': sys.exit(main())

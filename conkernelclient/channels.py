@@ -17,6 +17,7 @@ from jupyter_client.channelsabc import HBChannelABC
 from .engine.connection import Connection
 from .engine.errors import ClientClosedError
 from .engine.life import State
+from .engine.request import seconds
 from .engine.router import Mailbox
 from .engine.session import ConSession, Message
 from .transports.zmq import ZMQTransport
@@ -91,6 +92,7 @@ class _Reads(_Sends):
     ) -> Any: # The oldest message that no request has claimed
         """The next message. Raises `queue.Empty` after `timeout`, `ClientClosedError`,
         and `DeadKernelError` some time after a death."""
+        if timeout is not None: timeout = seconds(timeout)
         conn = self.attached()
         conn.in_loop()
         mailbox = self.mailbox

@@ -44,6 +44,8 @@ class Asked(dict):
 class ModelKernel:
     "One kernel process"
     subshells = True
+    aborts_for = 0.   # seconds after an error reply in which what comes is aborted, too
+    aborts_all = False   # also requests that execute nothing, with an *error*, as xeus does
     def __init__(self, place, serial=0, loop=None, welcomes=True, on_received=None, on_cut=None):
         self.place, self.serial, self.welcomes = place, serial, welcomes
         self.session = f'kernel-{serial}'
@@ -198,18 +200,23 @@ class ModelKernel:
         if error is not None:
             self.publish(msg, 'error', dict(ename=error, evalue=tag, traceback=[]))
             content = dict(status='error', ename=error, evalue=tag, traceback=[], code=msg['code'])
-        if 'late' not in words: self.reply(msg, content)
+        stops = error is not None and msg.get('stop_on_error', True) and not silent
+        if 'late' not in words:
+            self.reply(msg, content)
+            if stops and self.aborts_for: yield self.aborts_for
         self.status(msg, 'idle')
         if 'late' in words:
             yield float(words['late'])
             self.reply(msg, content)
-        if error is not None and msg.get('stop_on_error', True) and not silent: self._abort(shell)
+            if stops and self.aborts_for: yield self.aborts_for
+        if stops: self._abort(shell, tag)
 
-    def _abort(self, shell):
-        for o in [o for o in shell.queue if o.type == 'execute_request']:
+    def _abort(self, shell, because):
+        said = dict(status='error', ename='', evalue='', traceback=[]) if self.aborts_all else dict(status='aborted')
+        for o in [o for o in shell.queue if self.aborts_all or o.type == 'execute_request']:
             shell.queue.remove(o)
             self.status(o, 'busy')
-            self.reply(o, dict(status='aborted', code=o['code']))
+            self.reply(o, said|dict(code=o.get('code'), because=because))
             self.status(o, 'idle')
 
     def _answered(self, msg_id, msg):
@@ -262,6 +269,7 @@ class Machine:
     lingers = 0.       # seconds that a kernel takes to shut down
     patience = 5.      # seconds until one that does not is killed
     by_message = False # is a kernel interrupted by an `interrupt_request`?
+    aborts_for = 0.    # seconds after an error reply in which a kernel aborts also what comes
     lose = True        # is what is under way lost when a process ends?
     def __init__(self, place, loop=None, **kernel):
         self.place, self.kwargs = place, kernel
@@ -288,7 +296,7 @@ class Machine:
         "A new process; it listens a little later"
         self.launches += 1
         kernel = ModelKernel(self.place, len(self.processes), self.loop, **self.kwargs)
-        kernel.dying = self._died
+        kernel.dying, kernel.aborts_for = self._died, self.aborts_for
         self.processes.append(kernel)
         self.watch('started', kernel=kernel)
         self.loop.call_later(self.boots if boots is None else boots, self._listens, kernel)

@@ -61,6 +61,7 @@ class Ask:
     dropped = float('inf')   # when the only task that waited was cancelled
     error = end = result = shell = subshell = timeout = queue_timeout = hook = msg_id = None
     sent_at = None
+    heard = None    # when its error reply came: a number, and seconds
     def __init__(self, player, kind, tag='', words=(), **kwargs):
         sim, life = player.sim, player.life
         self.player, self.kind, self.tag, self.words = player, kind, tag, words
@@ -136,6 +137,7 @@ class Player:
         self.ids = {}           # what claims its messages, by message id
         self.mail = {}          # what does not
         self.subs = []
+        self.aborting = {}      # by shell: since when it is held
         host = PlayersHost(self, sim.machine) if managed else NoHost()
         self.kc = SpyClient(sim.place, host, name, clock=sim.loop.time, **kwargs)
         self.life, self.router = self.kc.connection.life, self.kc.router
@@ -169,6 +171,17 @@ class Player:
             self.knows, self.learned = serial, self.sim.now
             self.by_late = parent not in self.router.table
         if ask is not None: ask.replied = True
+        ask = ask or self.mail.get(parent)
+        if ask is not None: self.hears_status(ask, loads(frames[4]))
+
+    def hears_status(self, ask, content):
+        "What was asked after an error reply is not aborted because of that error"
+        if content.get('status') == 'error' and ask.heard is None: ask.heard = next(self.sim.numbers), self.sim.now
+        cause = self.sim.asks.get(content.get('because'))
+        if cause is None or cause.player is not self or cause.heard is None: return
+        number, at = cause.heard
+        if number > ask.number or ask.sent_at >= at+self.router.grace-EPS: return   # (a hold ends after the grace time)
+        self.sim.fail(f'{ask} was asked after the error reply to {cause}, and is aborted because of it')
 
     def sends(self, channel, packed):
         sim = self.sim
@@ -207,7 +220,11 @@ class Player:
         need(Hold.INTERRUPT not in life.holds, 'the interrupt of a lane holds all')
         for (channel, _), shell in router.shells.items():
             holds = {o for o in life.holds if o is not Hold.IOPUB_DOWN or channel == 'shell'}
-            need(shell.holds == holds, f'{shell} has other holds')
+            need(shell.holds-{Hold.ABORTING} == holds, f'{shell} has other holds')
+            if Hold.ABORTING not in shell.holds: self.aborting.pop(shell, None)
+            since = self.aborting.setdefault(shell, sim.now) if Hold.ABORTING in shell.holds else sim.now
+            need(sim.now <= since+router.grace+EPS, f'{shell} was held for {sim.now-since:.2f} s')
+            need(channel == 'shell' or Hold.ABORTING not in shell.holds, f'{shell}: control is never held by an error')
             need(shell.on_wire <= shell.limit, f'{shell} has more than its limit')
             stopped = shell.holds or shell.on_wire >= shell.limit
             need(not shell.waiting or stopped, f'{shell} does not send what may go')
@@ -307,6 +324,7 @@ class Simulation:
         m.lingers = rng.choice([0, .3, 1.5, 9])
         m.by_message = rng.random() < .3
         m.lose = rng.random() < .5
+        m.aborts_for = random.Random(self.seed*7919+3).choice([0, 0, .01, .3])
         self.managed = rng.random() < .6
         m.start()
         if self.managed and rng.random() < .4: m.start_restarter(times=rng.choice([1, 100]))
@@ -587,7 +605,7 @@ class Simulation:
         if ask.over or ask.sent: return
         player = ask.player
         shell = player.router.shells[channel, sub.shell.id if sub else None]
-        holds = player.life.holds-({Hold.IOPUB_DOWN} if channel == 'control' else set())
+        holds = player.life.holds-({Hold.IOPUB_DOWN} if channel == 'control' else set()) | (shell.holds & {Hold.ABORTING})
         if not holds and shell.on_wire < shell.limit: self.fail(f'{ask} was not sent')
 
     def do_execute(self, rng, player, sub=None):

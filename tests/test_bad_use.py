@@ -44,7 +44,7 @@ async def test_waiting_before_start_channels(kernel_file, what):
 @pytest.mark.parametrize('what', sending)
 async def test_sending_after_stop_channels(kc, what):
     kc.stop_channels()
-    with pytest.raises(ClientClosedError, match=r'new client \(km\.client\(\)\)'): sending[what](kc)
+    with pytest.raises(ClientClosedError, match='a new client is needed'): sending[what](kc)
 
 @pytest.mark.parametrize('what', waiting)
 async def test_waiting_after_stop_channels(kc, what):
@@ -225,9 +225,9 @@ def test_another_loop_of_the_same_thread(kernel_file):
     async def first(): await works(await kc.start_channels())
     async def second():
         for name in sending:
-            with pytest.raises(RuntimeError, match=r'another event loop.*km\.client\(\)'): sending[name](kc)
+            with pytest.raises(RuntimeError, match=r'another event loop.*make one for this loop$'): sending[name](kc)
         for name in waiting:
-            with pytest.raises(RuntimeError, match=r'another event loop.*km\.client\(\)'): await waiting[name](kc)
+            with pytest.raises(RuntimeError, match=r'another event loop.*make one for this loop$'): await waiting[name](kc)
     loop = asyncio.new_event_loop()
     try:
         loop.run_until_complete(asyncio.wait_for(first(), 30))

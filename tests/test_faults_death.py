@@ -539,3 +539,15 @@ async def test_real_kernel_encrypted_and_ipc(transport, encryption):
     finally:
         kc.stop_channels()
         await km.shutdown_kernel(now=True)
+
+
+async def test_a_restart_of_a_dead_kernel_shuts_nothing_down():
+    "A `shutdown_request` that nobody received waits in the manager's socket; the next kernel, if it listens soon, would end"
+    async with managed() as (km, kc, kernels):
+        for i in range(5):
+            kernels[-1].crash(3)
+            await kc.wait_for_status('dead', timeout=SOON)
+            await kc.restart()
+            await asyncio.sleep(.15)   # (it is kept for a tenth of a second)
+            assert kernels[-1].counts['shutdown_request']==0
+            assert (await asyncio.wait_for(kc.run('x'), SOON)).text=='x'

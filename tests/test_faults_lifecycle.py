@@ -135,6 +135,23 @@ async def test_stopped_client_that_is_kept_holds_nothing():
         assert fds()<=before+3 and not any(o.hb_channel.is_alive() for o in kept)
 
 
+def test_stopped_client_is_freed_though_its_loop_holds_it():
+    "Its finalizer holds the transport, that its loop, and a loop its exception handler, which may be of one who has the client"
+    with FakeKernel(record=False) as fk:
+        class Service:
+            def failed(self, loop, context): pass
+            async def serve(self):
+                asyncio.get_running_loop().set_exception_handler(self.failed)
+                self.kc = await ready(fk)
+                self.kc.stop_channels()
+        service = Service()
+        asyncio.run(service.serve())
+        kc = weakref.ref(service.kc)
+        del service
+        gc.collect()
+        assert kc() is None
+
+
 @pytest.mark.slow
 async def test_200_real_kernels_leave_nothing():
     manager = partial(ConKernelManager, transport='ipc')     # chosen TCP ports are at times taken before the kernel binds them

@@ -4,7 +4,7 @@ The numbers are those of the reports. Where something must *not* happen, a test 
 make it happen (`quiet`); a pause only gives a mistake its time, and the right behaviour passes however long it is.
 Races are tried many times, and the failures counted.
 """
-import ast, asyncio, contextlib, inspect, io, json, os, pickle, re, signal, socket, subprocess, sys, textwrap, time, warnings
+import ast, asyncio, contextlib, gc, inspect, io, json, os, pickle, re, signal, socket, subprocess, sys, textwrap, time, warnings, weakref
 from collections import Counter
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
@@ -17,13 +17,13 @@ import conkernelclient
 from conkernelclient import (ClientClosedError, ConKernelClient, ConKernelManager, DeadKernelError, ExecutionError, ExecutionTimeout,
                              KernelRestartedError, run_kernel)
 from conkernelclient.cells.outputs import Result
+from conkernelclient.engine.session import ConSession
+from conkernelclient.transports import zmq as zmq_room
 from conkernelclient.transports.zmq import Channel
 from traitlets import TraitError
 from fake_kernel import DELIM, FakeKernel, kernel_specs
 from fault_tools import *
-from fault_tools import nothing_unheard, pytestmark as usual
-
-pytestmark = [*(usual if isinstance(usual, list) else [usual]), pytest.mark.report]
+from fault_tools import nothing_unheard, pytestmark
 
 bound = 90
 
@@ -217,10 +217,10 @@ async def ask_with(what, limit, busy, may_be_taken):
             await soon(fk.until_held(1))
         was_refused = await refused(lambda: LIMITS[what](kc, sh, limit))
         assert was_refused or may_be_taken, 'it was taken'
+        if what=='shutdown timeout' and not was_refused: return   # it means what it says, and the kernel is gone
         if busy:
             if fk.held: fk.release()
             assert (await soon(held, BRIEF)).text=='begun' and (await soon(waits, BRIEF)).text=='waits', 'who was there noticed it'
-        if what=='shutdown timeout' and not was_refused: return
         shells = [kc] if sh is None else [kc, sh]
         for o in shells:
             assert (await soon(o.run('later'), BRIEF)).text=='later'
@@ -447,6 +447,49 @@ async def test_report_02_ctrl_c_while_a_message_is_sent(what, sent, monkeypatch)
         assert codes.count('victim')==sent, codes
         other.stop_channels()
 
+@contextmanager
+def stopped_between_frames(monkeypatch, sent):
+    "Raise `KeyboardInterrupt` after so many frames of the next message, once"
+    send, count = zmq_room._send, 0
+    def interrupted(socket, frame, flags):
+        nonlocal count
+        if count==sent:
+            monkeypatch.setattr(zmq_room, '_send', send)
+            raise KeyboardInterrupt
+        count += 1
+        return send(socket, frame, flags)
+    monkeypatch.setattr(zmq_room, '_send', interrupted)
+    try: yield
+    finally: monkeypatch.setattr(zmq_room, '_send', send)
+
+@pytest.mark.parametrize('sent', range(6))
+async def test_report_02_interrupted_between_two_frames(sent, monkeypatch):
+    "The next message is not appended to the half that was sent, and nothing runs twice"
+    async with fake(client=dict(grace=.5)) as (fk, kc):
+        for what, call in ways_to_call(kc).items():
+            with stopped_between_frames(monkeypatch, sent), pytest.raises(KeyboardInterrupt): call()
+            await unharmed(fk, kc)
+        assert fk.codes.count('victim')==0, fk.codes
+
+async def test_report_02_interrupted_between_two_frames_of_a_real_kernel(monkeypatch):
+    "ipykernel drops the half as malformed"
+    async with run_kernel() as (km, kc):
+        for sent in range(6):
+            with stopped_between_frames(monkeypatch, sent), pytest.raises(KeyboardInterrupt): kc.run('victim = 1')
+            assert (await soon(kc.run('print("victim" in globals())'), 10)).text=='False\n'
+            assert (await soon(kc.execute('1', reply=True), 10))['content']['status']=='ok'
+
+def test_report_02_each_limit_is_tried():
+    "No public method with a limit is missing in `LIMITS`"
+    tried = {o.partition(',')[0] for o in LIMITS}
+    missing = []
+    for prefix, cls in ('', ConKernelClient), ('subshell ', conkernelclient.Subshell):
+        for name in dir(cls):
+            f = inspect.getattr_static(cls, name)
+            if name.startswith('_') or not inspect.isfunction(f) or not f.__module__.startswith('conkernelclient'): continue
+            missing += [o for p in inspect.signature(f).parameters if p.endswith('timeout') and (o := f'{prefix}{name} {p}') not in tried]
+    assert sorted(missing)==['restart timeout'], missing   # which has a test of its own
+
 @pytest.mark.parametrize('what', ['the queued run', 'the queued request', 'cancel_all', 'interrupt'])
 async def test_report_02_interrupted_at_each_line_of_a_cancel(what):
     "A call that stops something may be made again after a `KeyboardInterrupt`: then it has stopped it, and later calls work"
@@ -617,10 +660,10 @@ def published(msg_type, **content):
     return handler
 
 def replied(**content):
-    "A handler of a cell that replies this"
+    "A handler of a cell that replies this, and nothing that a kernel usually adds"
     def handler(k, msg):
         k.busy(msg)
-        k.reply(msg, **content)
+        k._send(msg.channel, 'execute_reply', dict(status='ok')|content, msg)
         k.idle(msg)
     return handler
 
@@ -789,6 +832,19 @@ async def test_report_04_a_prompt_with_null(field):
     assert not bad, '\n'.join(bad)
 
 
+@pytest.mark.parametrize('value', WRONG, ids=str)
+async def test_report_04_what_is_printed(value, capsys):
+    "`execute_interactive` prints such outputs, and ends well"
+    value = WRONG[value]
+    async with fake() as (fk, kc):
+        for kind, content in (*[(kind, dict.fromkeys(content, value)) for kind, content in PUBLISHED.items() if kind!='status'],
+                              ('display_data', dict(data={'text/plain': value})), ('stream', dict(name='stderr', text='fine'))):
+            fk.on['execute_request'] = published(kind, **content)
+            assert (await soon(kc.execute_interactive('x')))['content']['status']=='ok'
+        fk.on.clear()
+        assert capsys.readouterr().err.endswith('fine')
+
+
 # --- 6: what is asked after an error has been replied ----------------------------------------------------------------
 
 @pytest.mark.parametrize('code, then', some([('1/0', 'run'), ('1+', 'run'), ('1+', 'execute')],
@@ -953,7 +1009,7 @@ import asyncio, gc, os, sys, tempfile, threading, traceback
 from pathlib import Path
 from unittest.mock import patch
 from jupyter_client.provisioning import LocalProvisioner
-import jupyter_client.connect
+import jupyter_client.connect, zmq
 from conkernelclient import *
 
 step, how = sys.argv[1:]
@@ -997,6 +1053,7 @@ async def start(manager):
 
 kept = []
 async def main():
+    ConKernelManager().context.socket(zmq.DEALER).close()   # the ZMQ context is the process's, and stays
     before, files_before = len(os.listdir('/proc/self/fd')), files()
     ip = '/tmp/' + 'x'*110
     manager = (lambda **kwargs: ConKernelManager(transport='ipc', ip=ip, **kwargs)) if step=='long path' else ConKernelManager
@@ -1135,6 +1192,35 @@ async def test_report_09_a_message_that_cannot_be_used(spoiler, which):
         await unharmed(fk, kc)
 
 
+@pytest.mark.parametrize('field, value', [('version', 5), ('version', None), ('msg_id', ...), ('date', 7), ('session', 7)], ids=str)
+async def test_report_09_a_message_that_nobody_has_claimed(field, value):
+    "It can be read all the same: of another client, and of a plain request"
+    async with fake() as (fk, kc):
+        with contextlib.suppress(Empty):
+            while True: await kc.get_iopub_msg(timeout=0)
+        spoil = changed_header(2, field, value)
+        fk.publish(None, 'stream', dict(name='stdout', text='of another client'), parent={'msg_id': 'unknown'}, mangle=spoil)
+        assert (await kc.get_iopub_msg(timeout=5))['content']['text']=='of another client'
+        fk.on['execute_request'] = spoilt('stream', spoil)
+        kc.execute('x')
+        assert 'said' in [o['content'].get('text') for o in await kc.get_pubs()]
+        fk.on['execute_request'] = spoilt('reply', spoil)
+        kc.execute('x')
+        fk.on.clear()
+        while (await kc.get_shell_msg(timeout=5))['parent_header']['msg_id']!=fk.received[-1].msg_id: pass
+
+@pytest.mark.parametrize('msg_id', [[], {}, ['a'], None, 7, 1.5, True], ids=repr)
+async def test_report_09_a_parent_whose_id_is_none(msg_id, caplog):
+    "Such a message answers nobody: it can be read, and nothing is logged"
+    async with fake() as (fk, kc):
+        with contextlib.suppress(Empty):
+            while True: await kc.get_iopub_msg(timeout=0)
+        fk.publish(None, 'stream', dict(name='stdout', text='said'), parent={'msg_id': msg_id})
+        assert (await kc.get_iopub_msg(timeout=5))['content']['text']=='said'
+        await unharmed(fk, kc)
+        assert not [o for o in caplog.records if o.name=='conkernelclient' and o.levelname in ('ERROR', 'WARNING')]
+
+
 # --- 10: outputs that come when their request is over ----------------------------------------------------------------
 
 LATER = '''from IPython.display import display
@@ -1222,6 +1308,127 @@ async def test_report_10_late_outputs_are_kept_and_counted():
         assert res.text=='x', 'it has ended'
         counted = Counter(kc.router.stats)-before
         assert counted.total()==3, counted
+
+SHOWN = dict(data={'text/plain': 'first'}, metadata={}, transient=dict(display_id='d'))
+
+def showing(k, msg):
+    "A handler of a cell that shows a display"
+    k.busy(msg)
+    k.publish(msg, 'display_data', SHOWN)
+    k.reply(msg)
+    k.idle(msg)
+
+async def test_report_10_a_result_counts_its_late_outputs():
+    "`Result.late`: outputs only, neither a status nor the update of a display, which is applied"
+    async with fake() as (fk, kc):
+        fk.on['execute_request'] = showing
+        res, other = await soon(kc.run('x')), await soon(kc.run('y'))
+        fk.on.clear()
+        msg = next(o for o in fk.received if o.code=='x')
+        fk.idle(msg)
+        for kind in 'display_data', 'update_display_data': fk.publish(msg, kind, SHOWN|dict(data={'text/plain': 'second'}))
+        fk.publish(msg, 'error', ERROR)
+        fk.stream(msg, 'late')
+        await until_shows(res, 'second', 5)
+        await until(lambda: res.late==3, what='three late outputs')
+        assert res.complete and len(res.outputs)==1 and other.late==0
+        assert pickle.loads(pickle.dumps(res)).late==3
+        late = [o['msg_type'] for o in await kc.get_pubs()]
+        assert [o for o in late if o!='status']==['display_data', 'update_display_data', 'error', 'stream'], 'they can be read'
+
+async def test_report_10_what_comes_right_behind_idle():
+    "In the same batch, when the request is over and its run does not know yet"
+    def show(k, msg):
+        showing(k, msg)
+        k.publish(msg, 'update_display_data', SHOWN|dict(data={'text/plain': msg.code}))
+        k.stream(msg, 'late')
+    bad = []
+    async with fake(on=dict(execute_request=show)) as (fk, kc):
+        for i in range(30):
+            res = await soon(kc.run(f'cell {i}'))
+            await quiet(kc)
+            def right():   # idle may overtake the reply: the stream then came in time
+                return res.text.startswith(f'cell {i}\n') and (res.late, 'late' in res.text) in ((1, False), (0, True))
+            try: await until(right, 2)
+            except TimeoutError: bad.append((res.text, res.late))
+    assert not bad, bad
+
+async def test_report_10_a_run_under_way_hears_of_its_display():
+    "It is updated by another client's cell: an event as for its own"
+    events = []
+    async with fake() as (fk, kc):
+        def show(k, msg):
+            k.busy(msg)
+            k.publish(msg, 'display_data', SHOWN)
+            held.append(msg)
+        held = []
+        fk.on['execute_request'] = show
+        run = kc.run('x', on_output=events.append)
+        await until(lambda: len(events)==1)
+        fk.publish(None, 'update_display_data', SHOWN|dict(data={'text/plain': 'second'}), parent={'msg_id': 'of another client'})
+        await until(lambda: len(events)==2)
+        assert events[1].kind=='update' and events[1].index==0 and events[1].output['data']=={'text/plain': 'second'}
+        fk.reply(held[0])
+        fk.idle(held[0])
+        assert (await soon(run)).text=='second\n' and len(events)==2
+
+async def test_report_10_results_are_not_kept_alive():
+    "Neither for their displays, nor to count what comes late; and what is kept of them is bounded"
+    async with fake(on=dict(execute_request=showing)) as (fk, kc):
+        kc.jobs.keep = 0     # (the table of jobs keeps the last ones, and is bounded)
+        gone = []
+        for i in range(20): gone.append(weakref.ref(await soon(kc.run(str(i)))))
+        last = await soon(kc.run('last'))
+        gc.collect()
+        assert [o() for o in gone]==[None]*20
+        for i in range(1100): kc.runs.follow(f'request {i}', last)
+        assert len(kc.router.followed)<=1024
+        first = next(o for o in fk.received if o.code=='0')
+        fk.stream(first, 'late')     # of a result that nobody has any more
+        fk.publish(first, 'display_data', SHOWN|dict(data={'text/plain': 'second'}))
+        await until_shows(last, 'second', 5)
+        assert kc.router.mailboxes['iopub'].nbytes>0, 'kept as frames, which are counted'
+
+async def asked_by_request(kc, sh): return kc.request('execute_request', dict(code=HOLD, silent=False))
+async def asked_by_hooked_request(kc, sh): return kc.request('execute_request', dict(code=HOLD, silent=False), on_iopub=lambda msg: None)
+async def asked_by_read_request(kc, sh):
+    req = await asked_by_request(kc, sh)
+    assert req.iopub==[]     # from now on, its messages are parsed as they come
+    return req
+async def asked_by_execute(kc, sh): return kc.execute(HOLD, reply=True)
+async def asked_interactively(kc, sh): return asyncio.ensure_future(kc.execute_interactive(HOLD, output_hook=lambda msg: None))
+async def asked_by_run(kc, sh): return kc.run(HOLD)
+async def asked_on_a_subshell(kc, sh): return sh.run(HOLD)
+
+@pytest.mark.parametrize('session', [{}, dict(packer='json', unpacker='json')], ids=['usual', 'of its own packer'])
+@pytest.mark.parametrize('ask', [asked_by_request, asked_by_hooked_request, asked_by_read_request, asked_by_execute, asked_interactively,
+                                 asked_by_run, asked_on_a_subshell])
+async def test_report_10_an_update_by_what_is_under_way(ask, session):
+    "However it was asked: the finished result shows it, and all have theirs"
+    async with fake(client=dict(session=ConSession(**session))) as (fk, kc):
+        assert kc.session.parses_late==(not session)
+        async with kc.subshell() as sh:
+            fk.on['execute_request'] = showing
+            res = await soon(kc.run('x'))
+            fk.on.clear()
+            asked = await ask(kc, sh)
+            await soon(fk.until_held(1))
+            msg = next(o for o in fk.received if o.code==HOLD)
+            for i in range(3): fk.publish(msg, 'update_display_data', SHOWN|dict(data={'text/plain': f'update {i}'}))
+            await until_shows(res, 'update 2', 5)
+            fk.release()
+            await soon(asked)
+            assert (await soon(kc.run('later'))).text=='later'
+        assert res.late==0 and res.text=='update 2\n'
+
+async def test_report_10_a_forged_display_changes_nothing():
+    async with fake(on=dict(execute_request=showing)) as (fk, kc):
+        res = await soon(kc.run('x'))
+        before = kc.router.stats['malformed']
+        for parent in {}, {'msg_id': 'unknown'}, fk.received[-1].raw_header:
+            fk.publish(fk.received[-1], 'update_display_data', SHOWN|dict(data={'text/plain': 'forged'}), parent=parent, mangle='bad_signature')
+        await until(lambda: kc.router.stats['malformed']==before+3)
+        assert res.text=='first\n' and res.late==0
 
 async def test_report_10_late_outputs_of_a_thread():
     "The same with a real kernel: a thread that prints after its cell"
@@ -1465,3 +1672,31 @@ async def test_report_14_a_reply_that_comes_after_the_fence():
             assert (await soon(kc.run('later'))).text=='later'
     figure(f'replies that were taken for lost, of {tries}', len(lost))
     assert not lost, lost
+
+async def test_report_14_a_cell_that_runs_on_beside_the_fence():
+    "Such a kernel answers the fence while the cell runs on, as the interrupt changed nothing: the cell is not lost, however long it takes"
+    cells, behind = [], []
+    def cell(k, msg):
+        if cells: return behind.append(msg)    # one cell after the other
+        if msg.code!='long': return k.execute(msg)
+        k.busy(msg)
+        k.echo_input(msg)
+        cells.append(msg)
+    def over(k):
+        msg = cells.pop()
+        k.stream(msg, 'done')
+        k.reply(msg)
+        k.idle(msg)
+        for o in behind: k.execute(o)
+    on = dict(execute_request=cell, interrupt_request='busy reply idle')
+    async with fake(on=on) as (fk, kc):
+        kc.grace = .2
+        run = kc.run('long')
+        await until_running(run)
+        assert await soon(run.interrupt()) is True
+        await soon(fk.until(lambda: behind))    # the fence that executes nothing
+        await asyncio.sleep(1)
+        assert not run.done(), run
+        over(fk)
+        assert (await soon(run)).text=='done'
+        assert (await soon(kc.run('later'))).text=='later'

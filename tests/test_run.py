@@ -144,6 +144,7 @@ async def test_everything_a_future_and_a_coroutine_can_do():
 
 async def test_runs_that_nobody_awaits_are_run_and_leave_nothing():
     async with fake() as (fk, kc):
+        kc.jobs.keep = 0    # else the table of jobs has them
         refs = [weakref.ref(kc.run(str(i)).partial) for i in range(20)]
         await soon(kc.run('last'))
         assert fk.codes == [*map(str, range(20)), 'last']
@@ -153,6 +154,7 @@ async def test_runs_that_nobody_awaits_are_run_and_leave_nothing():
 
 async def test_a_run_is_freed_without_the_collector():
     async with fake() as (fk, kc):
+        kc.jobs.keep = 0
         await soon(kc.run('warm up'))
         gc.disable()
         try:
@@ -221,7 +223,7 @@ async def test_no_idle_no_reply():
         assert (await soon(fine)).text == 'z'
 
 
-async def test_a_reply_that_makes_no_sense_ends_its_own_run():
+async def test_a_reply_that_makes_no_sense_harms_nobody():
     def odd(k, msg):
         if msg.code != 'odd': return 'busy echo stream reply idle'
         k.busy(msg)
@@ -229,7 +231,8 @@ async def test_a_reply_that_makes_no_sense_ends_its_own_run():
         k.idle(msg)
     async with fake({'execute_request': odd}) as (fk, kc):
         run, following = kc.run('odd'), kc.run('next')
-        assert isinstance(await outcome(run), AttributeError)
+        res = await soon(run)
+        assert (res.status, res.text, res.complete) == ('ok', '', True)   # a payload that is none is ignored
         assert (await soon(following)).text == 'next' and kc.queue == []
 
 
@@ -1107,11 +1110,13 @@ async def test_what_cannot_be_interrupted_is_told_and_restarted(code, by_message
 
 
 async def test_a_time_limit_holds_where_the_kernel_does_not_say_that_it_began():
-    async with fake(on={'execute_request': 'hold busy echo reply idle'}) as (fk, kc):
-        kc.begin_patience = .1
+    # Nothing that we know of stands before it, so it is interrupted; this kernel ignores that
+    async with fake(on={'execute_request': 'hold busy echo reply idle', 'interrupt_request': 'busy reply idle'}) as (fk, kc):
+        kc.begin_patience, kc.interrupt_timeout = .1, .2
         run, queued = kc.run('a', timeout=.1), kc.run('b')
         e = await outcome(run)
         assert isinstance(e, ExecutionTimeout) and 'does not say' in str(e) and e.result.stdout == ''
+        assert 'an interrupt has changed nothing' in str(e) and fk.counts['interrupt_request'] == 2
         assert kc.queue == [run, queued] and run.state == 'sent' and not kc.router.table[run.request.msg_id].replied
         fk.on['execute_request'] = 'busy echo stream=done reply idle'
         fk.release()                # it says so after all: nobody waits, and the next one goes

@@ -11,14 +11,20 @@ OFFERED = 'run eval map push queue restart status execute subshell interrupt'
 
 # What users hold, and which of its methods are for other modules of the package
 HELD = {
-    'core.ConKernelClient': 'make_transport make_host unused_heartbeat own_context router',
-    'core.ConKernelManager': '',
-    'engine.request.Request': 'send throw close leave unwanted set_result fail finish fail_end limit take_iopub take_reply take_prompt',
-    'cells.run.Run': 'send throw close leave unwanted set_result fail finish connection submit overdue end_early must_begin_within',
+    'core.ConKernelClient': 'make_transport make_host unused_heartbeat router',
+    'core.ConKernelManager': 'answered start_again cleanup_connection_file why taken_ports',
+    'engine.request.Request': 'send throw close leave unwanted set_result fail finish fail_end fail_unsent limit take_iopub take_reply take_prompt',
+    'cells.run.Run': ('send throw close leave unwanted set_result fail finish connection submit overdue end_early must_begin_within '
+                     'record record_end reader_left shown_code'),
     'cells.outputs.Result': '',
     'cells.outputs.Event': '',
     'cells.llm.LLMContent': '',
     'cells.subshell.Subshell': '',
+    'kernel.Opening': '',
+    'sync.Kernel': 'background jobs',
+    'sync.KernelSubshell': '',
+    'sync.Job': 'begin submit adopt attend in_thread give_up',
+    'sync.Following': 'advance',
 }
 
 
@@ -114,6 +120,11 @@ def test_public_names_have_types(installed):
     ('async def f(kc: ConKernelClient):\n    kc.', OFFERED),
     ('async def f():\n    async with run_kernel() as both:\n        km, kc = both\n        kc.', OFFERED),   # (jedi reads no tuple after `as`)
     ('async def f():\n    kc = await ConKernelManager().client().start_channels()\n    kc.', OFFERED),
+    ('async def f():\n    async with open_kernel() as kc:\n        kc.', OFFERED),
+    ('async def f():\n    kc = await open_kernel()\n    kc.', OFFERED),
+    ('with open_kernel() as k:\n    k.', 'run eval map push queue restart status start subshell interrupt close'),
+    ('k = open_kernel().start()\nk.start("1").', 'wait stop settled done partial'),
+    ('with open_kernel() as k:\n    res = k.run("1")\n    res.', 'text stdout outputs error for_llm status'),
     ('async def f(kc: ConKernelClient):\n    kc.run("1").', 'interrupt cancel done result partial queued'),
     ('async def f(kc: ConKernelClient):\n    res = await kc.run("1")\n    res.', 'text stdout outputs error for_llm status'),
     ('async def f(kc: ConKernelClient):\n    async for out in kc.run("1"):\n        out.', 'kind text output'),
@@ -125,7 +136,7 @@ def test_completion(code, offered, installed):
     needs('jedi')
     import jedi
     project = jedi.Project(installed, added_sys_path=[str(installed)], load_unsafe_extensions=False)
-    script = jedi.Script(f'from {LIB} import ConKernelClient, ConKernelManager, run_kernel\n{code}', project=project, path=installed/'use.py')
+    script = jedi.Script(f'from {LIB} import ConKernelClient, ConKernelManager, open_kernel, run_kernel\n{code}', project=project, path=installed/'use.py')
     assert set(offered.split())-{o.name for o in script.complete()} == set()
 
 

@@ -15,6 +15,8 @@ WIDTH = 118
 # The type parameters (to get, to set) of the traits in use; `{0}` is the class that a `Type` trait holds
 TRAITS = dict(Integer=('int', 'int'), Float=('float', 'float'), Bool=('bool', 'bool'), Unicode=('str', 'str | bytes'),
               Type=('type[{0}]', 'type[{0}] | str'), DottedObjectName=())
+# The traits of this package, and the trait of traitlets whose type each has
+OWN_TRAITS = dict(Seconds=('traitlets', 'Float'))
 # Where the classes that jupyter_client's packages pass on are defined (checkers want them from there)
 HOMES = {('jupyter_client', 'AsyncKernelClient'): 'jupyter_client.asynchronous.client',
          ('jupyter_client', 'AsyncKernelManager'): 'jupyter_client.manager',
@@ -177,6 +179,7 @@ class Stub:
         "The type of a trait; `None` where `call` makes none"
         if not isinstance(call.func, ast.Name): return None
         origin = module.origin(call.func.id)
+        if origin is not None: origin = OWN_TRAITS.get(origin[1], origin)
         if origin is None or origin[0] != 'traitlets': return None
         if origin[1] not in TRAITS: raise Unclear(f'TRAITS of tools/stubs.py has no {origin[1]}')
         kwargs = {o.arg: o.value for o in call.keywords}

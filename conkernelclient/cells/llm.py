@@ -56,10 +56,30 @@ class _CursorText:
             self._left.append(text)
             if self._right: del self._right[-len(text):]
 
+# %% ../../nbs/cells/00_llm.ipynb #316aa393
+class _Shortened(_CursorText):
+    "Gives up its beginning, and can be written again"
+    __slots__ = ()
+
+    def drop_first(self,
+                   n: int,  # Characters
+                   ) -> None:
+        "Forget the first `n` characters; the cursor stays where it is, or goes to the new beginning"
+        text = ''.join([*self._done, *self._left])
+        done, newline, line = text[n:].rpartition('\n')
+        self._done = [done + newline] if newline else []
+        self._left = [line] if line else []
+        if n > len(text): del self._right[-(n - len(text)):]  # The nearest to the cursor are at the end
+
+    def replay(self) -> str:
+        "What to write to an empty text to have this one, with the cursor at the same place"
+        again = ['\r', *self._left] if self._right else []
+        return ''.join([*self._done, *self._left, *reversed(self._right), *again])
+
 # %% ../../nbs/cells/00_llm.ipynb #b80cd12e
 _CURSOR = re.compile('([\n\r\b])')
 
-class StreamText(_CursorText):
+class StreamText(_Shortened):
     "Text as JupyterLab stores it: written piece by piece, with `\\r` and `\\b` applied; `str` returns it"
     __slots__ = ()
 
@@ -81,14 +101,17 @@ class StreamText(_CursorText):
 
     def __str__(self) -> str:
         self._done = [''.join(self._done)]
+        if len(self._left) > 1: self._left = [''.join(self._left)]
         return ''.join([*self._done, *self._left, *reversed(self._right)])
 
 # %% ../../nbs/cells/00_llm.ipynb #f76fd346
 def mime_text(
     value: object,  # A representation in a mimebundle: a text, a list of lines, or JSON
 ) -> str:
-    "The text of `value`, which the notebook format may hold as a list of lines"
-    return ''.join(value) if isinstance(value, (list, tuple)) else str(value)
+    "The text of `value`, which the notebook format may hold as a list of lines; empty for None"
+    if isinstance(value, str): return value
+    if isinstance(value, (list, tuple)): return ''.join(o if isinstance(o, str) else mime_text(o) for o in value)
+    return '' if value is None else str(value)
 
 def terminal_text(
     output: Output,  # An nbformat output
@@ -96,17 +119,15 @@ def terminal_text(
     "The text that a terminal shows of `output`, colours included; empty for a display without plain text"
     kind = output['output_type']
     if kind == 'error': return '\n'.join(output['traceback']) or f"{output['ename']}: {output['evalue']}"
-    if kind != 'stream': return mime_text(output['data'].get('text/plain', ''))
-    text: str = output['text']
-    return text
+    return mime_text(output['text'] if kind == 'stream' else output['data'].get('text/plain'))
 
 # %% ../../nbs/cells/00_llm.ipynb #aaa3b1a4
 def own_lines(
     blocks: Iterable[tuple[str, bool]],  # Texts, each with whether it comes from a stream
+    at_start: bool = True,               # Does what stands before them end with its line?
 ) -> list[str]:  # Texts to join; empty ones are left out
     "The texts of `blocks`, with line ends added so that a text that comes from no stream has lines of its own"
     texts: list[str] = []
-    at_start = True
     for text, stream in blocks:
         if not text: continue
         if not stream and not at_start: text = '\n' + text
@@ -164,7 +185,7 @@ def _part(data: MimeBundle) -> Part | None:
     for mime in (*_IMAGES, *data):
         if mime not in data or not _BINARY.match(mime): continue
         value = mime_text(data[mime])
-        if mime == 'image/svg+xml': value = base64.b64encode(value.encode()).decode()
+        if mime == 'image/svg+xml': value = base64.b64encode(value.encode(errors='replace')).decode()
         kind = 'image' if mime in _IMAGES else 'file'
         return dict(type=kind, media_type=mime, data=''.join(value.split()))
     return None
@@ -241,11 +262,12 @@ def _output_items(outputs: Iterable[Output]) -> Iterator[_Item]:
             part = _part(o['data'])
             if part is not None: yield _Item(_name(part['media_type'], _size(part['data'])), part=part)
 
-def _note_items(outputs: Iterable[Output], status: str | None, error: str | None) -> Iterator[_Item]:
+def _note_items(outputs: Iterable[Output], status: str | None, error: str | None, dropped: int = 0) -> Iterator[_Item]:
     "Notes on facts that are in none of `outputs`"
     if error and not any(o['output_type'] == 'error' for o in outputs): yield _Item(_clean(error))
     if status is None: yield _Item('[unfinished: no reply from the kernel yet]')
     if status == 'aborted': yield _Item('[aborted: the kernel did not run this cell]')
+    if dropped: yield _Item(f'[{dropped:,} characters of output were not kept: they exceed kc.max_output]')
 
 # %% ../../nbs/cells/00_llm.ipynb #600835a7
 def _pictures(items: list[_Item], max_images: int) -> dict[int, Part]:
@@ -268,13 +290,15 @@ def llm_content(
     error: str | None = None,    # The text of the error, used if `outputs` hold none
     limit: int = 10_000,         # Characters of text, notes and names included
     max_images: int = 10,        # Pictures and other binary parts; of more, those in the middle are only named
+    dropped: int = 0,            # Characters of output that were not kept
 ) -> LLMContent:
     "The text and pictures that a language model should get of a cell with these `outputs`; the text is never empty"
     outputs = list(outputs)
-    items = [i for i in (*_output_items(outputs), *_note_items(outputs, status, error)) if i.text]
+    items = [i for i in (*_output_items(outputs), *_note_items(outputs, status, error, dropped)) if i.text]
     if not items: items = [_Item('[no output]', stream=True)]
     pictures = _pictures(items, max_images)
-    texts = _fit(own_lines((i.text, i.stream) for i in items), pictures, limit)
+    whole = [*pictures, len(items) - 1] if dropped else pictures  # The last one says what was not kept
+    texts = _fit(own_lines((i.text, i.stream) for i in items), whole, limit)
     parts: list[Part] = []
     text = ''
     for i, piece in enumerate(texts):

@@ -18,7 +18,7 @@ from .run import MovesValues, Run, Runs, assignments
 from ..engine.connection import Connection
 from ..engine.errors import KernelRestartedError, NoReplyError, UnsupportedFeature
 from ..engine.life import State
-from ..engine.request import Request, first_of
+from ..engine.request import Request, first_of, seconds
 
 log: logging.Logger = logging.getLogger('conkernelclient')
 
@@ -123,8 +123,9 @@ class _Creating(_Deleting):
         "Create it. Raises `UnsupportedFeature` when the kernel makes none, and what a request raises."
         self.generation = self.connection.life.generation
         reply = await self.connection.request('create_subshell_request', {}, 'control', timeout=20)
-        self.id = reply['content'].get('subshell_id')
+        subshell_id = reply['content'].get('subshell_id')
         why = reply['content'].get('evalue', 'it did not say why')
+        self.id = subshell_id if isinstance(subshell_id, str) else None
         if self.id is None: raise UnsupportedFeature(f'The kernel made no subshell: {why}')
         try: await self._fix()
         except BaseException:
@@ -158,7 +159,7 @@ class _Left(_Entered):
                 while runs := [o for o in shell.all if not o.done()]: await first_of(runs[-1])
         finally:
             self.closed = True
-            for o in reversed(shell.all): o.cancel()
+            for o in reversed(shell.all): o.cancel('its subshell was left')
             if gone or self.gone: self._forget()
             else:
                 delete = self.connection.spawn(self._delete())
@@ -298,6 +299,8 @@ class HasSubshells(OpensSubshells):
         """Run `codes` on subshells. Raises what a run raises, and cancels the others;
         `UnsupportedFeature` where there are no subshells (and `concurrency` is not 1)."""
         cells = list(codes)
+        for o in 'timeout', 'queue_timeout':
+            if kwargs.get(o) is not None: kwargs[o] = seconds(kwargs[o], o)
         if concurrency < 1: raise ValueError('concurrency must be at least 1')
         if concurrency > 1 and not self.supports('kernel subshells'):
             raise UnsupportedFeature('This kernel has no subshells')

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['ConKernelError', 'DeadKernelError', 'KernelRestartedError', 'NoReplyError', 'ReplyTimeout', 'ClientClosedError',
-           'NotConnected', 'UnsupportedFeature', 'ServerError', 'UnknownKernel']
+           'NotConnected', 'UnsupportedFeature', 'ServerError', 'TooManyOpenFiles', 'UnknownKernel']
 
 # %% ../../nbs/engine/01_errors.ipynb #a988a68a
+import errno
 from collections.abc import Iterable
 from typing import Any
 
@@ -58,6 +59,16 @@ class ServerError(ConKernelError, RuntimeError):
         super().__init__(message)
         self.code = code
         self.final = final
+
+# %% ../../nbs/engine/01_errors.ipynb #a259604f
+class TooManyOpenFiles(ConKernelError, OSError):
+    "A limit of the system is reached: no more sockets, pipes or files. The message says how to raise it."
+    def __init__(self,
+        message: str = 'Too many open files', # What is used up, and what to do
+    ):
+        super().__init__(errno.EMFILE, message)
+
+    def __str__(self) -> str: return str(self.strerror)
 
 # %% ../../nbs/engine/01_errors.ipynb #3c2c4849
 class UnknownKernel(ConKernelError, NoSuchKernel):

@@ -17,6 +17,10 @@ class Item(Protocol):
     def generation(self) -> int:
         "The kernel process it is meant for"
         ...
+    @property
+    def queued(self) -> bool:
+        "Whether nothing of it has been sent"
+        ...
 
 I = TypeVar('I', bound=Item)
 
@@ -27,6 +31,7 @@ class Hold(Enum):
     SHELL_DOWN = 'the connection is away'
     IOPUB_DOWN = 'outputs would be lost'   # holds the main shell and the subshells; control goes on
     INTERRUPT = 'an interrupt is under way'   # holds the runs of the main shell
+    ABORTING = 'the kernel may still be aborting what it gets'   # after an error, holds the shell of that cell
     def __repr__(self) -> str: return self.name
 
 # %% ../../nbs/engine/03_lane.ipynb #514431bc
@@ -66,7 +71,7 @@ class _Counted(_Places[I]):
     @property
     def stuck(self) -> bool:
         "Whether nothing is under way but items that were given up, and may never be answered"
-        return 0 < self.given_up == len(self.under_way)
+        return 0 < len(self.under_way) <= self.given_up and not any(o is not None for o in self.under_way.values())
 
     def __repr__(self) -> str:
         held = ', '.join(sorted(getattr(o, 'name', str(o)) for o in self.holds))
@@ -96,15 +101,33 @@ class _Pumping(_Adding[I]):
     _pumping: bool
 
     def pump(self) -> None:
-        "Send the items whose turn has come"
+        "Send the items whose turn has come. What a signal handler raises passes through, when they have been sent."
         if self._pumping or not self.waiting: return   # (an item that cannot be sent is released, which leads here)
-        self._pumping = True
+        try:
+            self._pumping = True
+            self._send_waiting()
+        except BaseException:
+            self._send_waiting()
+            raise
+        finally: self._pumping = False
+
+    def _send_waiting(self) -> None:
+        key: Hashable = None
+        item: I|None = None
         try:
             while self.waiting and not self.holds and len(self.under_way)-len(self.uncounted) < self.limit:
-                key, item = self.waiting.popitem(last=False)
+                key, item = next(iter(self.waiting.items()))
                 self.under_way[key] = item
+                del self.waiting[key]
                 self.send(item)
-        finally: self._pumping = False
+        except BaseException:
+            if item is not None and item.queued: self._put_back(key, item)
+            raise
+
+    def _put_back(self, key: Hashable, item: I) -> None:
+        self.under_way.pop(key, None)
+        self.waiting[key] = item
+        self.waiting.move_to_end(key, last=False)
 
 # %% ../../nbs/engine/03_lane.ipynb #f2c1cbe7
 class _Holding(_Pumping[I]):
@@ -146,8 +169,8 @@ class _GivingUp(_Releasing[I]):
     def give_up(self, key: Hashable) -> None:
         "Nobody waits for `key` any more, but the kernel will work on it: it keeps its place"
         if self.under_way.get(key) is None: return
+        self.given_up += 1   # (first: where a signal handler raises in between, one too many does no harm)
         self.under_way[key] = None
-        self.given_up += 1
 
     def withdraw(self, key: Hashable) -> bool:
         "Take `key` out of the queue, so that it is not sent; return whether it waited"

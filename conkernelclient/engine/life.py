@@ -110,7 +110,7 @@ def _died(facts: Facts) -> DeadKernelError:
     if facts.get('why'): return DeadKernelError(facts['why'], code)   # a server has said it
     if 'error' in facts: return DeadKernelError(f"The kernel could not be restarted: {facts['error']}")
     if facts.get('probing'):
-        return DeadKernelError(f'Kernel died before replying to kernel_info{exit_code(code)}', code)
+        return DeadKernelError(f"Kernel died before replying to kernel_info{exit_code(code)}{facts.get('why', '')}", code)
     if not facts.get('known', True):
         return DeadKernelError('The connection to the kernel broke, and nobody is there to connect to')
     return DeadKernelError(f'The kernel died{exit_code(code)}', code)

@@ -10,9 +10,10 @@ import asyncio
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping, Sized
 from copy import copy
 from datetime import datetime, timezone
+from functools import partial
 from queue import Empty
 from typing import Any, Protocol
 from weakref import WeakSet
@@ -20,7 +21,7 @@ from weakref import WeakSet
 from jupyter_client.session import new_id
 
 from .lane import Hold, Lane
-from .request import Request
+from .request import Request, seconds
 from .session import Message, Packed
 
 log: logging.Logger = logging.getLogger('conkernelclient')
@@ -124,7 +125,7 @@ class Mailbox(_Failable):
             raise RuntimeError(f'Two tasks read the {self.channel} channel at once, and would take each other\'s '
                                'messages: use execute(..., reply=True), or request')
         loop = asyncio.get_running_loop()
-        deadline = None if timeout is None else loop.time()+timeout
+        deadline = None if timeout is None else loop.time()+seconds(timeout)
         while (msg := self.pop()) is None:
             if self.error is not None: raise copy(self.error)
             left = None if deadline is None else deadline-loop.time()
@@ -188,8 +189,16 @@ class _Events:
         self.on_other_kernel: Callable[[str, Message], None] = lambda channel, msg: None
         # Ask a shell (channel, subshell id) whether these requests without reply are lost
         self.on_doubt: Callable[[str, str|None, list[str]], bool|None]|None = None   # (`False`: not now)
+        # A cell of that shell has failed, and the kernel may be aborting what it gets (subshell id; `None`: the main shell)
+        self.on_abort: Callable[[str|None], None]|None = None
         # The subshell of that id has been deleted
         self.on_deleted: Callable[[str], None]|None = None
+        # An iopub message shows a display, whatever request it answers; called while `displays` is not empty
+        self.on_display: Callable[[Message], Any] = lambda msg: None
+        self.displays: Sized = ()
+        # An iopub message came when its request was over; called for the ids in `followed`
+        self.on_late: Callable[[Message], Any] = lambda msg: None
+        self.followed: Container[str] = ()
         # Something was sent, or answered
         self.on_activity: Callable[[], None]|None = None
 
@@ -247,6 +256,12 @@ def _counting(parse: Callable[[Any], Message], stats: Counter[str]) -> Callable[
             return None
     return call
 
+def _read(session: Codec, frames: Any) -> Message:
+    "Check and parse frames"
+    if not session.parses_late or len(frames) < 5: return session.deserialize(list(frames))   # type: ignore[no-any-return]
+    session.check(frames)
+    return session.parse(frames)
+
 class _Reading(_Settings):
     session: Codec|None
     read_later: Callable[[Any], Message|None]
@@ -256,31 +271,42 @@ class _Reading(_Settings):
         self.session = session
         self.read_later = _counting(session.parse, self.stats)
         for o in self.mailboxes.values():
-            o.parse = lambda frames: session.deserialize(list(frames))
+            o.parse = partial(_read, session)
             o.unpack = session.parse
 
 # %% ../../nbs/engine/05_router.ipynb #fa55f3c9
-class _Sending(_Reading):
+class _Unsending(_Reading):
+    abandon: Callable[[Request], None]
+
+    def _unsent(self, req: Request, error: BaseException) -> None:
+        "It was not sent; or, where a signal handler raised `error`, it may have been"
+        key = req.msg_id if req.has_reply else req
+        known = isinstance(error, Exception) or req.packed is not None or not req.has_reply
+        if known: self.table.pop(req.msg_id, None)
+        else: self.abandon(req)   # its place is free when something that is sent later has been answered
+        if isinstance(error, Exception): req.fail(error)
+        else: req.fail_unsent(error)
+        req.finish(False)
+        if not known: return
+        req.lane.withdraw(key)
+        req.lane.release(key)
+
+class _Sending(_Unsending):
     def _send(self, req: Request) -> None:
         shell = req.lane
         shell.sent += 1
         req.serial = shell.sent
         req.lossy = self.lossy
         packed = req.packed
-        req.packed = None
-        try: self.transmit(req.channel, packed)
+        try:
+            req.packed = None
+            self.transmit(req.channel, packed)
+            if not req.has_reply: shell.release(req)
         except BaseException as e:
-            self._unsent(req, e)
+            if req.packed is None: self._unsent(req, e)   # (else a signal handler raised before: it waits again)
             if not isinstance(e, Exception): raise
             return
-        if not req.has_reply: shell.release(req)
         if self.on_activity is not None: self.on_activity()
-
-    def _unsent(self, req: Request, error: BaseException) -> None:
-        self.table.pop(req.msg_id, None)
-        req.fail(error)
-        req.finish(False)
-        req.lane.release(req.msg_id if req.has_reply else req)
 
 # %% ../../nbs/engine/05_router.ipynb #85171586
 def _holds(why: Hold, channel: str) -> bool:
@@ -289,8 +315,9 @@ def _holds(why: Hold, channel: str) -> bool:
 
 class _Shells(_Sending):
     def _shell(self, channel: str, subshell_id: str|None) -> Shell:
-        shell = self.shells[channel, subshell_id] = Shell(self._window, self._send)
+        shell = Shell(self._window, self._send)
         shell.holds |= {o for o in self.kernel.holds if _holds(o, channel)}
+        self.shells[channel, subshell_id] = shell
         return shell
 
     @property
@@ -352,12 +379,16 @@ class _Submitting(_Doubting):
         req.packed = packed
         req.router = self   # type: ignore[assignment]   # (`abandon` comes below)
         req.unpack = self.read_later
-        if timeout is not None: req.limit(timeout)
-        if req.has_reply: self.table[msg_id] = req
-        if not shell.add(msg_id if req.has_reply else req, req, first):
-            req.packed = _shrunk(packed)
-            if shell.stuck and not shell.holds: self._doubt(req)
-        elif req.ended and (error := req.exception()) is not None: raise error
+        try:
+            if timeout is not None: req.limit(timeout)
+            if req.has_reply: self.table[msg_id] = req
+            if not shell.add(msg_id if req.has_reply else req, req, first):
+                req.packed = _shrunk(packed)
+                if shell.stuck and not shell.holds: self._doubt(req)
+        except BaseException as e:
+            if not req.ended: self._unsent(req, e)
+            raise
+        if req.ended and (error := req.exception()) is not None: raise error
 
 # %% ../../nbs/engine/05_router.ipynb #09392a1c
 class _Dispatching(_Submitting):
@@ -372,6 +403,7 @@ class _Dispatching(_Submitting):
         "Give `msg` to the request it answers, else to the mailbox of its channel"
         parent = msg['parent_header']
         msg_id: Any = parent.get('msg_id') if type(parent) is dict else None
+        if type(msg_id) is not str: msg_id = None
         req = self.table.get(msg_id)
         if req is None: self._unknown(channel, msg_id, msg)
         elif channel == 'shell' or channel == 'control': self._reply(req, msg)
@@ -380,26 +412,54 @@ class _Dispatching(_Submitting):
         else: self.mailboxes[channel].push(msg)
 
     def _iopub(self, req: Request, msg: Message) -> None:
-        if msg['header']['msg_type'] == 'status' and msg['content'].get('execution_state') == 'idle': req.idle = True
+        content = msg['content']
+        if msg['header']['msg_type'] == 'status' and content.get('execution_state') == 'idle': req.idle = True
+        if 'transient' in content and self.displays: self._display(msg)
         if req.claims_iopub: req.take_iopub(msg)
         else: self.mailboxes['iopub'].push(msg)
         if req.idle: self._half(req)
 
+    def _display(self, msg: Message) -> None:
+        try: self.on_display(msg)
+        except Exception: log.exception('A display failed')
+
 # %% ../../nbs/engine/05_router.ipynb #b088caf1
+def _of_another(msg: Message, session: str) -> bool:
+    "Whether `msg` names another kernel process than `session`"
+    named: Any = msg['header'].get('session', session)
+    return named != session and isinstance(named, str)
+
 class _Unclaimed(_Dispatching):
     def _unknown(self, channel: str, msg_id: str|None, msg: Message) -> None:
         replies = channel in ('shell', 'control')
         session = self.kernel.session
-        if replies and session is not None and msg['header'].get('session', session) != session:
-            return self.on_other_kernel(channel, msg)
-        if msg_id in self.abandoned or replies and self._on_wire(msg_id) is not None: self._late(replies, msg_id)
+        if replies and session is not None and _of_another(msg, session): return self.on_other_kernel(channel, msg)
+        if msg_id in self.abandoned or replies and self._on_wire(msg_id) is not None: self._late(channel, msg)
         elif replies and msg_id in self._answered: self.stats['duplicate replies'] += 1
         elif msg_id is not None or not self.on_orphan(msg): self.mailboxes[channel].push(msg)
+        if channel != 'iopub': return
+        self._notice(msg_id, msg)
+        if msg_id in self._answered and msg['msg_type'] != 'status': self.stats['late outputs'] += 1
 
-    def _late(self, replies: bool, msg_id: Any) -> None:
+    def _notice(self, msg_id: str|None, msg: Message) -> None:
+        "An iopub message of no request in flight"
+        if 'transient' in msg['content'] and self.displays: self._display(msg)
+        if msg_id in self.followed: self.on_late(msg)
+
+    def _late(self, channel: str, msg: Message) -> None:
         self.stats['late messages'] += 1
-        shell = self._on_wire(msg_id) if replies else None
-        if shell is not None: shell.release(msg_id)
+        if channel not in ('shell', 'control'): return
+        parent: Any = msg['parent_header']
+        if channel == 'shell' and msg['msg_type'] == 'execute_reply' and msg['content'].get('status') != 'ok':
+            self._aborts(parent.get('subshell_id'))   # (whether with `stop_on_error`, nobody knows any more)
+        shell = self._on_wire(parent['msg_id'])
+        if shell is not None: shell.release(parent['msg_id'])
+
+    def _aborts(self, subshell_id: str|None) -> None:
+        "The kernel may be aborting what it gets on that shell"
+        shell = self.shells.get(('shell', subshell_id))
+        if shell is None or self.on_abort is None or Hold.ABORTING in shell.holds: return
+        if Hold.RESTART not in shell.holds: self.on_abort(subshell_id)
 
     def _on_wire(self, msg_id: Any) -> Shell|None:
         return next((o for o in self.shells.values() if msg_id in o.under_way), None)
@@ -420,11 +480,11 @@ class _Halves(_Unclaimed):
 
     def _leave(self, req: Request, complete: bool) -> None:
         "`req` is over"
-        self.table.pop(req.msg_id, None)
-        self.graces.pop(req.msg_id, None)
-        if not req.replied: req.lane.release(req.msg_id)
         req.finish(complete, after_hooks=True)
         if not req.ended: self.hooked.add(req)
+        self.graces.pop(req.msg_id, None)
+        self.table.pop(req.msg_id, None)   # after that: `settle` finds it where a signal handler has raised before
+        if not req.replied: req.lane.release(req.msg_id)
 
     def stop_hooks(self) -> None:
         "End the requests of which only the hooks are still at work"
@@ -449,7 +509,6 @@ class _Remembering(_Halves):
 
 # %% ../../nbs/engine/05_router.ipynb #0695064a
 class _Replying(_Remembering):
-    _abort: Callable[[Shell], None]
     _deleted: Callable[[Request, dict[str, Any]], None]
 
     def _reply(self, req: Request, msg: Message) -> None:
@@ -459,7 +518,8 @@ class _Replying(_Remembering):
             return
         session = self.kernel.session
         if session is None: self.on_name(msg)
-        elif msg['header'].get('session', session) != session: return self.on_other_kernel(req.channel, msg)
+        elif msg['header'].get('session') != session and _of_another(msg, session):   # (a call less for most replies)
+            return self.on_other_kernel(req.channel, msg)
         shell = req.lane
         # What a restart cuts short fails as restarted, with all others; and it aborts nothing that is meant for the next kernel
         ending = shell.holds and Hold.RESTART in shell.holds
@@ -467,7 +527,7 @@ class _Replying(_Remembering):
         req.replied = True
         self._answered[req.msg_id] = None
         if len(self._answered) > 1024: self._forget_answers()
-        if shell.waiting and not ending and content.get('status') == 'error' and _stops(req): self._abort(shell)
+        if not ending and (status := content.get('status')) != 'ok': self._failed(req, status)
         shell.release(req.msg_id)
         if self.on_activity is not None: self.on_activity()
         if req.channel == 'control' and self.on_deleted is not None: self._deleted(req, content)
@@ -475,6 +535,8 @@ class _Replying(_Remembering):
         else: self.mailboxes[req.channel].push(msg)
         if req.idle: self._leave(req, True)
         else: self._half(req)
+
+    def _failed(self, req: Request, status: Any) -> None: "The reply to `req` is not *ok*"
 
 # %% ../../nbs/engine/05_router.ipynb #a881da02
 def _from_kernel(req: Request, msg_type: str, **content: Any) -> Message:
@@ -485,6 +547,14 @@ def _from_kernel(req: Request, msg_type: str, **content: Any) -> Message:
                    content=content, buffers=[])
 
 class _Aborting(_Replying):
+    def _failed(self, req: Request, status: Any) -> None:
+        "The reply to `req` is not *ok*"
+        shell = req.lane
+        held = Hold.ABORTING in shell.holds
+        stops = status == 'error' and _stops(req)
+        if req.channel == 'shell' and (stops or status == 'aborted'): self._aborts(req.header.get('subshell_id'))
+        if stops and not held: self._abort(shell)
+
     def _abort(self, shell: Shell) -> None:
         for req in shell.take_waiting(lambda o: o.header['msg_type'] == 'execute_request'):
             req.packed = None
@@ -545,13 +615,14 @@ class _Abandoning(_Expiring):
     def abandon(self, req: Request, /) -> None:
         "Take `req` out of the table: its caller gave up"
         msg_id = req.msg_id
-        if self.table.pop(msg_id, None) is None: return
+        if msg_id not in self.table: return
         self.graces.pop(msg_id, None)
         shell = req.lane
-        if shell.withdraw(msg_id): return
-        shell.give_up(msg_id)
-        self._still_expect(req)
-        if shell.waiting:
+        if not shell.withdraw(msg_id):
+            shell.give_up(msg_id)
+            self._still_expect(req)
+        self.table.pop(msg_id, None)   # after that: where a signal handler has raised before, it can be called again
+        if shell.waiting and msg_id in shell.under_way:
             shell.pump()
             if shell.stuck and not shell.holds: self._doubt(next(iter(shell.waiting.values())))
 
@@ -609,6 +680,11 @@ class _Turns(_Losing):
         elif b'idle' in content: self.foreign.discard(msg_id)
 
 # %% ../../nbs/engine/05_router.ipynb #b1c9a125
+def _shows(frames: Any) -> bool:
+    "Whether a message may show a display with an id"
+    header = frames[1]
+    return (b'display_data' in header or b'execute_result' in header) and b'display_id' in frames[4]
+
 class _Skimming(_Turns):
     def _unclaimed(self, msg_id: str|None, frames: Any) -> bool:
         "Keep or drop a message that has no request; return whether it must be parsed now"
@@ -616,11 +692,21 @@ class _Skimming(_Turns):
         if msg_id in self.abandoned:
             shell, serial = self.abandoned[msg_id]
             shell.published = max(shell.published, serial)
-            self.stats['late messages'] += 1
-        else:
-            if len(frames[4]) < 64: self._note_foreign(msg_id, frames[4])
-            self.mailboxes['iopub'].push(frames)
+        elif len(frames[4]) < 64: self._note_foreign(msg_id, frames[4])
+        msg: Message|None = None
+        if msg_id in self.followed or self.displays and _shows(frames):
+            msg = _read(self.session, frames)   # type: ignore[arg-type]
+            self._notice(msg_id, msg)
+        if msg_id in self._answered and b'status' not in frames[1]: self.stats['late outputs'] += 1
+        if msg_id in self.abandoned: self.stats['late messages'] += 1
+        elif msg is None: self.mailboxes['iopub'].push(frames)
+        else: self._keep(frames, msg)
         return False
+
+    def _keep(self, frames: Any, msg: Message) -> None:
+        "Put a message that has been parsed into the mailbox: as frames, whose size is known, if they may be parsed again"
+        late = self.session is not None and self.session.parses_late
+        self.mailboxes['iopub'].push(frames if late else msg, checked=True)
 
 # %% ../../nbs/engine/05_router.ipynb #a26261cb
 class _Claiming(_Skimming):
@@ -633,6 +719,7 @@ class _Claiming(_Skimming):
         session: Any = self.session
         mailbox = self.mailboxes['iopub']
         debug = log.isEnabledFor(logging.DEBUG)
+        displays = len(self.displays)
         take, parent_in, request = batch.popleft, session.parents.get, self.table.get   # (locals: a tenth of the loop)
         while batch:
             frames = take()
@@ -648,11 +735,13 @@ class _Claiming(_Skimming):
                 if (not session.parses_late
                     or req.claims_iopub and (req.parsed is not None or req.on_iopub is not None)): return frames
                 idle = b'idle' in frames[4] and session.says_idle(frames)
-                if req.claims_iopub or idle: session.check(frames)   # (a mailbox checks what it holds when it is read)
+                shows = displays and _shows(frames)
+                if req.claims_iopub or idle or shows: session.check(frames)   # (a mailbox checks what it holds when it is read)
+                if shows: self._display(session.parse(frames))
             except Exception: return frames   # parsing it will say what is wrong with it
             if debug: log.debug('iopub: got a message for %s, not parsed yet', req.msg_id)
             if req.claims_iopub: req.unread = req.unread, frames   # (nested tuples of bytes: nothing to collect)
-            else: mailbox.push(frames, checked=idle)
+            else: mailbox.push(frames, checked=idle or shows)
             if idle:
                 req.idle = True
                 if req.replied: self._leave(req, True)
@@ -685,8 +774,22 @@ class _Parsing(_Claiming):
         self.stats['malformed'] += 1
         self.last_malformed = error
 
+class _Settling(_Parsing):
+    def settle(self) -> None:
+        "A signal handler has raised in the middle of a message, which may be lost: let nothing wait for it"
+        for req in list(self.table.values()):
+            req.lossy = True
+            if req.replied: req.lane.release(req.msg_id)
+            if req.replied and req.idle or req.ended: self._leave(req, True)
+            elif req.replied or req.idle: self._half(req)
+        for shell in list(self.shells.values()):
+            left = [o for o, req in shell.under_way.items() if isinstance(o, str) and req is not None]
+            for o in left:
+                if o not in self.table: shell.release(o)
+            shell.pump()
+
 # %% ../../nbs/engine/05_router.ipynb #e170050c
-class Router(_Parsing):
+class Router(_Settling):
     "Finds, for each message that comes, the request it belongs to"
     last_malformed: Exception|None
 
@@ -699,7 +802,11 @@ class Router(_Parsing):
         debug = log.isEnabledFor(logging.DEBUG)
         clock = self.clock
         claims = channel == 'iopub'
-        while batch:
-            frames = self.claim(batch) if claims else batch.popleft()
-            if frames is not None: self._take(channel, frames, debug)
-            if clock() > until: return
+        try:
+            while batch:
+                frames = self.claim(batch) if claims else batch.popleft()
+                if frames is not None: self._take(channel, frames, debug)
+                if clock() > until: return
+        except BaseException:
+            self.settle()
+            raise

@@ -10,6 +10,7 @@ import functools
 import os
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from datetime import datetime, timezone
 from hmac import compare_digest
 from typing import Any, Never, NotRequired, Protocol, TypeAlias, TypedDict, cast
@@ -332,14 +333,27 @@ class _Looking(_Checking):
         return (_loads(msg_list[4]).get('execution_state')=='idle' and # type: ignore[no-any-return]
                 _loads(msg_list[1])['msg_type']=='status')
 
+# %% ../../nbs/engine/00_session.ipynb #27e7bc6e
+def _adapted(msg: Message) -> Message:
+    "`msg` as version 5 of the protocol has it; unchanged where it is no message of version 4"
+    whole = cast(dict[str, Any], msg)
+    version: Any = msg['header'].get('version')
+    if type(version) is str and version[:2]=='5.': return cast(Message, adapt(whole))     # it lacks only its date
+    parts = {o: whole[o] for o in ('header', 'parent_header', 'content')}
+    try: return cast(Message, adapt({**whole, **deepcopy(parts)}))     # of a copy, which may be left half translated
+    except Exception: pass
+    msg['header'].setdefault('date', _now(_utc))
+    return msg
+
 # %% ../../nbs/engine/00_session.ipynb #6650ad42
 class _Parsing(_Looking):
     "From frames to messages"
     def parse(self,
         msg_list: Sequence[bytes], # Frames from the signature on, checked
         content: bool = True, # Unpack the content? If not, it stays `bytes`
+        strict: bool = False, # Raise for a header without `msg_id`, or whose `version` cannot be read?
     ) -> Message: # The message
-        "Parse a message"
+        "Parse a message. Raises (any exception) for a malformed one."
         packed = msg_list[1]
         body: Any = msg_list[4]
         try:
@@ -350,7 +364,7 @@ class _Parsing(_Looking):
             header = orjson_unpacker(packed)
             metadata = orjson_unpacker(msg_list[3])
             if content: body = orjson_unpacker(body)
-        msg_id = header['msg_id']
+        msg_id = header['msg_id'] if strict else header.get('msg_id')
         msg_type = header['msg_type']
         version = header.get('version')
         parent = self.parents.get(msg_list[2])
@@ -360,7 +374,7 @@ class _Parsing(_Looking):
             'parent_header': parent.copy() if type(parent) is dict else parent, 'metadata': metadata,
             'content': body, 'buffers': [memoryview(o) for o in msg_list[5:]] if len(msg_list)>5 else []}
         if type(version) is str and version[:2]=='5.' and 'date' in header: return msg
-        return cast(Message, adapt(cast(dict[str, Any], msg)))
+        return cast(Message, adapt(cast(dict[str, Any], msg))) if strict else _adapted(msg)
 
 # %% ../../nbs/engine/00_session.ipynb #b8a6e730
 class ConSession(_Parsing):
@@ -386,7 +400,7 @@ class ConSession(_Parsing):
             return cast(Message, super().deserialize(cast(list[bytes], msg_list), content=content, copy=copy))
         self.check(msg_list, content)
         if len(msg_list)<5: raise TypeError('malformed message, must have at least 5 elements')
-        return self.parse(msg_list, content)
+        return self.parse(msg_list, content, strict=True)
 
 # %% ../../nbs/engine/00_session.ipynb #9d9e8a1e
 def own_session(

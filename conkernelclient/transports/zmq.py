@@ -27,6 +27,7 @@ from ..engine.errors import NotConnected
 from ..engine.life import Link
 from ..engine.session import Packed, readers
 from ..engine.transport import Sink, weakly
+from .sockets import check_descriptors, impatient, limits_said
 
 log: logging.Logger = logging.getLogger('conkernelclient')
 
@@ -73,6 +74,7 @@ class _Adopting:
         self.socket = socket
         self._shadow: Any = zmq.Socket.shadow(socket.underlying)
         self._recv: Callable[..., Any] = self._shadow.recv
+        self._events: Callable[[int], int] = self._shadow.get
         self._lead = int(socket.type == zmq.SUB)   # frames before the delimiter: a topic, or none
         self._fast = True
         self.taken: deque[Any] = deque()
@@ -102,9 +104,10 @@ class _Slow(_Adopting):
 class _Frames(_Slow):
     "Takes messages from a socket"
     def _take_in(self) -> bool: # May there be more?
-        taken, recv, lead, first = self.taken, self._recv, self._lead, None
+        taken, recv, events, lead, first = self.taken, self._recv, self._events, self._lead, None
         try:
-            for _ in range(self.batch-len(taken)):
+            for n in range(self.batch-len(taken)):
+                if n == 1 and not events(15) & 1: return False   # zmq.EVENTS, zmq.POLLIN
                 if not self._fast:
                     taken.append(self._slowly([]))
                     continue
@@ -139,9 +142,9 @@ class _Looking(_Frames):
     def look(self) -> None:
         "Read what is there in the next turn of the loop"
         if self._looking or self._loop is None: return
-        self._looking = True
         try: self._loop.call_soon(self._look_soon)
         except RuntimeError: pass   # the loop is closed
+        self._looking = True   # (only now: a signal handler may have raised before)
 
     def _look(self) -> None:
         self._looking = False
@@ -156,10 +159,14 @@ class _Handing(_Looking):
     def read(self) -> None:
         "Take in a batch and hand it over"
         if self.socket is None: return
+        self._looking = False   # (a signal handler may have raised before `_look` could say so)
         try:
             if self._take_in(): self.look()
         except zmq.ZMQError as e:
             if not self.socket.closed: log.error('Reading the %s channel failed: %s', self.channel, e)
+        except BaseException:
+            self.look()   # a signal handler raised
+            raise
         taken = self.taken
         try:
             if taken: self.deliver(self.channel, taken, time.monotonic()+self.span)
@@ -174,9 +181,9 @@ class Reader(_Handing):
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         "Begin to read"
         if self._loop is not None or self.socket is None: return
-        self._loop = loop
         readers[cast(Any, self.socket.underlying)] = self
         self._watch = Watch(loop, self.socket, self.read)
+        self._loop = loop   # (after that: where a signal handler has raised, it can be started again)
         self.look()
 
     def connected(self) -> bool:
@@ -214,14 +221,19 @@ class Channel(Reader):
         socket = self._shadow
         if self.socket is None: raise RuntimeError(f'The {self.channel} channel is closed')
         if not self._looking: self.look()
-        if len(packed) == 5 and len(packed[4]) < self.zero_copy_from:
-            a, b, c, d, e = packed
-            # 1: NOBLOCK; 3: NOBLOCK|SNDMORE
-            _send(socket, DELIM, 3); _send(socket, a, 3); _send(socket, b, 3); _send(socket, c, 3); _send(socket, d, 3)
-            _send(socket, e, 1)
-        else:
-            copy = max(memoryview(o).nbytes for o in packed) < self.zero_copy_from
-            socket.send_multipart([DELIM, *packed], zmq.NOBLOCK, copy=copy)
+        fast = len(packed) == 5 and len(packed[4]) < self.zero_copy_from
+        copy = fast or max(memoryview(o).nbytes for o in packed) < self.zero_copy_from
+        try:
+            if fast:
+                a, b, c, d, e = packed
+                # 1: NOBLOCK; 3: NOBLOCK|SNDMORE
+                _send(socket, DELIM, 3); _send(socket, a, 3); _send(socket, b, 3)
+                _send(socket, c, 3); _send(socket, d, 3); _send(socket, e, 1)
+            else: socket.send_multipart([DELIM, *packed], zmq.NOBLOCK, copy=copy)
+        except zmq.ZMQError: raise
+        except BaseException:   # a signal handler raised, perhaps between two frames
+            _send(socket, b'', 1)
+            raise
 
     def reopen(self, socket: zmq.asyncio.Socket) -> None:
         "Go on with another socket: what was not delivered through the old one is dropped"
@@ -298,7 +310,8 @@ class Monitor(_Reported):
 # %% ../../nbs/transports/00_zmq.ipynb #336d913a
 class _Asked:
     "What a heartbeat knows"
-    time_to_dead: float = 1.0   # seconds between two questions
+    time_to_dead: float = 1.0   # seconds to wait for an echo
+    every: int = 1   # asks every so many `time_to_dead`, as long as it beats
     def __init__(self,
         context: zmq.Context[Any], # Makes the socket
         session: Any = None, # Not used (jupyter_client's signature)
@@ -317,15 +330,17 @@ class _Asked:
         self._paused = False
         self._beating = True
         self._pinged = False
+        self._rests = False   # it has been heard, and is not asked for a while
         # Called when it falls silent, and when it beats again
         self.on_change: Callable[[bool], None] = lambda beating: None
 
 # %% ../../nbs/transports/00_zmq.ipynb #6b082cb0
 class _Connected(_Asked):
+    socket: zmq.Socket[Any]|None
+
     def _connect(self) -> None:
         if self.socket is not None: self.socket.close(linger=0)
-        sock: Any = self.context.socket(zmq.REQ)
-        self.socket = sock
+        sock = self.socket = impatient(self.context.socket(zmq.REQ))
         sock.linger = 0
         sock.req_relaxed = sock.req_correlate = True   # may ask again without having been answered
         if self.curve_serverkey is not None:
@@ -340,18 +355,34 @@ class _Beating(_Connected):
     "Asks, and looks for the echo"
     def _beat(self) -> None:
         if not self._running: return
-        if not self._paused: self._compare()
-        self._timer = cast(Any, self._loop).call_later(self.time_to_dead, weakly(self._beat))
+        wait = self.time_to_dead
+        if not self._paused:
+            if self._compare():
+                wait *= self.every-1
+                self._rests = True
+            else: self._ask()
+        self._timer = cast(Any, self._loop).call_later(wait, weakly(self._beat))
 
-    def _compare(self) -> None:
+    def _compare(self) -> bool: # May it rest?
+        if self._rests or not self._pinged: return False
         echo = self._echo()
-        if self._pinged and echo != self._beating:
+        if echo != self._beating:
             self._beating = echo
             if not echo: self.call_handlers(self.time_to_dead)
             self.on_change(echo)
+        return echo and self.every > 1
+
+    def _ask(self) -> None:
+        self._rests = False
         try: self._shadow.send(b'ping', zmq.NOBLOCK)
         except zmq.ZMQError: pass   # not connected yet
         self._pinged = True
+
+    def hurry(self) -> None:
+        "Ask now, if it rests"
+        if not self._rests or not self._running or self._paused: return
+        cast(asyncio.TimerHandle, self._timer).cancel()
+        self._beat()
 
     def _echo(self) -> bool:
         heard = False
@@ -454,8 +485,8 @@ class Sockets(Protocol):
     def identity(self) -> bytes:
         "The ZMQ identity of the client"
         ...
-    def own_context(self) -> zmq.Context[Any]|None:
-        "The context to end with the transport, if it is not shared"
+    def forget(self, channel: str) -> None:
+        "A channel that was connected is not used after all: its next `connect` makes a new socket"
 
 # %% ../../nbs/transports/00_zmq.ipynb #1dff57e3
 class _Open:
@@ -472,7 +503,6 @@ class _Open:
         self.pid: int = os.getpid()
         self.closed = False
         self._sink: Callable[[], Sink|None] = lambda: None
-        self._context: zmq.Context[Any]|None = None
         self._connections = 0
         self._shares: str|None = None
 
@@ -506,21 +536,33 @@ class _Opening(_Reporting):
         "Connect `channels`; again, later, for more"
         self._sink = ref(sink)
         self.thread = self.thread or threading.get_ident()
-        deliver = self._deliver   # (not weakly, a call less for each batch: `_close` ends the cycle)
-        for o in channels:
-            if o == 'hb' or o in self.channels: continue
-            self.channels[o] = Channel(o, self.sockets.connect(o, None), deliver)
-        if 'hb' in channels: self._heartbeat()
-        self._context = self.sockets.own_context()
+        new = [o for o in channels if o != 'hb' and o not in self.channels]
+        if not self.channels: check_descriptors('clients')
+        try:
+            with limits_said('clients'):
+                for o in new: self._connect(o)
+                if 'hb' in channels: self._heartbeat()
+        except BaseException:
+            for o in new: self._disconnect(o)
+            raise
         self._share(self.sockets.address('shell'))
+
+    def _connect(self, channel: str) -> None:
+        # (The method is not held weakly, a call less for each batch: `_close` ends the cycle)
+        self.channels[channel] = Channel(channel, self.sockets.connect(channel, None), self._deliver)
+
+    def _disconnect(self, channel: str) -> None:
+        if channel in self.channels: self.channels.pop(channel).close()
+        self.sockets.forget(channel)
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         "Begin to read"
         self.loop = loop
         self.thread = threading.get_ident()
-        for o in self.channels.values(): o.start(loop)
-        if self.hb is not None and not self.hb.is_alive(): self.hb.start()
-        self._watch()
+        with limits_said('clients'):
+            for o in self.channels.values(): o.start(loop)
+            if self.hb is not None and not self.hb.is_alive(): self.hb.start()
+            self._watch()
 
     def _heartbeat(self) -> None:
         self.hb = self.sockets.heartbeat()
@@ -539,11 +581,12 @@ class _Reopening(_Opening):
         if self.closed: return
         self._connections += 1
         identity = b'%s-%d' % (self.sockets.identity(), self._connections)
-        for o in channels or list(self.channels):
-            if o in self.monitors: self.monitors.pop(o).close()
-            if o in self.channels: self.channels[o].reopen(self.sockets.connect(o, identity))
-        if channels is None: self._beat_anew()
-        self._watch()
+        with limits_said('clients'):
+            for o in channels or list(self.channels):
+                if o in self.monitors: self.monitors.pop(o).close()
+                if o in self.channels: self.channels[o].reopen(self.sockets.connect(o, identity))
+            if channels is None: self._beat_anew()
+            self._watch()
         self._share(self.sockets.address('shell'))
 
     def _beat_anew(self) -> None:
@@ -557,6 +600,10 @@ class _Reopening(_Opening):
     def expect(self, beats: bool) -> None:
         "Call the sink's `beat` when the next heartbeat differs from this"
         if isinstance(self.hb, Heartbeat): self.hb.expect(beats)
+
+    def hurry(self) -> None:
+        "An answer is late: ask now whether the kernel beats"
+        if isinstance(self.hb, Heartbeat): self.hb.hurry()
 
 # %% ../../nbs/transports/00_zmq.ipynb #0de147b0
 class _Sending(_Reopening):
@@ -623,4 +670,3 @@ class ZMQTransport(_Draining):
             channel.close()
             channel.deliver = _nobody
         if self.hb is not None: self.hb.stop()
-        if self._context is not None and not self._context.closed: self._context.destroy(linger=100)

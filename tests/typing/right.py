@@ -4,6 +4,7 @@ pyright, which must find nothing wrong, and runs it on a kernel.
 import asyncio
 from asyncio import CancelledError
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from pathlib import Path
 from queue import Empty
 from tempfile import TemporaryDirectory
@@ -14,9 +15,10 @@ from jupyter_client.asynchronous.client import AsyncKernelClient
 from jupyter_client.manager import AsyncKernelManager
 
 from conkernelclient import (ClientClosedError, ConIOLoopKernelManager, ConKernelClient, ConKernelError, ConKernelManager,
-                             DeadKernelError, ErrorInfo, Event, ExecutionError, ExecutionTimeout, KernelRestartedError, LLMContent,
-                             Message, NoReplyError, NotConnected, ReplyTimeout, Request, Result, Run, Subshell, UnknownKernel,
-                             UnsupportedFeature, parse_literal, run_kernel)
+                             DeadKernelError, ErrorInfo, Event, ExecutionError, ExecutionTimeout, Job, JobEvent, Kernel,
+                             KernelRestartedError, KernelSubshell, LLMContent,
+                             Message, NoReplyError, NoRunningKernel, NotConnected, ReplyTimeout, Request, Result, Run, Subshell, UnknownKernel,
+                             UnsupportedFeature, open_kernel, parse_literal, run_kernel)
 
 
 async def requests(kc: ConKernelClient, wanted: bool) -> None:
@@ -137,12 +139,39 @@ async def runs(kc: ConKernelClient) -> None:
     assert_type(await kc.run('input("colour? ")', stdin=lambda prompt: 'green'), Result)
 
     long = kc.run('import time; time.sleep(30)')
+    await long.wait_until(lambda: long.began is not None)
+    assert_type(await long.settled(timeout=.01), bool)
     assert_type(await long.interrupt(), bool)
     assert_type(await long, Result)
     kc.run('time.sleep(30)')
     assert_type(await kc.interrupt(), None)
     kc.run('time.sleep(30)')
     assert_type(await kc.cancel_all(), list[Result | BaseException])
+
+
+async def jobs(kc: ConKernelClient) -> None:
+    "A run as a job"
+    run = kc.run('print(1)')
+    async for event in run.follow(after=0):
+        assert_type(event, JobEvent)
+        assert_type((event.number, event.run, event.text, event.to_dict()), tuple[int, str, str, dict[str, Any]])
+        assert event.kind != 'end' or event.outcome == 'ok'
+        assert_type((event.output, event.message), tuple[dict[str, Any] | None, str | None])
+    assert_type((run.id, run.code, run.message), tuple[str, str, str])
+    assert_type(run.started, datetime | None)
+    assert run.outcome == 'ok'
+    text, cursor = run.since()
+    assert_type(text, str)
+    assert_type(run.since(cursor)[1], tuple[int, ...])
+    assert_type(run.since([0, 0, 0, 0, 0, 0])[0], str)
+    assert_type(kc.jobs[run.id], Run)
+    assert_type(list(kc.jobs.items()), list[tuple[str, Run]])
+    assert_type(kc.max_output, float)
+    kc.max_output = 1_000_000
+    seen: list[str] = []
+    remove = kc.on_message(lambda msg: seen.append(msg['msg_type']), channel='iopub')
+    assert_type(remove, Callable[[], None])
+    remove()
 
 
 async def together(kc: ConKernelClient) -> None:
@@ -186,7 +215,8 @@ def results(res: Result, event: Event) -> None:
     if res.error is not None: assert_type((res.error.ename, res.error.evalue, res.error.traceback), tuple[str, str, list[str]])
     assert_type((res.execution_count, res.duration), tuple[int | None, float | None])
     assert_type(res.user_expressions, dict[str, Any])
-    assert_type((res.msg_id, res.complete, res.missing), tuple[str | None, bool, str])
+    assert_type((res.msg_id, res.complete, res.dropped, res.missing), tuple[str | None, bool, int, str])
+    assert_type(res.started, datetime | None)
     content = res.for_llm(limit=1000, max_images=2)
     assert_type(content, LLMContent)
     assert_type((content.text, content.anthropic(), content.openai()), tuple[str, list[dict[str, Any]], list[dict[str, Any]]])
@@ -269,6 +299,62 @@ async def by_file(path: str) -> ConKernelClient:
     return await kc.start_channels()
 
 
+async def opened() -> None:
+    "`open_kernel` with asyncio"
+    async with open_kernel('python3', cwd='/', env={'A': '1'}, startup_timeout=60, restart_on_death=True, manager_class=ConKernelManager) as kc:
+        assert_type(kc, ConKernelClient)
+        assert_type(await kc.run('6*7'), Result)
+        km = kc.manager
+        assert_type(km, ConKernelManager | None)
+        assert km is not None
+        async with open_kernel(connection_file=km.connection_file) as other: assert_type(other, ConKernelClient)
+    kc = await open_kernel()
+    assert_type(kc, ConKernelClient)
+    assert_type(await kc.close(), None)
+    try: await open_kernel(connection_file=Path('no-such-file'))
+    except NoRunningKernel as e: assert_type(e.args, tuple[Any, ...])
+
+
+def synchronous() -> None:
+    "`open_kernel` without asyncio: a `Kernel`"
+    with open_kernel() as k: assert_type(k, Kernel)
+    k = open_kernel().start()
+    assert_type(k, Kernel)
+    def answer(prompt: str, password: bool = False) -> str: return 'blue'
+    assert_type(k.run('1', timeout=20, check=True, stdin=answer, on_output=print, store_history=False), Result)
+    assert_type(k.run('input()', stdin=['yes']).text, str)
+    assert_type(k.eval('1', timeout=20), Any)
+    assert_type(k.push(x=1), None)
+    assert_type(k.map(['1', '2'], concurrency=2, progress=False), list[Result])
+    assert_type(k.complete('pri', 3, timeout=20), Message)
+    assert_type(k.inspect('print', 2, 1)['content'], dict[str, Any])
+    assert_type((k.status, k.closed, k.manager, k.client), tuple[str, bool, ConKernelManager | None, ConKernelClient])
+    assert_type(k.in_loop(lambda kc: kc.kernel_info(reply=True)), Any)
+    assert_type(k.interrupt(), None)
+    following = k.attend('print(1)', timeout=20)
+    for out in following: assert_type(out, Event)
+    assert_type(following.job.wait(), Result)
+    job = k.start('import time; time.sleep(30)', timeout=60, on_output=print)
+    assert_type(job, Job)
+    assert_type(k.queue, list[Job])
+    assert_type((job.code, job.state, job.done, job.partial, job.run), tuple[str, str, bool, Result, Run | None])
+    assert_type(job.settled(.1), bool)
+    assert_type(job.interrupt(), bool)
+    assert_type(job.wait(20), Result)
+    assert_type(job.result(), Result)
+    assert_type(job.stop(), bool)
+    for event in job: assert_type(event, Event)
+    with k.subshell() as sh:
+        assert_type(sh, KernelSubshell)
+        assert_type((sh.id, sh.closed), tuple[str | None, bool])
+        assert_type(sh.run('1'), Result)
+        assert_type(sh.start('1').wait(20), Result)
+        assert_type(sh.eval('1'), Any)
+        assert_type(sh.complete('pri'), Message)
+    assert_type(k.restart(now=True, timeout=60), None)
+    assert_type(k.close(), None)
+
+
 def wait_for(awaitable: Awaitable[Result]) -> Awaitable[Result]: return awaitable
 
 
@@ -277,7 +363,7 @@ async def main() -> None:
         async with run_kernel('python3', startup_timeout=60, cwd=folder, manager_class=ConKernelManager) as (km, kc):
             assert_type(km, ConKernelManager)
             assert_type(kc, ConKernelClient)
-            for use in any_request, mailboxes, status, runs, together, values, subshells, errors: await use(kc)
+            for use in any_request, mailboxes, status, runs, jobs, together, values, subshells, errors: await use(kc)
             await requests(kc, True)
             events = [o async for o in kc.run('print(1)')]
             results(await kc.run('1/0'), events[0])
@@ -287,4 +373,7 @@ async def main() -> None:
     await managers()
 
 
-if __name__ == '__main__': asyncio.run(main())
+if __name__ == '__main__':
+    asyncio.run(main())
+    asyncio.run(opened())
+    synchronous()

@@ -1,7 +1,8 @@
 """Wrong uses: behind each stands what mypy (its error code) and pyright (its rule) say of it. `test_typing.py` checks that
 they say exactly that. The file is never run.
 """
-from conkernelclient import ConKernelClient, ConKernelManager, DeadKernelError, Event, Message, Request, Result, Run, Subshell, run_kernel
+from conkernelclient import (ConKernelClient, ConKernelManager, DeadKernelError, Event, Job, Kernel, Message, Request, Result, Run, Subshell, open_kernel,
+                             run_kernel)
 
 
 async def forgotten(kc: ConKernelClient, sh: Subshell, km: ConKernelManager) -> None:
@@ -19,6 +20,23 @@ async def forgotten(kc: ConKernelClient, sh: Subshell, km: ConKernelManager) -> 
     with run_kernel() as both: print(both)   # mypy: attr-defined; pyright: reportGeneralTypeIssues
     kc.map(['1'])[0]   # mypy: index; pyright: reportIndexIssue
     km.client().execute_interactive('1')['content']   # mypy: index; pyright: reportIndexIssue
+
+
+async def not_open(k: Kernel, job: Job) -> None:
+    "What is not open yet, and the other face"
+    open_kernel().run('1')   # mypy: attr-defined; pyright: reportAttributeAccessIssue
+    await open_kernel().start()   # mypy: misc; pyright: reportGeneralTypeIssues
+    async with open_kernel() as kc: print(kc.start('1'))   # mypy: attr-defined; pyright: reportAttributeAccessIssue
+    with open_kernel() as other: await other.run('1')   # mypy: misc; pyright: reportGeneralTypeIssues
+    open_kernel(cwd=1)   # mypy: arg-type; pyright: reportArgumentType
+    open_kernel('python3', None)   # mypy: call-arg; pyright: reportCallIssue
+    await k.run('1')   # mypy: misc; pyright: reportGeneralTypeIssues
+    async for out in job: print(out)   # mypy: attr-defined; pyright: reportGeneralTypeIssues
+    k.run('1', timeout='5')   # mypy: arg-type; pyright: reportArgumentType
+    k.run(1)   # mypy: arg-type; pyright: reportArgumentType
+    k.start('1').text   # mypy: attr-defined; pyright: reportAttributeAccessIssue
+    async with k.subshell() as sh: print(sh)   # mypy: attr-defined; pyright: reportGeneralTypeIssues
+    k.status = 'ready'   # mypy: misc; pyright: reportAttributeAccessIssue
 
 
 async def misspelt(kc: ConKernelClient, res: Result, event: Event, error: DeadKernelError) -> None:

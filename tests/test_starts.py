@@ -1,0 +1,388 @@
+"""What a start, an idle kernel and its end cost and leave behind: the shared context, ports that are taken, the end of the process."""
+import asyncio, gc, os, signal, socket, subprocess, sys, textwrap, threading, time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest, zmq, zmq.asyncio
+from conkernelclient import ConKernelClient, ConKernelManager, DeadKernelError, TooManyOpenFiles, run_kernel
+from conkernelclient.transports.sockets import ContextView
+from fake_kernel import FakeKernel, kernel_specs
+from fault_tools import *
+from fault_tools import nothing_unheard, pytestmark
+
+bound = 90
+
+
+def program(code, seconds=60):
+    "Run `code` in a process of its own: gives what it printed; fails when it fails or hangs"
+    here = Path(__file__).parent
+    env = os.environ|dict(PYTHONPATH=os.pathsep.join([str(here.parent), str(here)]))
+    res = subprocess.run([sys.executable, '-W', 'error', '-c', textwrap.dedent(code)], capture_output=True, text=True, timeout=seconds, env=env)
+    assert res.returncode==0, res.stdout+res.stderr
+    return res.stdout
+
+def fake_manager(folder, behaviour='polite', cls=ConKernelManager, **options):
+    return cls(kernel_name='fake', kernel_spec_manager=kernel_specs(folder, behaviour=behaviour, **options))
+
+async def ready(km):
+    kc = km.client()
+    kc.start_channels()
+    await kc.wait_for_ready(timeout=SOON)
+    return kc
+
+async def runs(kc): assert (await asyncio.wait_for(kc.run('x'), SOON)).text=='x'
+
+
+# --- one context --------------------------------------------------------------------------------------------------------
+
+async def test_clients_and_managers_share_a_context(tmp_path):
+    "No threads come with a further client; that one is closed, dropped or garbage means nothing to the others"
+    km = fake_manager(tmp_path)
+    await km.start_kernel()
+    kc = await ready(km)
+    threads = threading.active_count(), len(os.listdir('/proc/self/task'))
+    others = [await ready(km) for _ in range(5)]
+    assert (threading.active_count(), len(os.listdir('/proc/self/task')))==threads
+    assert {o.context.underlying for o in (km, kc, *others)}=={ContextView().underlying}
+    others.pop().stop_channels()
+    others.pop()
+    gc.collect()
+    await asyncio.sleep(0)
+    await runs(kc)
+    for o in others: await runs(o)
+    other = await ready(km)
+    other.context.destroy()     # a user may think that it is theirs
+    other.stop_channels()
+    await runs(kc)
+    await km.shutdown_kernel()
+    assert km.context.closed
+    with FakeKernel() as fk:
+        other = fk.client(ConKernelClient)
+        await other.start_channels()
+        await runs(other)
+        other.stop_channels()
+    for o in (kc, *others): o.stop_channels()
+
+async def test_a_context_that_is_given_is_used_and_never_closed(tmp_path):
+    context = zmq.asyncio.Context()
+    km = ConKernelManager(kernel_name='fake', kernel_spec_manager=kernel_specs(tmp_path), context=context)
+    await km.start_kernel()
+    kc = km.client(context=context)
+    await kc.start_channels()
+    assert kc.context is km.context is context
+    await runs(kc)
+    kc.stop_channels()
+    await km.shutdown_kernel()
+    assert not context.closed
+    dropped = km.client(context=context)
+    dropped.start_channels()
+    del dropped, kc, km
+    gc.collect()
+    await asyncio.sleep(0)
+    assert not context.closed
+    await asyncio.wait_for(asyncio.to_thread(context.term), SOON)   # no socket is open
+
+@pytest.mark.parametrize('end', ['stopped', 'dropped', 'open', 'open in another thread', 'loop closed'])
+def test_python_ends(end):
+    "Whatever is open: the program ends, and says nothing"
+    said = program(f'''
+        import asyncio, threading
+        from conkernelclient import ConKernelClient
+        from fake_kernel import FakeKernel
+        end, kept = {end!r}, []
+        async def main():
+            kc = fk.client(ConKernelClient)
+            await kc.start_channels()
+            await kc.run('x')
+            if end=='stopped': kc.stop_channels()
+            elif end!='dropped': kept.append(kc)
+        def begin(): asyncio.run(main())
+        fk = FakeKernel().start()
+        if end=='open in another thread':
+            t = threading.Thread(target=begin)
+            t.start()
+            t.join()
+        else: begin()
+        if end=='loop closed': kept.pop().stop_channels()
+        fk.close()
+        print('end', flush=True)
+        ''', seconds=30)
+    assert said=='end\n'
+
+def test_a_forked_child_has_a_context_of_its_own():
+    "It talks to the kernel, and neither that nor its end is noticed in the parent"
+    said = program('''
+        import asyncio, os, warnings
+        from conkernelclient import ConKernelClient
+        from conkernelclient.transports.sockets import ContextView
+        from fake_kernel import FakeKernel
+        warnings.simplefilter('ignore')     # (Python 3.12: a fork in a process with threads)
+        async def talk(fk):
+            kc = fk.client(ConKernelClient)
+            await kc.start_channels()
+            return kc
+        def child(fk, context):
+            assert ContextView().underlying!=context.underlying
+            async def use():
+                kc = await talk(fk)
+                assert (await kc.run('x')).text=='x'
+                kc.stop_channels()
+            asyncio.run(asyncio.wait_for(use(), 20))
+        async def main():
+            with FakeKernel() as fk:
+                kc = await talk(fk)
+                context = kc.context
+                pid = os.fork()
+                if not pid:
+                    code = 1
+                    try:
+                        asyncio._set_running_loop(None)
+                        child(fk, context)
+                        code = 0
+                    finally: os._exit(code)
+                while not (done := os.waitpid(pid, os.WNOHANG))[0]: await asyncio.sleep(.02)
+                assert kc.context is context and not context.closed
+                print(os.waitstatus_to_exitcode(done[1]), (await kc.run('x')).text)
+                kc.stop_channels()
+        asyncio.run(main())
+        ''')
+    assert said=='0 x\n'
+
+def test_more_clients_than_a_context_usually_allows():
+    "A context refuses the 1,024th socket by default; ours has 65,535"
+    sockets = ContextView().get(zmq.MAX_SOCKETS)
+    assert sockets>=60_000
+
+async def test_a_channel_that_was_used_before_the_start_is_closed_too():
+    with FakeKernel() as fk:
+        context = zmq.asyncio.Context()
+        kc = fk.client(ConKernelClient, context=context)
+        assert kc.shell_channel.socket is not None
+        kc.stop_channels()
+        await asyncio.wait_for(asyncio.to_thread(context.term), SOON)
+
+
+# --- a port that is taken --------------------------------------------------------------------------------------------------
+
+class Robbed(ConKernelManager):
+    "Somebody takes the port of its kernel's shell before each of the first `times` launches"
+    times = 1
+    launches = 0
+    thieves: list
+    async def _async_launch_kernel(self, *args, **kwargs):
+        self.launches += 1
+        if self.launches<=self.times:
+            self.thieves = [*getattr(self, 'thieves', ()), socket.create_server(('127.0.0.1', self.shell_port))]
+        await super()._async_launch_kernel(*args, **kwargs)
+    def free(self):
+        for o in getattr(self, 'thieves', ()): o.close()
+
+async def test_a_taken_port_is_noticed_by_any_client(tmp_path):
+    "Two clients, one of them opened only later: both reach the second kernel"
+    km = fake_manager(tmp_path, cls=Robbed)
+    await km.start_kernel()
+    ports, seen = km.ports, []
+    early, late = km.client(), km.client()
+    early.on_status(seen.append)
+    early.start_channels()
+    await early.wait_for_ready(timeout=SOON)
+    await runs(early)
+    await late.start_channels()
+    await runs(late)
+    assert km.launches==2 and not set(ports)&set(km.ports) and Path(km.connection_file).exists()
+    assert 'dead' not in seen
+    for o in early, late: o.stop_channels()
+    await km.shutdown_kernel()
+    assert not Path(km.connection_file).exists()
+    km.free()
+
+async def test_a_port_that_is_taken_at_a_restart(tmp_path):
+    km = fake_manager(tmp_path, cls=Robbed)
+    km.times = 0
+    await km.start_kernel()
+    kc = await ready(km)
+    await runs(kc)
+    km.times = 2
+    await km.restart_kernel(now=True)
+    await kc.wait_for_ready(timeout=SOON)
+    await runs(kc)
+    assert km.launches==3
+    kc.stop_channels()
+    await km.shutdown_kernel()
+    km.free()
+
+async def test_a_third_start_is_left_to_the_caller(tmp_path):
+    km = fake_manager(tmp_path, cls=Robbed)
+    km.times = 2
+    await km.start_kernel()
+    kc = km.client()
+    with pytest.raises(DeadKernelError, match=r'port \d+ is taken'): await asyncio.wait_for(kc.start_channels(), SOON)
+    assert km.launches==2
+    await km.restart_kernel()   # the port is the affair of the caller now
+    km.free()
+    kc.stop_channels()
+    await km.shutdown_kernel(now=True)
+
+@pytest.mark.parametrize('pauses', [(.02,), pytest.param((0, .001, .05, .1, .2, .4), marks=pytest.mark.slow)], ids=['one', 'many'])
+async def test_a_shutdown_while_it_is_started_again(tmp_path, pauses):
+    "Nothing is left, however the two meet (the pauses decide where they meet, and none of these is wrong)"
+    for pause in pauses:
+        km = fake_manager(tmp_path, cls=Robbed)
+        await km.start_kernel()
+        kc = km.client()
+        kc.start_channels()
+        waiting = asyncio.ensure_future(kc.wait_for_ready(timeout=SOON))
+        await until(lambda: km.launches==2 or km._again is not None)
+        await asyncio.sleep(pause)
+        await asyncio.wait_for(km.shutdown_kernel(now=True), SOON)
+        assert not km.has_kernel and not km.restarting
+        kc.stop_channels()
+        with suppress(RuntimeError): await asyncio.wait_for(waiting, SOON)
+        km.free()
+        assert not km.has_kernel
+
+async def test_a_kernel_that_has_answered_is_not_started_again(tmp_path):
+    "It dies, and a listener takes its port: that is a death, and its variables are gone"
+    km = fake_manager(tmp_path, cls=Robbed)
+    km.times = 0
+    await km.start_kernel()
+    kc = await ready(km)
+    await km.provisioner.kill()
+    await kc.wait_for_status('dead', timeout=SOON)
+    assert km.launches==1
+    kc.stop_channels()
+    await km.shutdown_kernel(now=True)
+
+
+# --- the end of the process ------------------------------------------------------------------------------------------------
+
+FORKS = '''
+import os, time
+if not os.fork():      # it has the kernel's connections, and lives on
+    for o in range(600): time.sleep(.1)
+    os._exit(0)
+'''
+
+@pytest.mark.skipif(not hasattr(os, 'pidfd_open'), reason='Linux')
+async def test_a_death_is_told_though_the_connection_lives_on():
+    "A process that the kernel has forked holds its sockets, so nothing breaks; no heartbeat is waited for"
+    async with run_kernel() as (km, kc):
+        kc.hb_channel.time_to_dead = 1000
+        await asyncio.wait_for(kc.run(FORKS, ), SOON)
+        pending = kc.run('import time; time.sleep(1000)')
+        await until(lambda: pending.state=='running')
+        os.kill(km.provisioner.pid, signal.SIGKILL)
+        with pytest.raises(DeadKernelError, match='-9'): await asyncio.wait_for(pending, SOON)
+        with suppress(OSError): os.killpg(km.provisioner.pgid, signal.SIGKILL)
+
+@pytest.mark.parametrize('how', ['killed', 'shut down'])
+async def test_a_dead_kernel_is_not_asked_to_shut_down(tmp_path, how):
+    "ZMQ would keep the request for the next kernel on that port, which would end"
+    km, sent = fake_manager(tmp_path), []
+    await km.start_kernel()
+    kc = await ready(km)
+    km.session.digest_history_size, send = 0, km.session.send
+    km.session.send = lambda stream, msg, *args, **kwargs: (sent.append(msg['header']['msg_type']), send(stream, msg, *args, **kwargs))[1]
+    for i in range(5):
+        sent.clear()
+        if how=='killed': await km.provisioner.kill()
+        else: await km.shutdown_kernel()
+        sent.clear()
+        await kc.wait_for_status('dead', timeout=SOON)
+        await km.restart_kernel()
+        await kc.wait_for_ready(timeout=SOON)
+        await runs(kc)
+        assert not sent
+    kc.stop_channels()
+    await km.shutdown_kernel()
+    assert 'shutdown_request' in sent
+
+async def test_the_end_is_not_asked_for_again_and_again(tmp_path):
+    km = fake_manager(tmp_path)
+    await km.start_kernel()
+    asked, is_alive = [], km._async_is_alive
+    async def count():
+        asked.append(1)
+        return await is_alive()
+    km._async_is_alive = count
+    await km.shutdown_kernel()
+    figure('questions until the end', len(asked))
+    assert len(asked)<8 or not hasattr(os, 'pidfd_open')
+
+async def test_where_there_is_no_pidfd(tmp_path, monkeypatch):
+    "As ever, by asking"
+    def nothing(pid): raise OSError('no such call')
+    monkeypatch.setattr(os, 'pidfd_open', nothing, raising=False)
+    km = fake_manager(tmp_path)
+    await km.start_kernel()
+    kc = await ready(km)
+    await km.restart_kernel()
+    await kc.wait_for_ready(timeout=SOON)
+    kc.stop_channels()
+    await asyncio.wait_for(km.shutdown_kernel(), SOON)
+    assert not km.has_kernel
+
+async def test_a_manager_that_is_dropped_leaves_no_descriptor(tmp_path):
+    "The watch on the process holds neither the manager nor the descriptor"
+    km = fake_manager(tmp_path)
+    await km.start_kernel()
+    await km.shutdown_kernel()
+    before = len(os.listdir('/proc/self/fd'))
+    for _ in range(3):
+        km = fake_manager(tmp_path)
+        await km.start_kernel()
+        process = km.provisioner.process
+        for _ in range(2): await km.restart_kernel(now=True)
+        process = km.provisioner.process
+        del km
+        gc.collect()
+        await asyncio.sleep(0)
+        process.kill()
+        await asyncio.to_thread(process.wait)
+    gc.collect()
+    await until(lambda: len(os.listdir('/proc/self/fd'))<=before)
+
+
+# --- a start that fails ----------------------------------------------------------------------------------------------------
+
+async def test_a_start_that_is_cancelled_leaves_nothing(tmp_path):
+    "At each turn of the loop; the same manager can start a kernel afterwards"
+    turns, done = 0, False
+    km = fake_manager(tmp_path)
+    while not done:
+        task = asyncio.ensure_future(km.start_kernel())
+        for _ in range(turns): await asyncio.sleep(0)
+        done = task.done()
+        task.cancel()
+        with suppress(asyncio.CancelledError): await asyncio.wait_for(task, SOON)
+        if not done: assert not km.has_kernel and not (km.connection_file and Path(km.connection_file).exists()), turns
+        turns += 1
+        if turns>40: break     # (it sleeps in real time at its end)
+    if not done: await km.start_kernel()
+    kc = await ready(km)
+    await runs(kc)
+    kc.stop_channels()
+    await km.shutdown_kernel(now=True)
+
+async def test_a_manager_whose_start_failed_starts(tmp_path):
+    class Fails(ConKernelManager):
+        fails = True
+        def _connect_control_socket(self):
+            if self.fails: raise RuntimeError('as told')
+            super()._connect_control_socket()
+    km = fake_manager(tmp_path, cls=Fails)
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match='as told'): await km.start_kernel()
+        assert not km.has_kernel and not Path(km.connection_file).exists()
+    km.fails = False
+    await km.start_kernel()
+    kc = await ready(km)
+    km.fails = True
+    with pytest.raises(RuntimeError, match='as told'): await km.restart_kernel(now=True)
+    assert not km.has_kernel and kc.status=='dead'
+    km.fails = False
+    await km.restart_kernel()
+    await kc.wait_for_ready(timeout=SOON)
+    await runs(kc)
+    kc.stop_channels()
+    await km.shutdown_kernel(now=True)
