@@ -141,19 +141,19 @@ class Notices:
         self.dropping = DROPPED.format(first)
         return 'notice', self.dropping
 
-# %% ../../nbs/transports/01_websocket.ipynb #f11050b6
+# %% ../../nbs/transports/01_websocket.ipynb #58a9cacb
 NUMBERED: re.Pattern[bytes] = re.compile(rb'"msg_id": ?"([^"]+)_([0-9]+)"')
 
 class _Account:
     "The numbers of a kernel's messages"
     def __init__(self) -> None:
-        self.kernel = b''   # the beginning of its message ids
+        self.kernel: bytes = b''   # the beginning of its message ids
         self.next: int = 0   # the number after the highest
         self.missing: set[int] = set()   # smaller ones that have not come
         self.replies: list[int] = []   # numbers of replies to us that no *idle* has been set against
         self.owed: int = 0   # *idles* less replies: so many of the missing were replies to others
         self.busy: set[bytes] = set()   # parents of which *busy* has come, and *idle* has not
-        self.judges = False   # has there been an *idle* with nothing else under way? Before it, the beginning is missing
+        self.judges: bool = False   # has there been an *idle* with nothing else under way? Before it, the beginning is missing
 
     def _number(self, header: bytes, is_reply: bool) -> int|None: # `None`: it has none
         found = NUMBERED.search(header)
@@ -409,7 +409,7 @@ async def tornado_connect(url: str, headers: dict[str, str], on_message: Callabl
 def _close_late(opening: 'asyncio.Future[Any]') -> None:
     if not opening.cancelled() and opening.exception() is None: opening.result().close()
 
-# %% ../../nbs/transports/01_websocket.ipynb #38769289
+# %% ../../nbs/transports/01_websocket.ipynb #7c8a79bb
 class _Made:
     "What a transport is made of"
     ping_every = 20.          # seconds between pings; a peer that does not answer one is lost
@@ -429,7 +429,7 @@ class _Made:
         self.server = server
         self.kernel_id = kernel_id
         self.session_id = session_id
-        self.kernels = 0   # how often it was opened for another kernel
+        self.kernels: int = 0   # how often it was opened for another kernel
         self.in_flight = in_flight
         self.on_quiet = on_quiet
         self.connect: Connect = connect
@@ -488,7 +488,7 @@ class _Delivering(_Made):
         "Has anything arrived that was not handed over?"
         return bool(self._arrived or self._batch)
 
-# %% ../../nbs/transports/01_websocket.ipynb #5aa2fe63
+# %% ../../nbs/transports/01_websocket.ipynb #f3c10f56
 class Line:
     "One WebSocket from its opening on. What comes after its end is dropped."
     def __init__(self,
@@ -530,14 +530,14 @@ LACKING = '{} messages of the kernel did not come: the connection lost them, or 
 class _Receiving(_Delivering):
     "Takes in what a WebSocket brings"
     heard: float
-    malformed = 0   # frames that could not be read
-    outages = 0   # how often the connection was lost
+    malformed: int = 0   # frames that could not be read
+    outages: int = 0   # how often the connection was lost
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.ledger: Ledger = Ledger()
 
-    silent = False   # does the kernel not answer, as somebody has found out?
+    silent: bool = False   # does the kernel not answer, as somebody has found out?
 
     def fell_silent(self, silent: bool = True) -> None:
         "The kernel does not answer. Any message ends this."
@@ -676,10 +676,10 @@ class _Connecting(_Sending):
         except ServerError as e:
             if e.code == 404 and e.final: raise
 
-# %% ../../nbs/transports/01_websocket.ipynb #ea699cd7
+# %% ../../nbs/transports/01_websocket.ipynb #1040308f
 class _Keeping(_Connecting):
     "Keeps connected"
-    gone = ''   # why there is nothing to connect to any more
+    gone: str = ''   # why there is nothing to connect to any more
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
