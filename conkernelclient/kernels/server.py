@@ -92,12 +92,12 @@ class ServerHost:
         "Restart the kernel. Raises `ServerError`."
         await self.manager.restart_kernel(now=now)
 
-# %% ../../nbs/kernels/00_server.ipynb #ed7f4da1
+# %% ../../nbs/kernels/00_server.ipynb #a9d41398
 class _Looking:
     "Asks for a silent kernel"
-    probe_every = 10.   # seconds between two questions to the kernel
-    patience = 10.      # seconds to wait for its answer
-    dead_after = 30.    # seconds without an answer until it is dead
+    probe_every: float = 10.   # seconds between two questions to the kernel
+    patience: float = 10.      # seconds to wait for its answer
+    dead_after: float = 30.    # seconds without an answer until it is dead
 
     def __init__(self,
         connection: Connection, # To the kernel
@@ -253,8 +253,10 @@ class _OnServer(ConKernelManager):
         "Raises `UnsupportedFeature`: jupyter_client's blocking client needs sockets"
         raise UnsupportedFeature('A kernel behind a server has no blocking client: use client()')
 
-# %% ../../nbs/kernels/00_server.ipynb #4c67bedb
+# %% ../../nbs/kernels/00_server.ipynb #21a78a95
 class _Starting(_OnServer):
+    kernel_id: Any
+    kernel_name: Any
     _owned: bool
     _running: bool
 

@@ -409,13 +409,13 @@ async def tornado_connect(url: str, headers: dict[str, str], on_message: Callabl
 def _close_late(opening: 'asyncio.Future[Any]') -> None:
     if not opening.cancelled() and opening.exception() is None: opening.result().close()
 
-# %% ../../nbs/transports/01_websocket.ipynb #7c8a79bb
+# %% ../../nbs/transports/01_websocket.ipynb #948176ce
 class _Made:
     "What a transport is made of"
-    ping_every = 20.          # seconds between pings; a peer that does not answer one is lost
-    reconnect_timeout = 60.   # seconds until a server that cannot be reached counts as gone
-    handshake_timeout = 75.   # seconds for the opening: a server waits for the kernel, 60 s long
-    quiet = 5.                # seconds without a message, with something in flight, until the kernel is looked after
+    ping_every: float = 20.          # seconds between pings; a peer that does not answer one is lost
+    reconnect_timeout: float = 60.   # seconds until a server that cannot be reached counts as gone
+    handshake_timeout: float = 75.   # seconds for the opening: a server waits for the kernel, 60 s long
+    quiet: float = 5.                # seconds without a message, with something in flight, until the kernel is looked after
     max_request: int = 10*2**20-2**16   # bytes; a server closes the connection for all when a message is larger
 
     def __init__(self,
@@ -440,14 +440,14 @@ class _Made:
         self.closed = False
         self._sink: Callable[[], Sink|None] = lambda: None
 
-# %% ../../nbs/transports/01_websocket.ipynb #1cdbcf54
+# %% ../../nbs/transports/01_websocket.ipynb #28e74b88
 class _Delivering(_Made):
     "Hands over what has arrived, in order"
     span: float = .004   # seconds to hand over in one turn of the loop
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        self.heard = time.monotonic()   # when the last message came
+        self.heard: float = time.monotonic()   # when the last message came
         self._arrived: deque[tuple[str, Any]] = deque()   # a channel and frames, or '' and what to call with the sink
         self._batch: deque[Frames] = deque()   # of the channel that is being handed over
         self._channel = ''
@@ -676,9 +676,11 @@ class _Connecting(_Sending):
         except ServerError as e:
             if e.code == 404 and e.final: raise
 
-# %% ../../nbs/transports/01_websocket.ipynb #1040308f
+# %% ../../nbs/transports/01_websocket.ipynb #c3db20bb
 class _Keeping(_Connecting):
     "Keeps connected"
+    heard: float
+    outages: int
     gone: str = ''   # why there is nothing to connect to any more
 
     def __init__(self, *args: Any, **kwargs: Any):
@@ -741,9 +743,12 @@ class _Keeping(_Connecting):
         self.gone = why
         self._tell(lambda sink: sink.host_says('gone', why))
 
-# %% ../../nbs/transports/01_websocket.ipynb #2c3c51c5
+# %% ../../nbs/transports/01_websocket.ipynb #6ae54c31
 class _Controlled(_Keeping):
     "Is opened, reopened and closed"
+    kernels: int
+    notices: Notices
+    ledger: Ledger
     loop: asyncio.AbstractEventLoop|None
     thread: int|None
 
