@@ -141,19 +141,19 @@ class Notices:
         self.dropping = DROPPED.format(first)
         return 'notice', self.dropping
 
-# %% ../../nbs/transports/01_websocket.ipynb #f11050b6
+# %% ../../nbs/transports/01_websocket.ipynb #58a9cacb
 NUMBERED: re.Pattern[bytes] = re.compile(rb'"msg_id": ?"([^"]+)_([0-9]+)"')
 
 class _Account:
     "The numbers of a kernel's messages"
     def __init__(self) -> None:
-        self.kernel = b''   # the beginning of its message ids
+        self.kernel: bytes = b''   # the beginning of its message ids
         self.next: int = 0   # the number after the highest
         self.missing: set[int] = set()   # smaller ones that have not come
         self.replies: list[int] = []   # numbers of replies to us that no *idle* has been set against
         self.owed: int = 0   # *idles* less replies: so many of the missing were replies to others
         self.busy: set[bytes] = set()   # parents of which *busy* has come, and *idle* has not
-        self.judges = False   # has there been an *idle* with nothing else under way? Before it, the beginning is missing
+        self.judges: bool = False   # has there been an *idle* with nothing else under way? Before it, the beginning is missing
 
     def _number(self, header: bytes, is_reply: bool) -> int|None: # `None`: it has none
         found = NUMBERED.search(header)
@@ -179,7 +179,7 @@ class _Account:
         self.replies.clear()
         self.owed = 0
 
-# %% ../../nbs/transports/01_websocket.ipynb #e7934577
+# %% ../../nbs/transports/01_websocket.ipynb #4dbefb74
 class Ledger(_Account):
     "Keeps account of the messages of a kernel that numbers them"
     owed: int
@@ -202,7 +202,8 @@ class Ledger(_Account):
         if self.judges: return self._balance(n, b'"comm_' not in frames[2])   # (comm messages have no reply)
         if self.busy: return None
         self.judges = True
-        return self.settle()
+        self.settle()
+        return None
 
     def _balance(self, n: int, has_reply: bool) -> int:
         before = len(self.replies)
@@ -392,7 +393,7 @@ class TornadoPeer:
         except RuntimeError: pass   # the loop is closed
         if sock is not None: sock.close()
 
-# %% ../../nbs/transports/01_websocket.ipynb #11dcbba1
+# %% ../../nbs/transports/01_websocket.ipynb #84a3f003
 async def tornado_connect(url: str, headers: dict[str, str], on_message: Callable[[Data|None], None], *,
                           ssl_options: ssl.SSLContext|None, ping_every: float, timeout: float) -> Peer:
     "Open a WebSocket with tornado's client. Raises `HTTPClientError` for a refusal, and `OSError`."
@@ -402,16 +403,19 @@ async def tornado_connect(url: str, headers: dict[str, str], on_message: Callabl
         max_message_size=2**62, subprotocols=[V1]))
     try: return TornadoPeer(await asyncio.shield(opening))
     except asyncio.CancelledError:   # it cannot be interrupted
-        opening.add_done_callback(lambda o: o.cancelled() or o.exception() or o.result().close())
+        opening.add_done_callback(_close_late)
         raise
 
-# %% ../../nbs/transports/01_websocket.ipynb #38769289
+def _close_late(opening: 'asyncio.Future[Any]') -> None:
+    if not opening.cancelled() and opening.exception() is None: opening.result().close()
+
+# %% ../../nbs/transports/01_websocket.ipynb #948176ce
 class _Made:
     "What a transport is made of"
-    ping_every = 20.          # seconds between pings; a peer that does not answer one is lost
-    reconnect_timeout = 60.   # seconds until a server that cannot be reached counts as gone
-    handshake_timeout = 75.   # seconds for the opening: a server waits for the kernel, 60 s long
-    quiet = 5.                # seconds without a message, with something in flight, until the kernel is looked after
+    ping_every: float = 20.          # seconds between pings; a peer that does not answer one is lost
+    reconnect_timeout: float = 60.   # seconds until a server that cannot be reached counts as gone
+    handshake_timeout: float = 75.   # seconds for the opening: a server waits for the kernel, 60 s long
+    quiet: float = 5.                # seconds without a message, with something in flight, until the kernel is looked after
     max_request: int = 10*2**20-2**16   # bytes; a server closes the connection for all when a message is larger
 
     def __init__(self,
@@ -425,7 +429,7 @@ class _Made:
         self.server = server
         self.kernel_id = kernel_id
         self.session_id = session_id
-        self.kernels = 0   # how often it was opened for another kernel
+        self.kernels: int = 0   # how often it was opened for another kernel
         self.in_flight = in_flight
         self.on_quiet = on_quiet
         self.connect: Connect = connect
@@ -436,14 +440,14 @@ class _Made:
         self.closed = False
         self._sink: Callable[[], Sink|None] = lambda: None
 
-# %% ../../nbs/transports/01_websocket.ipynb #1cdbcf54
+# %% ../../nbs/transports/01_websocket.ipynb #28e74b88
 class _Delivering(_Made):
     "Hands over what has arrived, in order"
     span: float = .004   # seconds to hand over in one turn of the loop
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        self.heard = time.monotonic()   # when the last message came
+        self.heard: float = time.monotonic()   # when the last message came
         self._arrived: deque[tuple[str, Any]] = deque()   # a channel and frames, or '' and what to call with the sink
         self._batch: deque[Frames] = deque()   # of the channel that is being handed over
         self._channel = ''
@@ -484,7 +488,7 @@ class _Delivering(_Made):
         "Has anything arrived that was not handed over?"
         return bool(self._arrived or self._batch)
 
-# %% ../../nbs/transports/01_websocket.ipynb #5aa2fe63
+# %% ../../nbs/transports/01_websocket.ipynb #f3c10f56
 class Line:
     "One WebSocket from its opening on. What comes after its end is dropped."
     def __init__(self,
@@ -526,14 +530,14 @@ LACKING = '{} messages of the kernel did not come: the connection lost them, or 
 class _Receiving(_Delivering):
     "Takes in what a WebSocket brings"
     heard: float
-    malformed = 0   # frames that could not be read
-    outages = 0   # how often the connection was lost
+    malformed: int = 0   # frames that could not be read
+    outages: int = 0   # how often the connection was lost
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.ledger: Ledger = Ledger()
 
-    silent = False   # does the kernel not answer, as somebody has found out?
+    silent: bool = False   # does the kernel not answer, as somebody has found out?
 
     def fell_silent(self, silent: bool = True) -> None:
         "The kernel does not answer. Any message ends this."
@@ -672,10 +676,12 @@ class _Connecting(_Sending):
         except ServerError as e:
             if e.code == 404 and e.final: raise
 
-# %% ../../nbs/transports/01_websocket.ipynb #ea699cd7
+# %% ../../nbs/transports/01_websocket.ipynb #c3db20bb
 class _Keeping(_Connecting):
     "Keeps connected"
-    gone = ''   # why there is nothing to connect to any more
+    heard: float
+    outages: int
+    gone: str = ''   # why there is nothing to connect to any more
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -737,9 +743,12 @@ class _Keeping(_Connecting):
         self.gone = why
         self._tell(lambda sink: sink.host_says('gone', why))
 
-# %% ../../nbs/transports/01_websocket.ipynb #7b8be503
+# %% ../../nbs/transports/01_websocket.ipynb #6ae54c31
 class _Controlled(_Keeping):
     "Is opened, reopened and closed"
+    kernels: int
+    notices: Notices
+    ledger: Ledger
     loop: asyncio.AbstractEventLoop|None
     thread: int|None
 
@@ -778,6 +787,8 @@ class _Controlled(_Keeping):
     def reconnect(self, why: str) -> None:
         "Give the connection up, and connect anew"
         if self._line is not None: self._line.end(why)
+
+    def _look_after(self) -> None: "Look whether anything is heard"
 
     def expect(self, beats: bool) -> None: "Does nothing: there is no heartbeat to compare with"
 
