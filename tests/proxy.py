@@ -88,20 +88,19 @@ def free_port():
 
 class Jupyter:
     "A Jupyter server in a process of its own"
-    module, token_option, port_option = 'jupyter_server', 'IdentityProvider.token', 'ServerApp.port'
-    def __init__(self, *options, token='secret', port=None):
+    log = subprocess.DEVNULL
+    def __init__(self, *options, token='secret', port=None, ssl_options=None):
         self.port, self.token, self.options = port or free_port(), token, options
         self.url = f'http://127.0.0.1:{self.port}'
-        self.process = None
+        self.process, self.ssl_options = None, ssl_options
 
     def command(self):
-        return [sys.executable, '-m', self.module, f'--{self.port_option}={self.port}', f'--{self.token_option}={self.token}',
+        return [sys.executable, '-m', 'jupyter_server', f'--ServerApp.port={self.port}', f'--IdentityProvider.token={self.token}',
                 '--ServerApp.port_retries=0', '--ServerApp.open_browser=False', '--ServerApp.allow_root=True',
                 f'--ServerApp.root_dir={tempfile.mkdtemp()}', '--KernelRestarter.time_to_dead=0.5', *self.options]
 
     def start(self):
-        log = subprocess.DEVNULL if not os.environ.get('JUPYTER_LOG') else open(os.environ['JUPYTER_LOG'], 'a')
-        self.process = subprocess.Popen(self.command(), stdout=log, stderr=log, start_new_session=True)
+        self.process = subprocess.Popen(self.command(), stdout=self.log, stderr=self.log, start_new_session=True)
         return self
 
     async def ready(self):
@@ -112,9 +111,10 @@ class Jupyter:
                 if time.monotonic() > until or self.process.poll() is not None: raise
                 await asyncio.sleep(.1)
 
-    async def get(self, path): return await Server(self.url, self.token).fetch('GET', path)
-    async def post(self, path, body=None): return await Server(self.url, self.token).fetch('POST', path, body or {})
-    async def delete(self, path): return await Server(self.url, self.token).fetch('DELETE', path)
+    def server(self): return Server(self.url, self.token, ssl_options=self.ssl_options)
+    async def get(self, path): return await self.server().fetch('GET', path)
+    async def post(self, path, body=None): return await self.server().fetch('POST', path, body or {})
+    async def delete(self, path): return await self.server().fetch('DELETE', path)
 
     def stop(self, sig=signal.SIGTERM):
         if self.process is None: return

@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.skipif(not hasattr(os, 'pidfd_open'), reason='forking 
 def spec_of(how, *preload, **kwargs):
     return fork_spec(preload, **kwargs) if how == 'fork' else KernelSpec(**dict(KernelSpecManager().get_kernel_spec('python3').to_dict(), env=kwargs.get('env', {})))
 
-@pytest.fixture(params=['cold', 'fork'])
+@pytest.fixture(params=[pytest.param('cold', marks=pytest.mark.slow), 'fork'])
 def how(request): return request.param
 
 @pytest.fixture(scope='module', autouse=True)
@@ -36,6 +36,21 @@ def children(pid): return [int(o) for o in Path(f'/proc/{pid}/task/{pid}/childre
 
 
 # The process
+
+async def test_it_begins_when_its_manager_has_read_the_connection_file(monkeypatch):
+    "A kernel writes that file too; a fork would do so while it is being read"
+    seen = []
+    class Slow(ConKernelManager):
+        def _reconcile_connection_info(self, info):
+            time.sleep(.3)
+            seen.append((len(os.listdir(f'/proc/{self.provisioner.pid}/task')), Path(self.connection_file).stat().st_mtime_ns == wrote[0]))
+            super()._reconcile_connection_info(info)
+        def write_connection_file(self, **kwargs):
+            super().write_connection_file(**kwargs)
+            wrote[:] = [Path(self.connection_file).stat().st_mtime_ns]
+    wrote = []
+    async with run_kernel(kernel_spec=fork_spec(), manager_class=Slow) as (_, kc): assert await value(kc, '6*7') == 42
+    assert seen == [(1, True)]
 
 async def test_folder_environment_and_limits(how, tmp_path):
     env = dict(os.environ, ONLY_HERE='1', TZ='Pacific/Kiritimati')
@@ -182,10 +197,10 @@ async def test_exit_codes(how, code, expected):
         assert await value(kc, '6*7') == 42
 
 async def test_orderly_end_runs_atexit(how, tmp_path):
-    km = ConKernelManager(kernel_spec=spec_of(how))
+    km = ConKernelManager(kernel_spec=spec_of(how), shutdown_wait_time=2*SOON)   # the machine may be busy
     await km.start_kernel()
     kc = await km.client().start_channels()
-    await kc.run(f'import atexit; atexit.register(open({str(tmp_path/"x")!r}, "w").write, "done");', check=True)
+    await kc.run(f'import atexit; atexit.register(lambda: open({str(tmp_path/"x")!r}, "w").write("done"));', check=True)
     pid = km.provisioner.pid
     kc.stop_channels()
     await km.shutdown_kernel()
@@ -344,8 +359,8 @@ async def test_fork_of_the_owner():
 
 @pytest.mark.parametrize('code,word', [
     ('import threading, time; threading.Thread(target=time.sleep, args=[600], daemon=True).start()', 'has started threads'),
-    ('import zmq; context = zmq.Context()', 'a ZMQ context'),
-    ('import asyncio; loop = asyncio.new_event_loop()', 'an event loop'),
+    pytest.param('import zmq; context = zmq.Context()', 'a ZMQ context', marks=pytest.mark.slow),
+    pytest.param('import asyncio; loop = asyncio.new_event_loop()', 'an event loop', marks=pytest.mark.slow),
 ])
 async def test_what_a_module_may_not_do(tmp_path, caplog, code, word):
     (tmp_path/'early.py').write_text(code)

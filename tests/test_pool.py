@@ -15,7 +15,7 @@ from test_fork import children, state, value
 bound = 60
 pytestmark = [pytest.mark.skipif(not hasattr(os, 'pidfd_open'), reason='these tests look into /proc')]
 
-@pytest.fixture(params=['cold', 'fork'])
+@pytest.fixture(params=[pytest.param('cold', marks=pytest.mark.slow), 'fork'])
 def fork(request): return request.param == 'fork'
 
 @pytest.fixture(scope='module', autouse=True)
@@ -224,6 +224,7 @@ async def test_template_killed():
 
 # Starts that fail
 
+@pytest.mark.slow
 async def test_a_start_that_hangs(counted, monkeypatch):
     "Nobody waits for it longer than `patience`, and it ends in time"
     async def hang(manager, n):

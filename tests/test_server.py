@@ -1,6 +1,6 @@
 """Kernels behind a real Jupyter server: everything that works over ZMQ works there, over both WebSocket protocols"""
-import asyncio, io, os, signal, ssl, sys, time
-from contextlib import asynccontextmanager
+import asyncio, gc, os, shutil, ssl, subprocess
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import nbformat, pytest
 from nbclient import NotebookClient
@@ -152,6 +152,14 @@ async def test_two_clients_one_kernel(jupyter):
             assert [o.stdout for o in results] == [f'{name} {i}\n' for i in range(50)] and all(o.complete for o in results)
         await asyncio.gather(many(kc, 'a'), many(kc2, 'b'))
 
+async def test_ten_clients_one_kernel(jupyter):
+    async with AsyncExitStack() as stack:
+        kc = await stack.enter_async_context(kernel(jupyter))
+        clients = [kc, *[await stack.enter_async_context(client(kc)) for _ in range(9)]]
+        results = await asyncio.gather(*(c.run(f'print({i}, {j})') for i, c in enumerate(clients) for j in range(10)))
+        assert [o.stdout for o in results] == [f'{i} {j}\n' for i in range(10) for j in range(10)]
+        assert all(o.complete for o in results)
+
 async def test_what_is_sent_before_it_is_open(jupyter):
     km = ServerKernelManager(jupyter.url, jupyter.token)
     await km.start_kernel()
@@ -174,6 +182,22 @@ def test_without_a_loop_at_first(jupyter):
         kc.stop_channels()
         await km.shutdown_kernel()
     asyncio.run(use())
+
+def test_a_loop_that_ends_under_an_open_client(jupyter, caplog):
+    "The client is dropped later; nothing is left of it but the kernel"
+    km = ServerKernelManager(jupyter.url, jupyter.token)
+    async def begin():
+        await km.start_kernel()
+        kc = await km.client().start_channels()
+        assert await kc.eval('1+1') == 2
+        return kc
+    kc = asyncio.run(begin())
+    with pytest.raises(RuntimeError, match='event loop is closed'): kc.execute('1')
+    transport = kc.connection.transport
+    kc = None
+    gc.collect()
+    assert transport.closed and not caplog.records
+    asyncio.run(km.shutdown_kernel())
 
 async def test_nbclient(jupyter):
     cells = 'print(6*7)', '1/0', 'import sys; print("err", file=sys.stderr)'
@@ -201,7 +225,7 @@ async def test_nothing_is_left(jupyter):
     if fds: await until(lambda: len(os.listdir('/proc/self/fd')) <= fds)
 
 async def test_a_dropped_client_is_collected(jupyter):
-    import gc, weakref
+    import weakref
     async with kernel(jupyter) as kc:
         km = ServerKernelManager(jupyter.url, jupyter.token)
         await km.start_kernel(kc.parent.kernel_id)
@@ -248,6 +272,24 @@ async def test_who_is_refused(jupyter):
     async with kernel(jupyter) as kc:
         assert kc.parent.kernel_id in await message(kernel_id='11111111-2222-3333-4444-555555555555')
         assert kc.parent.kernel_id in await message(kernel_id='what')
+
+@pytest.mark.skipif(shutil.which('openssl') is None, reason='needs openssl')
+async def test_certificates(tmp_path):
+    key, cert = tmp_path/'key.pem', tmp_path/'cert.pem'
+    subprocess.run(['openssl', 'req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-days', '2', '-keyout', key, '-out', cert,
+                    '-subj', '/CN=localhost', '-addext', 'subjectAltName=DNS:localhost'], check=True, capture_output=True)
+    trusts = ssl.create_default_context(cafile=cert)
+    jupyter = Jupyter(f'--ServerApp.certfile={cert}', f'--ServerApp.keyfile={key}', ssl_options=trusts)
+    jupyter.url = f'https://localhost:{jupyter.port}'
+    jupyter.start()
+    try:
+        await jupyter.ready()
+        with pytest.raises(ServerError, match='is not trusted'): await list_kernels(jupyter.url, jupyter.token)
+        async with kernel(jupyter, ssl_options=trusts) as kc:
+            assert await kc.eval('6*7') == 42
+            r = await kc.run('print("x"*1_000_000)')
+            assert r.complete and len(r.stdout) == 1_000_001
+    finally: jupyter.stop()
 
 async def test_the_token_is_kept_out_of_logs_and_addresses(jupyter, caplog):
     caplog.set_level(1)

@@ -661,9 +661,8 @@ class _Sent(_Doubted):
         if error is None and self.request is not None and self.request.reply is None and not self.interrupted:
             error = NoReplyError('The kernel is done with this cell, but its reply never came')
         if self.request is not None:
-            lossy = self.request.lossy
             if not self.request.complete: self.partial.complete = False   # (it knows what was lost)
-            if lossy: self.partial.missing = 'the connection was away for a while' if lossy is True else lossy
+            if self.request.lossy: self.partial.missing = self.request.missing or 'the connection was away for a while'
             elif error is None and not self.partial.complete: self.partial.missing = 'its reply or its *idle* did not come'
         self.finish(None if error is None else copy(error))
 

@@ -415,9 +415,11 @@ class _Marking(_Lanes):
             case 'mark': self._mark()
             case _: super().do(action)
 
-    def _mark(self, why: bool|str = True) -> None:
+    def _mark(self, why: str = '', but: str = '') -> None:
         for req in self.router.table.values():
-            if req.packed is None: req.lossy = why   # what waits in the client loses nothing
+            if req.packed is not None or req.msg_id == but: continue   # what waits in the client loses nothing
+            req.lossy = True
+            if why: req.missing = why
         self.router.foreign.clear()   # their *idle* may be lost
 
 # %% ../../nbs/engine/07_connection.ipynb #c813256e
@@ -470,15 +472,15 @@ class _Sink(_Carried):
                   'restarted': 'ended'}
         if status in events: self.happened(events[status], code=None, why=why)
 
-    def lost_output(self, why: str) -> None:
-        "Everything in flight may lack output"
+    def lost_output(self, why: str, but: str = '') -> None:
+        "Everything in flight may lack output; not the request with the id `but`, which only begins"
         log.warning('Outputs may be missing: %s', why)
-        self._mark(why)
+        self._mark(why, but)
 
     def kept_output(self, msg_id: str) -> None:
         "All outputs of a request have come, although the link was away"
         req = self.router.table.get(msg_id)
-        if req is not None and req.lossy is True: req.lossy = False
+        if req is not None and not req.missing: req.lossy = False
 
 # %% ../../nbs/engine/07_connection.ipynb #9ef30b8f
 def _name(reply: Message) -> str|None:

@@ -266,13 +266,14 @@ class _Asked(Awaitable[Message]):
 # %% ../../nbs/engine/02_request.ipynb #ac82fb57
 class _Answered(_Asked):
     "The answer so far"
-    __slots__ = ('reply', 'replied', 'idle', 'ended', 'complete', 'lossy', 'unread', 'parsed', 'unpack')
+    __slots__ = ('reply', 'replied', 'idle', 'ended', 'complete', 'lossy', 'missing', 'unread', 'parsed', 'unpack')
     reply: Message|None   # the reply, once it has come
     replied: bool   # has the kernel replied?
     idle: bool   # has iopub said *idle* for it?
     ended: bool   # nothing more is expected
     complete: bool   # reply and idle have come, and nothing in between was lost
-    lossy: bool|str   # iopub was away for a while, so outputs may be missing; or another reason, as text
+    lossy: bool   # iopub was away for a while, so outputs may be missing
+    missing: str   # why they may be, if for another reason
     unread: tuple[Any, ...]   # frames that are not parsed yet: those before, and the last message's
     parsed: list[Message]|None   # `None` until somebody looks at `iopub`
     unpack: Callable[[Any], Message|None]   # parses frames; `None` for malformed ones
@@ -330,6 +331,7 @@ class _Made(_Routed):
         self.on_reply: Hook|None = None
         self.reply: Message|None = None
         self.replied = self.idle = self.ended = self.complete = self.lossy = False
+        self.missing = ''
         self.unread: tuple[Any, ...] = ()
         self.parsed: list[Message]|None = None
         self.serial = 0

@@ -29,8 +29,8 @@ class Sink(Protocol):
         "The heartbeat stays away, or is back"
     def host_says(self, status: str, why: str = '') -> None:
         "`restarting`, `restart asked`, `restarted`, `dead` or `gone`, from a server that reports it; `why`: for messages"
-    def lost_output(self, why: str) -> None:
-        "Everything in flight may lack output"
+    def lost_output(self, why: str, but: str = '') -> None:
+        "Everything in flight may lack output; not the request with the id `but`, which only begins"
     def kept_output(self, msg_id: str) -> None:
         "Although the link was away, all outputs of this request have come"
     def share(self, limit: int) -> None:

@@ -69,7 +69,7 @@ def early_variables(
 class CannotFork(Exception):
     "Why this kernel needs a process of its own"
 
-# %% ../../nbs/kernels/01_fork.ipynb #211f9ab0
+# %% ../../nbs/kernels/01_fork.ipynb #7787cd45
 class _Status:
     def __init__(self,
         status: socket.socket, # Our end of the kernel's status socket
@@ -79,6 +79,7 @@ class _Status:
         self.status: socket.socket = status
         self.pid: int = 0
         self.returncode: int|None = None
+        self.gate: int = -1   # where to write to let the kernel begin
         self.lost: bool = False   # has the template ended, so that nobody keeps the process id?
         self.news: dict[str, Any] = {}   # what the template has sent
         self.stdin: None = None
@@ -108,7 +109,7 @@ class _Status:
         for o in lines: self.news.update(json.loads(o))
         if 'code' in self.news: self.returncode = self.news['code']
 
-# %% ../../nbs/kernels/01_fork.ipynb #3a187c59
+# %% ../../nbs/kernels/01_fork.ipynb #2ad0eaf0
 class ForkedProcess(_Status):
     "A kernel forked from a template, with the methods of `subprocess.Popen`"
     def wait(self,
@@ -119,7 +120,9 @@ class ForkedProcess(_Status):
         while self.poll() is None:
             left = None if end is None else end-time.monotonic()
             if left is not None and left <= 0: raise subprocess.TimeoutExpired('kernel', cast(float, timeout))
-            select.select([self.status], [], [], left)
+            news = select.poll()   # `select.select` knows no descriptors above 1,023
+            news.register(self.status, select.POLLIN)
+            news.poll(None if left is None else 1000*left)
         return cast(int, self.returncode)
 
     async def read(self) -> None:
@@ -154,6 +157,14 @@ class ForkedProcess(_Status):
     def terminate(self) -> None: self.send_signal(signal.SIGTERM)
     def kill(self) -> None: self.send_signal(signal.SIGKILL)
 
+    def begin(self) -> None:
+        "Let the kernel begin. Harmless when called again."
+        if self.gate < 0: return
+        gate, self.gate = self.gate, -1
+        try: os.write(gate, b'begin')
+        except OSError: pass   # it has ended
+        os.close(gate)
+
     @property
     def over(self) -> bool:
         "Whether it is known to have ended; asks nobody, so it may be called in any thread"
@@ -162,6 +173,7 @@ class ForkedProcess(_Status):
     def release(self) -> None:
         "The process id is not needed any more"
         self._wake()
+        self.begin()
         for o in self.stdout, self.stderr:
             if o is not None: o.close()
         try: self.status.shutdown(socket.SHUT_RDWR)   # closes it also where this process was forked, and so has copies
@@ -343,7 +355,7 @@ def need_fork(
     if other: raise CannotFork(f'A fork cannot take {", ".join(other)} of Popen')
     return words
 
-# %% ../../nbs/kernels/01_fork.ipynb #7f442cb0
+# %% ../../nbs/kernels/01_fork.ipynb #c35f8952
 GONE = errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF   # the template has ended
 
 class _Asking(LocalProvisioner):
@@ -364,11 +376,12 @@ class _Asking(LocalProvisioner):
         ours, its = socket.socketpair()
         streams = Streams(*[kwargs.get(o) for o in ('stdin', 'stdout', 'stderr')])
         process = ForkedProcess(ours, *streams.pipes[1:])
-        with its, streams.to_close, open(os.memfd_create('kernel'), 'wb') as f:
+        gate, process.gate = os.pipe()
+        with its, open(gate), streams.to_close, open(os.memfd_create('kernel'), 'wb') as f:
             cwd = os.fspath(kwargs.get('cwd') or os.getcwd())
             f.write(json.dumps(dict(argv=argv, env=env, cwd=cwd, **inherited())).encode())
             f.flush()
-            try: await self.template.ask(process, [its.fileno(), f.fileno(), *streams.descriptors])
+            try: await self.template.ask(process, [its.fileno(), f.fileno(), gate, *streams.descriptors])
             except BaseException as e:
                 process.give_up()
                 if not isinstance(e, OSError) or e.errno not in GONE: raise
@@ -403,7 +416,7 @@ class _Forking(_Asking):
             if process is not None: return process
         raise CannotFork('The template ended before it forked')
 
-# %% ../../nbs/kernels/01_fork.ipynb #b7b1e2ac
+# %% ../../nbs/kernels/01_fork.ipynb #f5881b40
 class ForkProvisioner(_Forking):
     "Launches ipykernels as forks of a warm template; other kernels as `LocalProvisioner` does"
     @property
@@ -428,6 +441,11 @@ class ForkProvisioner(_Forking):
         self.pid = self.pgid = process.pid
         self.cwd = kwargs.get('cwd', pathlib.Path.cwd())
         return self.connection_info
+
+    async def post_launch(self, **kwargs: Any) -> None:
+        "The manager has read the connection file: the kernel may begin, and write to it"
+        if self.forked: self.process.begin()
+        await super().post_launch(**kwargs)
 
     async def wait(self) -> int|None: # The exit code
         "Wait for the end of the process"

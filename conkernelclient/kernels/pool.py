@@ -75,7 +75,7 @@ def want_descriptors(
     if hard != resource.RLIM_INFINITY: wanted = min(wanted, hard)
     if wanted > soft != resource.RLIM_INFINITY: resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
-# %% ../../nbs/kernels/03_pool.ipynb #18965ed2
+# %% ../../nbs/kernels/03_pool.ipynb #74bca583
 class PooledKernel:
     "A kernel of a pool: `starting`, `ready`, `lent` or `ending`"
     def __init__(self,
@@ -92,15 +92,20 @@ class PooledKernel:
         self.task: asyncio.Task[None]|None = None
 
     @property
-    def fit(self) -> bool:
-        "Is it idle, and the same process as when it was made ready?"
+    def sound(self) -> bool:
+        "Does it answer, and is it the same process as when it was made ready?"
         kc = self.client
-        if kc is None or kc.status != 'ready' or kc.router.table: return False
+        if kc is None or kc.status not in ('ready', 'busy'): return False
         return kc.connection.life.generation == self.generation
+
+    @property
+    def idle(self) -> bool:
+        "Is it sound, and nothing in flight?"
+        return self.sound and self.client is not None and not self.client.router.table
 
     async def healthy(self) -> bool:
         "Whether it can be handed out"
-        return self.fit and await self.manager.is_alive()
+        return self.sound and await self.manager.is_alive()
 
 # %% ../../nbs/kernels/03_pool.ipynb #2e3eb3fd
 class Stats(NamedTuple):
@@ -410,7 +415,7 @@ class _Filling(_Serving):
         fresh = [o for o in self._in('ready') if not o.uses]
         for o in fresh[:0 if self.queue else max(0, len(self._in('ready'))-self.spare)]: self._end(o, True)
 
-# %% ../../nbs/kernels/03_pool.ipynb #1d5d323b
+# %% ../../nbs/kernels/03_pool.ipynb #fc050cb1
 class _Taking(_Filling):
     def _check(self) -> None:
         if self.closed: raise PoolClosed('The pool is closed')
@@ -446,10 +451,10 @@ class _Taking(_Filling):
         self._used = k.since = asyncio.get_running_loop().time()
         k.uses += not unused
         if k.client is not None and k.client.status == 'dead': return self._lost(k)
-        if kept and k.fit and not k.special and k.uses < self.max_uses: k.state = 'ready'
+        if kept and k.idle and not k.special and k.uses < self.max_uses: k.state = 'ready'
         else:
             self._counts['recycled'] += 1
-            self._end(k, now=not (kept and k.fit))
+            self._end(k, now=not (kept and k.idle))
         self._changed()
         self._serve()
 
@@ -534,7 +539,7 @@ class _Watching(_Mapping):
         self._asleep = True
         for o in self._in('ready'): self._end(o, True)
 
-# %% ../../nbs/kernels/03_pool.ipynb #e22b0852
+# %% ../../nbs/kernels/03_pool.ipynb #3ac2741d
 class KernelPool(_Watching):
     "`async with KernelPool() as pool:` keeps kernels ready, and lends them: `async with pool.kernel() as kc:`"
     async def __aenter__(self) -> 'KernelPool':
@@ -557,7 +562,7 @@ class KernelPool(_Watching):
         async with asyncio.timeout(timeout):
             while len(self._in('ready')) < min(self.spare, self.size-len(self._in('lent'))):
                 self._check()
-                if self.error is not None: raise self.error
+                if self._paused is not None and self.error is not None: raise self.error   # three in a row
                 await self._change()
 
     async def close(self,

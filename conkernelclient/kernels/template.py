@@ -6,7 +6,7 @@
 __all__ = ['NEEDED', 'warm_up', 'why_not_fork', 'closed', 'Asked', 'die_with', 'settle', 'refresh', 'become_kernel', 'Forked',
            'Template', 'main', 'want_descriptors', 'run']
 
-# %% ../../nbs/kernels/02_template.ipynb #cc580d00
+# %% ../../nbs/kernels/02_template.ipynb #ab902966
 import ctypes
 import gc
 import importlib
@@ -14,6 +14,7 @@ import importlib.util
 import io
 import json
 import os
+import select
 import selectors
 import signal
 import socket
@@ -60,15 +61,16 @@ def closed(
     "Whether it is closed"
     return bool(o.is_closed() if hasattr(o, 'is_closed') else o.closed)
 
-# %% ../../nbs/kernels/02_template.ipynb #1321d66d
+# %% ../../nbs/kernels/02_template.ipynb #3924fa07
 class Asked:
     "What the owner asks for: one kernel"
     def __init__(self,
-        descriptors: 'list[int]', # The kernel's status socket, its arguments, stdin, stdout and stderr
+        descriptors: 'list[int]', # The kernel's status socket, its arguments, a gate, stdin, stdout and stderr
     ) -> None:
         self.status: socket.socket = socket.socket(fileno=descriptors[0])
         self.arguments: int = descriptors[1]
-        self.streams: list[int] = descriptors[2:]
+        self.gate: int = descriptors[2]
+        self.streams: list[int] = descriptors[3:]
 
     def say(self, **news: Any) -> None:
         "Tell the owner, if it still listens"
@@ -83,7 +85,13 @@ class Asked:
 
     def close_files(self) -> None:
         "Close all but the status socket"
-        for o in (self.arguments, *self.streams): os.close(o)
+        for o in (self.arguments, self.gate, *self.streams): os.close(o)
+
+    def wait(self) -> None:
+        "Until the owner lets the kernel begin; a few seconds at most"
+        gate = select.poll()   # `select.select` knows no descriptors above 1,023
+        gate.register(self.gate, select.POLLIN)
+        gate.poll(5000)
 
 # %% ../../nbs/kernels/02_template.ipynb #ca17dbb3
 def die_with(
@@ -108,7 +116,7 @@ def settle(
     import resource
     for name, limits in args['limits'].items(): resource.setrlimit(getattr(resource, name), limits)
 
-# %% ../../nbs/kernels/02_template.ipynb #20cfe275
+# %% ../../nbs/kernels/02_template.ipynb #eec844fa
 def refresh() -> None:
     "Make anew what a process makes when it starts"
     time.tzset()
@@ -136,6 +144,7 @@ def become_kernel(
         asked.say(error=[e.errno, e.strerror, e.filename])
         os._exit(1)
     asked.say(pid=os.getpid())
+    asked.wait()
     asked.close_files()
     asked.status.close()
     return [*args['argv'], f'--IPKernelApp.parent_handle={parent}']   # (ipykernel reads the variable at its import)
@@ -240,16 +249,16 @@ class _Forking(_Watching):
             o.reap()
             self.kernels.remove(o)
 
-# %% ../../nbs/kernels/02_template.ipynb #f85b0a68
+# %% ../../nbs/kernels/02_template.ipynb #2f307fa0
 class Template(_Forking):
     "Forks kernels until its owner has ended, or for `linger` seconds there was no kernel and no request"
     refuses: 'dict[str, Any]|None' = None   # the answer to each request, where it cannot fork
 
     def request(self) -> 'Asked|None':
         "Take a request. Returns it in the fork, and `None` in the template."
-        data, descriptors, _, _ = socket.recv_fds(self.control, 16, 5)
+        data, descriptors, _, _ = socket.recv_fds(self.control, 16, 6)
         if not data: self.end()
-        if len(descriptors) < 5:   # no room for descriptors; the owner sees its socket closed
+        if len(descriptors) < 6:   # no room for descriptors; the owner sees its socket closed
             for o in descriptors: os.close(o)
             return None
         asked = Asked(list(descriptors))

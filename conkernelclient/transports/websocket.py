@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['log', 'V1', 'Data', 'Frames', 'DROPPED', 'NUMBERED', 'Token', 'QUICKACK', 'LACKING', 'size_of', 'pack_v1',
            'unpack_v1', 'pack_legacy', 'unpack_legacy', 'Notices', 'Ledger', 'refusal', 'unreachable', 'Server', 'Peer',
-           'Connect', 'TornadoPeer', 'tornado_connect', 'Line', 'weakly_told', 'WebSocketTransport']
+           'Connect', 'TornadoPeer', 'tornado_connect', 'Line', 'parent_id', 'told_lost', 'told_kept', 'weakly_told',
+           'WebSocketTransport']
 
 # %% ../../nbs/transports/01_websocket.ipynb #970160e0
 import asyncio
@@ -178,7 +179,7 @@ class _Account:
         self.replies.clear()
         self.owed = 0
 
-# %% ../../nbs/transports/01_websocket.ipynb #0bf56ba7
+# %% ../../nbs/transports/01_websocket.ipynb #e7934577
 class Ledger(_Account):
     "Keeps account of the messages of a kernel that numbers them"
     owed: int
@@ -188,11 +189,14 @@ class Ledger(_Account):
     def enter(self,
         channel: str, # Where it came from
         frames: Frames, # A message of the kernel, not of the server
-    ) -> int|None: # At an *idle*: how many have not come that should have, by now; else `None`
-        "Enter a message"
+    ) -> int|None: # At an *idle* or *busy*: how many have not come that should have, by now; else `None`
+        "Enter a message. What other requests under way may account for is not counted at a *busy*."
         n = self._number(frames[1], channel in ('shell', 'control'))
         if n is None or channel != 'iopub' or len(frames[4]) > 60 or b'"status"' not in frames[1]: return None
-        if b'"busy"' in frames[4]: self.busy.add(frames[2])
+        if b'"busy"' in frames[4]:
+            lacking = sum(o < n for o in self.missing)-self.owed-len(self.busy)
+            self.busy.add(frames[2])
+            return lacking if self.judges and lacking > 0 else None
         if b'"idle"' not in frames[4]: return None
         self.busy.discard(frames[2])
         if self.judges: return self._balance(n, b'"comm_' not in frames[2])   # (comm messages have no reply)
@@ -401,7 +405,7 @@ async def tornado_connect(url: str, headers: dict[str, str], on_message: Callabl
         opening.add_done_callback(lambda o: o.cancelled() or o.exception() or o.result().close())
         raise
 
-# %% ../../nbs/transports/01_websocket.ipynb #4568cf2a
+# %% ../../nbs/transports/01_websocket.ipynb #38769289
 class _Made:
     "What a transport is made of"
     ping_every = 20.          # seconds between pings; a peer that does not answer one is lost
@@ -413,7 +417,7 @@ class _Made:
     def __init__(self,
         server: Server, # Runs the kernel
         kernel_id: Callable[[], str|None], # The kernel's id there
-        session_id: str, # The client's, for its life: the server keeps for it what comes while the connection is away
+        session_id: str, # The client's: the server keeps for it what comes while the connection is away
         *, in_flight: Callable[[], bool] = lambda: False, # Is anything in flight?
         on_quiet: Callable[[], None] = lambda: None, # Called when nothing is heard while something is in flight
         connect: Connect = tornado_connect, # Opens WebSockets
@@ -421,6 +425,7 @@ class _Made:
         self.server = server
         self.kernel_id = kernel_id
         self.session_id = session_id
+        self.kernels = 0   # how often it was opened for another kernel
         self.in_flight = in_flight
         self.on_quiet = on_quiet
         self.connect: Connect = connect
@@ -479,7 +484,7 @@ class _Delivering(_Made):
         "Has anything arrived that was not handed over?"
         return bool(self._arrived or self._batch)
 
-# %% ../../nbs/transports/01_websocket.ipynb #71fe9883
+# %% ../../nbs/transports/01_websocket.ipynb #5aa2fe63
 class Line:
     "One WebSocket from its opening on. What comes after its end is dropped."
     def __init__(self,
@@ -554,22 +559,32 @@ class _Receiving(_Delivering):
         if self.notices.mark in frames[1]: return   # it is the server's
         lacking = self.ledger.enter(channel, frames)
         if lacking is None: return
-        if lacking > len(self.ledger.busy):   # (what is busy may have been answered, and become idle later)
+        begins = frames[2] in self.ledger.busy
+        if begins or lacking > len(self.ledger.busy):   # (what is busy may have been answered, and become idle later)
             self.ledger.settle()
-            why = LACKING.format(lacking)
-            self._take('', lambda sink: sink.lost_output(why))
-        elif self.outages and not lacking: self._take('', weakly_told(self._kept, frames[2]))
-
-    def _kept(self, parent: bytes, sink: Sink) -> None:
-        msg_id = orjson.loads(parent).get('msg_id')
-        if msg_id is not None: sink.kept_output(msg_id)
+            self.ledger.busy.clear()   # (an *idle* may be among what is lost)
+            if begins: self.ledger.busy.add(frames[2])
+            self._take('', told_lost(LACKING.format(lacking), parent_id(frames) if begins else ''))
+        elif self.outages and not lacking: self._take('', told_kept(parent_id(frames)))
 
     def _notice(self, kind: str, what: str, sink: Sink) -> None:
         if kind != 'says': sink.lost_output(what)
-        elif what == 'stop asked': self._stop_asked()
+        elif what in ('stop asked', 'dead'): self._ends(what)
         else: sink.host_says(what)
 
-    def _stop_asked(self) -> None: "The kernel has been told to stop"
+    def _ends(self, how: str) -> None: "The kernel has been told to stop, or is called dead"
+
+def parent_id(frames: Frames) -> str:
+    "The message id of the request that a message answers"
+    return str(orjson.loads(frames[2]).get('msg_id', ''))
+
+def told_lost(why: str, but: str) -> Callable[[Sink], Any]:
+    "A function that tells a sink of lost outputs"
+    return lambda sink: sink.lost_output(why, but)
+
+def told_kept(msg_id: str) -> Callable[[Sink], Any]:
+    "A function that tells a sink that nothing was lost"
+    return lambda sink: sink.kept_output(msg_id)
 
 def weakly_told(method: Callable[..., Any], *args: Any) -> Callable[[Sink], Any]:
     "A function of a sink that calls `method(*args, sink)`, and holds nothing but `args`"
@@ -611,12 +626,17 @@ class _Sending(_Receiving):
         "The kernel's address"
         return f'{self.server.url}/api/kernels/{self.kernel_id()}'
 
-# %% ../../nbs/transports/01_websocket.ipynb #7c1e152c
+# %% ../../nbs/transports/01_websocket.ipynb #9c7fe52e
 class _Connecting(_Sending):
     "Opens a WebSocket"
     def _url(self) -> str:
         scheme, _, rest = self.describe('').partition(':')
-        return f'{"wss" if scheme == "https" else "ws"}:{rest}/channels?session_id={quote(self.session_id)}'
+        return f'{"wss" if scheme == "https" else "ws"}:{rest}/channels?session_id={quote(self.identity)}'
+
+    @property
+    def identity(self) -> str:
+        "The session id for the server, which makes it the ZMQ identity: a kernel may ignore that of an older connection"
+        return f'{self.session_id}-{self.kernels}' if self.kernels else self.session_id
 
     async def model(self) -> Any:
         "What the server says of the kernel. Raises `ServerError`."
@@ -652,7 +672,7 @@ class _Connecting(_Sending):
         except ServerError as e:
             if e.code == 404 and e.final: raise
 
-# %% ../../nbs/transports/01_websocket.ipynb #eebd8e49
+# %% ../../nbs/transports/01_websocket.ipynb #ea699cd7
 class _Keeping(_Connecting):
     "Keeps connected"
     gone = ''   # why there is nothing to connect to any more
@@ -687,6 +707,7 @@ class _Keeping(_Connecting):
     def _ended(self, line: Line, why: str) -> None:
         if self._line is not line: return
         self._line = None
+        if self._task is None or self._task.done() or self._task.cancelling(): return   # the event loop ends
         self.outages += 1
         log.info('Not connected to %s: %s', self.describe(''), why)
         self._tell(lambda sink: sink.link(None, Link.DOWN, why))
@@ -694,7 +715,8 @@ class _Keeping(_Connecting):
     def _tell(self, news: Callable[[Sink], None]) -> None:
         "Now, after all that came before"
         self._take('', news)
-        self.drain()
+        try: self.drain()
+        except Exception: log.exception('The news of %s failed', self.describe(''))   # it goes on keeping connected
 
     async def _failed(self, error: ServerError) -> None:
         self._tries += 1
@@ -715,7 +737,7 @@ class _Keeping(_Connecting):
         self.gone = why
         self._tell(lambda sink: sink.host_says('gone', why))
 
-# %% ../../nbs/transports/01_websocket.ipynb #e67080ff
+# %% ../../nbs/transports/01_websocket.ipynb #7b8be503
 class _Controlled(_Keeping):
     "Is opened, reopened and closed"
     loop: asyncio.AbstractEventLoop|None
@@ -740,6 +762,7 @@ class _Controlled(_Keeping):
         if channels is not None:
             if self._line is not None: self._take('', lambda sink: [sink.link(o, Link.UP) for o in channels])
             return
+        self.kernels += 1
         self._arrived.clear()
         self._batch.clear()
         self.notices = Notices(self.session_id)
@@ -758,7 +781,7 @@ class _Controlled(_Keeping):
 
     def expect(self, beats: bool) -> None: "Does nothing: there is no heartbeat to compare with"
 
-# %% ../../nbs/transports/01_websocket.ipynb #946bb735
+# %% ../../nbs/transports/01_websocket.ipynb #b8f3c5ca
 class WebSocketTransport(_Controlled):
     "Carries packed messages to a kernel behind a Jupyter server"
     _stopping: 'asyncio.Task[None]|None' = None
@@ -770,17 +793,21 @@ class WebSocketTransport(_Controlled):
         if time.monotonic()-self.heard > self.quiet and self.in_flight(): self.on_quiet()
         self._timer = self.loop.call_later(self.quiet/5, weakly(self._look_after))
 
-    def _stop_asked(self) -> None:
-        if self.loop is not None and self._stopping is None: self._stopping = self.loop.create_task(self._stops())
+    def _ends(self, how: str) -> None:
+        if self.loop is not None and self._stopping is None: self._stopping = self.loop.create_task(self._has_ended(how))
 
-    async def _stops(self) -> None:
-        "The kernel says that it ends: is it still there? (It is if it is started again.)"
+    async def _has_ended(self, how: str) -> None:
+        "Is the kernel still there? (It is if somebody has started it again.)"
+        dead = how == 'dead'
+        why = f'The kernel died, and {self.server.url} could not restart it'
         try:
             for pause in .2, .5, 2.:
                 await asyncio.sleep(pause)
-                await self.model()
+                state = (await self.model()).get('execution_state')
+            if dead and state == 'dead': self._tell(lambda sink: sink.host_says('dead', why))
         except ServerError as e:
-            if e.code == 404 and e.final: self.is_gone(f'{self.server.url} has shut the kernel down, or culled it for being idle')
+            shut = f'{self.server.url} has shut the kernel down, or culled it for being idle'
+            if e.code == 404 and e.final: self.is_gone(why if dead else shut)
         finally: self._stopping = None
 
     def close(self) -> None:
