@@ -185,6 +185,13 @@ async def test_a_cell_that_is_not_there():
     async with serving() as page, client(page) as web:
         for url in '/cells/r7/0', '/cells/r1/x', '/cells': assert (await web.get(url)).status_code in (404, 405)
 
+async def test_a_page_from_elsewhere_runs_nothing():
+    async with serving() as page, client(page) as web:
+        for origin in 'https://example.org', 'null', page.url+'0':
+            assert (await web.post('/cells', content='1', headers=dict(Origin=origin))).status_code == 403
+        assert not page.kc.jobs
+        assert (await web.post('/cells', content='1', headers=dict(Origin=page.url))).status_code == 200
+
 async def test_the_end_of_the_server():
     "With a viewer on the line: its kernel is gone, too"
     async with serving() as page, client(page) as web:
