@@ -196,7 +196,7 @@ async def test_exit_codes(how, code, expected):
         with pytest.raises(DeadKernelError) as e: await kc.run('import os; '+code)
         assert e.value.exit_code == expected
         assert await km.provisioner.poll() == expected and not await km.is_alive()
-        await km.restart_kernel(now=True)
+        await km.restart_kernel()
         assert await value(kc, '6*7') == 42
 
 async def test_orderly_end_runs_atexit(how, tmp_path):

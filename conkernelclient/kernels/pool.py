@@ -538,7 +538,7 @@ class _Mapping(_Lending):
             close()
         return results
 
-# %% ../../nbs/kernels/03_pool.ipynb #0f7d6c43
+# %% ../../nbs/kernels/03_pool.ipynb #e81a7988
 class _Watching(_Mapping):
     memory: int
     _asleep: bool
@@ -559,16 +559,18 @@ class _Watching(_Mapping):
         now = asyncio.get_running_loop().time()
         for o in self._in('ready'):
             if o.uses and now-o.since > limit: self._end(o, True)
-        if self._in('lent') or self.queue or now-self._used <= limit: return
+        last = max([self._used, *(o.since for o in self._in('ready'))])
+        if self._in('lent', 'starting') or self.queue or now-last <= limit: return
         self._asleep = True
         for o in self._in('ready'): self._end(o, True)
 
-# %% ../../nbs/kernels/03_pool.ipynb #65a338ab
+# %% ../../nbs/kernels/03_pool.ipynb #77cee644
 class KernelPool(_Watching):
     "`async with KernelPool() as pool:` keeps kernels ready, and lends them: `async with pool.kernel() as kc:`"
     opened: bool
     closed: bool
     templates: set[TemplateProcess]
+    _asleep: bool
     _used: float
     _closing: asyncio.Task[None]|None
 
@@ -589,6 +591,8 @@ class KernelPool(_Watching):
         timeout: float|None = None, # Seconds; `None`: as long as it takes
     ) -> None:
         "Wait until the spares are ready. Raises `TimeoutError`, `PoolClosed`, and why kernels cannot be started."
+        self._asleep, self._used = False, asyncio.get_running_loop().time()
+        self._serve()
         async with asyncio.timeout(timeout):
             while len(self._in('ready')) < min(self.spare, self.size-len(self._in('lent'))):
                 self._check()
