@@ -83,6 +83,7 @@ async def test_stop_inside_a_hook():
     with FakeKernel() as fk:
         kc = await ready(fk)
         reqs = [ask(kc, str(i), on_iopub=lambda msg: kc.stop_channels()) for i in range(50)]
+        reqs.append(ask(kc, 'fake: busy hold reply idle'))   # (all the others may be replied before the first hook is called)
         res, took = await outcomes(reqs)
         assert kinds(res)<={ClientClosedError, dict} and type(res[-1]) is ClientClosedError
         await at_rest(kc)

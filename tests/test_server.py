@@ -78,7 +78,7 @@ async def test_requests(jupyter, connect):
         assert (await req.wait()).complete and text(req) == 'out\n'
         msg_id = kc.execute('print(6*7)')
         assert (await kc.get_shell_msg(timeout=SOON))['parent_header']['msg_id'] == msg_id
-        assert [o['content']['text'] for o in await kc.get_pubs(msg_id) if o['msg_type'] == 'stream'] == ['42\n']
+        assert ''.join(o['content']['text'] for o in await kc.get_pubs(msg_id) if o['msg_type'] == 'stream') == '42\n'
 
 @PROTOCOLS
 async def test_runs(jupyter, connect):
