@@ -214,7 +214,7 @@ def results(res: Result, event: Event) -> None:
     if res.error is not None: assert_type((res.error.ename, res.error.evalue, res.error.traceback), tuple[str, str, list[str]])
     assert_type((res.execution_count, res.duration), tuple[int | None, float | None])
     assert_type(res.user_expressions, dict[str, Any])
-    assert_type((res.msg_id, res.complete, res.dropped), tuple[str | None, bool, int])
+    assert_type((res.msg_id, res.complete, res.missing, res.dropped), tuple[str | None, bool, str, int])
     assert_type(res.started, datetime | None)
     content = res.for_llm(limit=1000, max_images=2)
     assert_type(content, LLMContent)
