@@ -511,3 +511,38 @@ async def test_what_is_asked_of_the_dead_kernel_is_never_run_by_the_next(tmp_pat
         assert kinds(errors)=={KernelRestartedError}
         await kc.run(count('new'), check=True)
         assert path.read_text()=='new '
+
+
+# --- a cell that ends its kernel --------------------------------------------------------------------------------------
+
+BECAUSE = r'\(exit code 0\) because a cell called exit\(\)'
+
+@pytest.mark.parametrize('code', ['exit()', 'quit'])
+async def test_a_death_by_exit_says_so(code):
+    async with run_kernel() as (km, kc):
+        assert (await kc.run(code)).status=='ok'
+        waiting = kc.run('import asyncio; await asyncio.sleep(60)')
+        with pytest.raises(DeadKernelError, match=f'died {BECAUSE}$'): await within(SOON, waiting)
+        with pytest.raises(DeadKernelError, match=f'is dead {BECAUSE}; '): await kc.run('1')
+        await kc.restart()
+        os.kill(km.provisioner.pid, signal.SIGKILL)
+        await kc.wait_for_status('dead', timeout=SOON)
+        with pytest.raises(DeadKernelError) as e: await kc.run('1')
+        assert 'exit()' not in str(e.value)
+
+
+async def test_a_death_by_exit_of_an_execute_request_and_a_restart():
+    async with open_kernel(restart_on_death=True) as kc:
+        kc.execute('exit()')
+        waiting = kc.run('import asyncio; await asyncio.sleep(60)')
+        with pytest.raises(KernelRestartedError, match=f'died {BECAUSE}, and is being restarted'): await within(SOON, waiting)
+        assert await kc.eval('6*7')==42
+
+
+async def test_a_kernel_that_keeps_running_has_not_exited():
+    async with run_kernel() as (km, kc):
+        for o in 'exit(keep_kernel=True)', 'raise SystemExit', 'print?': await kc.run(o)
+        os.kill(km.provisioner.pid, signal.SIGKILL)
+        await kc.wait_for_status('dead', timeout=SOON)
+        with pytest.raises(DeadKernelError) as e: await kc.run('1')
+        assert 'exit()' not in str(e.value)

@@ -17,7 +17,7 @@ from typing import Any, TypeVar, cast
 
 from .errors import ClientClosedError, DeadKernelError, NoReplyError
 from .lane import Hold, Lane
-from .life import Action, Life, Link, State, exit_code
+from .life import Action, Life, Link, State, cause, exit_code
 from .request import Hook, Request, first_of, seconds
 from .router import CHANNELS, Router, Shell
 from .session import ConSession, Message, Packed
@@ -545,7 +545,7 @@ class _Packing(_Window):
     def dead(self) -> DeadKernelError:
         "What a call gets when the kernel is dead"
         code = self.life.exit_code
-        return DeadKernelError(f'The kernel is dead{exit_code(code)}; {self.host.hint}', code)
+        return DeadKernelError(f'The kernel is dead{exit_code(code)}{cause(self.life.exits)}; {self.host.hint}', code)
 
 # %% ../../nbs/engine/07_connection.ipynb #d8d8e884
 class _Requesting(_Packing):
@@ -937,8 +937,16 @@ class _Deleting(_Aborting):
         if self.loop is None: return
         self.loop.call_later(self.router.grace, weakly(self.router.close_shell), subshell_id, error)
 
+# %% ../../nbs/engine/07_connection.ipynb #8df8e58b
+class _Exiting(_Deleting):
+    def _set_up(self) -> None:
+        super()._set_up()
+        self.router.on_exit = weakly(self._exits)
+
+    def _exits(self) -> None: self.happened('exit asked')
+
 # %% ../../nbs/engine/07_connection.ipynb #34c2ad8c
-class _Graces(_Deleting):
+class _Graces(_Exiting):
     _grace_timer: asyncio.TimerHandle|None = None
 
     def _set_up(self) -> None:
