@@ -7,8 +7,8 @@ __all__ = ['PROBE', 'STOP_PROBING', 'VERIFY', 'FENCE', 'DRAIN', 'NEW_ADDRESS', '
            'READABLE', 'FAIL_READERS', 'STOP_TIMERS', 'EXPECT_BEATS', 'EXPECT_SILENCE', 'CLOSE', 'Facts', 'Step',
            'TABLE', 'ENTER', 'S', 'LIVING', 'RESTARTING', 'RESTART', 'AGAIN', 'UNHEARD', 'State', 'Link', 'Action',
            'timer', 'stop_timer', 'rows', 'exit_code', 'cause', 'hold', 'free', 'reopen', 'deliver', 'fail_old',
-           'fail_all', 'fail_lost', 'when', 'never_up', 'was_lost', 'was_up', 'hears_no_more', 'hears', 'hears_not',
-           'nobody_knows', 'holds_shell', 'Life']
+           'fail_all', 'fail_lost', 'when', 'never_up', 'was_lost', 'was_up', 'speaks_no_more', 'hears_no_more',
+           'hears', 'hears_not', 'nobody_knows', 'holds_shell', 'Life']
 
 # %% ../../nbs/engine/04_life.ipynb #b1d35de1
 from collections import Counter
@@ -247,6 +247,7 @@ def when(
 def never_up(life: 'Life', facts: Facts) -> bool: return facts['before'] is not Link.UP
 def was_lost(life: 'Life', facts: Facts) -> bool: return facts['before'] is Link.DOWN or Hold.SHELL_DOWN in life.holds
 def was_up(life: 'Life', facts: Facts) -> bool: return facts['before'] is Link.UP
+def speaks_no_more(life: 'Life', facts: Facts) -> bool: return life.links['shell'] is Link.DOWN
 def hears_no_more(life: 'Life', facts: Facts) -> bool: return life.links['iopub'] is Link.DOWN
 def hears(life: 'Life', facts: Facts) -> bool: return life.links['iopub'] is Link.UP
 def hears_not(life: 'Life', facts: Facts) -> bool: return not hears(life, facts)
@@ -368,7 +369,7 @@ rows((S.STARTING, S.READY), 'died, comes back', S.COMING, reopen(), PROBE)
 rows(S.COMING, 'died, comes back', None)
 
 # %% ../../nbs/engine/04_life.ipynb #51f7014c
-rows((S.STARTING, S.READY, S.DEAD), 'restart', S.ENDING)
+rows((S.STARTING, S.READY, S.DEAD), 'restart', S.ENDING, when(speaks_no_more, DRAIN), when(speaks_no_more, fail_old))
 rows(S.COMING, 'restart', S.ENDING, STOP_PROBING)
 rows(S.ENDING, 'shell down', None, DRAIN, fail_old)
 rows(S.ENDING, 'restart | restart asked', None)
