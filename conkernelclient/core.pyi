@@ -15,10 +15,11 @@ from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager, KernelManager
 from traitlets import Bool, DottedObjectName, Float, Integer, Type
 
+from .cells.aside import Aside, Completion, HasAside, Variables
 from .cells.jobs import Jobs
 from .cells.outputs import Event, Result
 from .cells.run import Run, Runs
-from .cells.subshell import HasSubshells, Subshell
+from .cells.subshell import Subshell
 from .channels import ConChannel
 from .engine.connection import Connection
 from .engine.request import Hook, Request
@@ -81,7 +82,7 @@ class Starting:
     def __init__(self, client: ConKernelClient) -> None: ...
     def __await__(self) -> Generator[Any, None, ConKernelClient]: ...
 
-class ConKernelClient(HasSubshells, AsyncKernelClient):
+class ConKernelClient(HasAside, AsyncKernelClient):
     shell_channel_class: Type[type[ConChannel], type[ConChannel] | str]
     iopub_channel_class: Type[type[ConChannel], type[ConChannel] | str]
     stdin_channel_class: Type[type[ConChannel], type[ConChannel] | str]
@@ -186,6 +187,12 @@ class ConKernelClient(HasSubshells, AsyncKernelClient):
     async def map(
         self, codes: Iterable[str], concurrency: int = 4, progress: bool = False, **kwargs: Any,
     ) -> list[Result]: ...
+    # cells.aside
+    @property
+    def aside(self) -> Aside: ...
+    async def completions(self, code: str, pos: int | None = None, *, timeout: float = 10) -> list[Completion]: ...
+    async def doc(self, code: str, pos: int | None = None, *, detail: int = 0, timeout: float = 10) -> str: ...
+    async def variables(self, limit: int = 200, *, patience: float = 1.0, timeout: float = 10) -> Variables: ...
     # core
     def __init__(self, **kwargs: Any) -> None: ...
     async def wait_for_ready(self, timeout: float | None = None) -> None: ...

@@ -246,6 +246,19 @@ async def subshells(kc: ConKernelClient) -> None:
         assert_type((sh.closed, sh.gone), tuple[bool, bool])
 
 
+async def questions(kc: ConKernelClient) -> None:
+    aside = kc.aside
+    assert_type(aside, Aside)
+    assert_type(await aside.run('1', timeout=20), Result)
+    assert_type(await aside.eval('1', timeout=20), Any)
+    assert_type(await aside.request('inspect_request', dict(code='print', cursor_pos=5, detail_level=0)), dict[str, Any])
+    for completion in await kc.completions('pri', 3): assert_type((completion.text, completion.start), tuple[str, int])
+    assert_type(await kc.doc('print'), str)
+    found = await kc.variables(limit=10)
+    assert_type((found, found.left_out), tuple[Variables, int])
+    for o in found: assert_type((o.name, o.type, o.shape, o.size, o.preview), tuple[str, str, tuple[int, ...] | None, int | None, str])
+
+
 async def errors(kc: ConKernelClient) -> None:
     "Each is a `ConKernelError`, and what it would be without this library"
     try: await kc.run('1/0', check=True)
