@@ -14,11 +14,11 @@ from jupyter_client import kernelspec
 from jupyter_client.asynchronous.client import AsyncKernelClient
 from jupyter_client.manager import AsyncKernelManager
 
-from conkernelclient import (ClientClosedError, ConIOLoopKernelManager, ConKernelClient, ConKernelError, ConKernelManager,
+from conkernelclient import (Aside, ClientClosedError, ConIOLoopKernelManager, ConKernelClient, ConKernelError, ConKernelManager,
                              DeadKernelError, ErrorInfo, Event, ExecutionError, ExecutionTimeout, Job, JobEvent, Kernel,
                              KernelRestartedError, KernelSubshell, LLMContent,
                              Message, NoReplyError, NoRunningKernel, NotConnected, ReplyTimeout, Request, Result, Run, Subshell, UnknownKernel,
-                             UnsupportedFeature, open_kernel, parse_literal, run_kernel)
+                             UnsupportedFeature, Variables, open_kernel, parse_literal, run_kernel)
 
 
 async def requests(kc: ConKernelClient, wanted: bool) -> None:
