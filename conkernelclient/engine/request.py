@@ -373,7 +373,8 @@ class _Made(_Routed):
         self.on_stdin = on_stdin
         self.on_reply: Hook|None = None
         self.reply: Message|None = None
-        self.replied = self.idle = self.ended = self.complete = self.lossy = False
+        self.replied = self.idle = self.ended = self.complete = False
+        self.lossy: bool|str = False
         self.unread: tuple[Any, ...] = ()
         self.parsed: list[Message]|None = None
         self.serial = 0
