@@ -607,9 +607,11 @@ class _Controlled(_Opened):
     def restart(self,
         now: bool|None = None, # Kill it, without time to clean up? Default: if it is busy
         timeout: float = 60, # Seconds until the new kernel must be ready
+        *, if_dead: bool = False, # Do nothing to a living kernel?
     ) -> None:
-        "Restart the kernel, and return when the new one is ready. Raises what `ConKernelClient.restart` raises."
-        self.in_loop(lambda kc: kc.restart(now, timeout))
+        """Restart the kernel, or join a restart that is under way, and return when the new kernel is ready.
+        Raises what `ConKernelClient.restart` raises."""
+        self.in_loop(lambda kc: kc.restart(now, timeout, if_dead=if_dead))
 
     @property
     def queue(self) -> list[Job]:

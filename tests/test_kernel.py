@@ -349,15 +349,13 @@ async def test_restart_on_death():
 
 
 async def test_restart_on_death_has_a_limit():
-    from conkernelclient.kernel import restart_when_dead
-    async with open_kernel() as kc:
-        remove = restart_when_dead(kc, limit=1)
+    async with open_kernel(restart_on_death=True) as kc:
+        kc.manager.restart_limit = 1
         with pytest.raises(DeadKernelError): await kc.run('import os; os._exit(3)')
         await kc.wait_for_status('ready', timeout=SOON)
         with pytest.raises(DeadKernelError): await kc.run('import os; os._exit(3)')
         with pytest.raises(TimeoutError): await kc.wait_for_status('ready', timeout=1)
         assert kc.status == 'dead'
-        remove()
 
 
 def test_a_kernel_on_its_way_out_is_not_restarted():

@@ -783,14 +783,14 @@ class ControlsKernel(_Patience):
     async def restart(self,
         now: bool|None = None, # Kill it, without time to clean up? Default: if it is busy
         timeout: float = 60, # Seconds until the new kernel must be ready
+        *, if_dead: bool = False, # Do nothing to a living kernel? For a caller that comes late after a death
     ) -> None:
-        """Restart the kernel, and return when the new one is ready. All runs fail with `KernelRestartedError`.
-        Raises `UnsupportedFeature` for a kernel that is not ours,
-        and `RuntimeError` when the new one is not ready in time."""
+        """Restart the kernel, or join a restart that is under way, and return when the new kernel is ready.
+        All runs fail with `KernelRestartedError`. Raises `UnsupportedFeature` for a kernel that is not ours,
+        what the manager raises, and `RuntimeError` when the new kernel is not ready in time."""
         if timeout is not None: timeout = seconds(timeout, least=0)   # afterwards it would be too late to refuse
         self.connection.in_loop()
-        await self.connection.host.restart(self.connection.router.busy if now is None else now)
-        await self.connection.ready(timeout)
+        await self.connection.restart(now, timeout, if_dead)
 
     def supports(self,
         feature: str, # As in `supported_features` of `kernel_info_reply`: `kernel subshells`, `debugger`

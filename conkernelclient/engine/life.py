@@ -6,9 +6,9 @@
 __all__ = ['PROBE', 'STOP_PROBING', 'VERIFY', 'FENCE', 'DRAIN', 'NEW_ADDRESS', 'MARK', 'LOSSY', 'LOSSLESS', 'FORGET_START',
            'READABLE', 'FAIL_READERS', 'STOP_TIMERS', 'EXPECT_BEATS', 'EXPECT_SILENCE', 'CLOSE', 'Facts', 'Step',
            'TABLE', 'ENTER', 'S', 'LIVING', 'RESTARTING', 'RESTART', 'AGAIN', 'UNHEARD', 'State', 'Link', 'Action',
-           'timer', 'stop_timer', 'rows', 'exit_code', 'hold', 'free', 'reopen', 'deliver', 'fail_old', 'fail_all',
-           'fail_lost', 'when', 'never_up', 'was_lost', 'was_up', 'hears_no_more', 'hears', 'hears_not', 'nobody_knows',
-           'holds_shell', 'Life']
+           'timer', 'stop_timer', 'rows', 'exit_code', 'cause', 'hold', 'free', 'reopen', 'deliver', 'fail_old',
+           'fail_all', 'fail_lost', 'when', 'never_up', 'was_lost', 'was_up', 'speaks_no_more', 'hears_no_more',
+           'hears', 'hears_not', 'nobody_knows', 'holds_shell', 'Life']
 
 # %% ../../nbs/engine/04_life.ipynb #b1d35de1
 from collections import Counter
@@ -105,22 +105,29 @@ def exit_code(code: int|None) -> str:
     "` (exit code 1)`, for a message; an empty string if the code is unknown"
     return '' if code is None else f' (exit code {code})'
 
+def cause(exits: bool) -> str: # Did a cell call `exit()`?
+    "Why the kernel died, for a message, where a cell has ended it; else an empty string"
+    return ' because a cell called exit()' if exits else ''
+
 def _died(facts: Facts) -> DeadKernelError:
     code = facts.get('code')
+    because = cause(facts.get('exits', False))
     if facts.get('why'): return DeadKernelError(facts['why'], code)   # a server has said it
     if 'error' in facts: return DeadKernelError(f"The kernel could not be restarted: {facts['error']}")
     if facts.get('probing'):
         return DeadKernelError(f"Kernel died before replying to kernel_info{exit_code(code)}{facts.get('why', '')}", code)
     if not facts.get('known', True):
-        return DeadKernelError('The connection to the kernel broke, and nobody is there to connect to')
-    return DeadKernelError(f'The kernel died{exit_code(code)}', code)
+        after = ', after a cell had called exit()' if because else ''
+        return DeadKernelError(f'The connection to the kernel broke{after}, and nobody is there to connect to')
+    return DeadKernelError(f'The kernel died{exit_code(code)}{because}', code)
 
 def _restarted(life: 'Life', facts: Facts) -> KernelRestartedError:
     code = life.exit_code
     if facts.get('why'): return KernelRestartedError(facts['why'], code)
     if code is None: return KernelRestartedError('The kernel was restarted')
     how = 'is being' if facts.get('event') == 'died, comes back' else 'was'
-    return KernelRestartedError(f'The kernel died{exit_code(code)} and {how} restarted', code)
+    because = cause(life.exits)
+    return KernelRestartedError(f"The kernel died{exit_code(code)}{because}{',' if because else ''} and {how} restarted", code)
 
 # %% ../../nbs/engine/04_life.ipynb #e731e801
 class _Known:
@@ -140,6 +147,7 @@ class _Known:
         self.welcomed: bool = False
         self.holds: set[Hold] = set()
         self.exit_code: int|None = None   # of the kernel that died last
+        self.exits: bool = False   # has a cell of this kernel called `exit()`?
         self.error: Exception = ClientClosedError('The channels were stopped before the reply came')
         self.late: Counter[tuple[str, str]] = Counter()   # events in states that have no row for them
         self._other: str|None = None   # the name in the reply by which another kernel was noticed
@@ -152,6 +160,7 @@ class _Known:
 # %% ../../nbs/engine/04_life.ipynb #08cd5181
 class _Noting(_Known):
     "The facts that an event brings"
+    exits: bool
     silent: bool
     welcomed: bool
     exit_code: int|None
@@ -167,9 +176,10 @@ class _Noting(_Known):
 
     def _note_kernel(self, event: str, facts: Facts) -> None:
         if 'code' in facts: self.exit_code = facts['code']
+        if event == 'exit asked': self.exits = True
         if event == 'named': self.session = facts['session']
         if event == 'other kernel' and 'reply' in facts: self._other = facts['reply'][1]['header'].get('session')
-        if event in ('died', 'gave up', 'restart failed'): self.error = _died(facts)
+        if event in ('died', 'gave up', 'restart failed'): self.error = _died(facts|dict(exits=self.exits))
 
     def _link(self, channel: str, link: Link, facts: Facts) -> None:
         before = facts['before'] = self.links[channel]
@@ -237,6 +247,7 @@ def when(
 def never_up(life: 'Life', facts: Facts) -> bool: return facts['before'] is not Link.UP
 def was_lost(life: 'Life', facts: Facts) -> bool: return facts['before'] is Link.DOWN or Hold.SHELL_DOWN in life.holds
 def was_up(life: 'Life', facts: Facts) -> bool: return facts['before'] is Link.UP
+def speaks_no_more(life: 'Life', facts: Facts) -> bool: return life.links['shell'] is Link.DOWN
 def hears_no_more(life: 'Life', facts: Facts) -> bool: return life.links['iopub'] is Link.DOWN
 def hears(life: 'Life', facts: Facts) -> bool: return life.links['iopub'] is Link.UP
 def hears_not(life: 'Life', facts: Facts) -> bool: return not hears(life, facts)
@@ -248,6 +259,7 @@ RESTART: tuple[Step, ...] = hold(Hold.RESTART), STOP_PROBING, deliver   # on ent
 
 class _Entering(_Noting):
     "What holds in a state, however it is entered"
+    exits: bool
     exit_code: int|None
     error: Exception
 
@@ -273,6 +285,7 @@ class _Entering(_Noting):
         self.session = session if self._renamed < 3 else None
         self.silent = False
         self.exit_code = None
+        self.exits = False
         for o in facts.get('up', ()): self.links[o] = Link.UP
 
 # %% ../../nbs/engine/04_life.ipynb #9d3a8843
@@ -356,7 +369,7 @@ rows((S.STARTING, S.READY), 'died, comes back', S.COMING, reopen(), PROBE)
 rows(S.COMING, 'died, comes back', None)
 
 # %% ../../nbs/engine/04_life.ipynb #51f7014c
-rows((S.STARTING, S.READY, S.DEAD), 'restart', S.ENDING)
+rows((S.STARTING, S.READY, S.DEAD), 'restart', S.ENDING, when(speaks_no_more, DRAIN), when(speaks_no_more, fail_old))
 rows(S.COMING, 'restart', S.ENDING, STOP_PROBING)
 rows(S.ENDING, 'shell down', None, DRAIN, fail_old)
 rows(S.ENDING, 'restart | restart asked', None)
@@ -377,6 +390,7 @@ ENTER[S.CLOSED] = STOP_TIMERS, STOP_PROBING, fail_all, CLOSE
 
 # %% ../../nbs/engine/04_life.ipynb #c53ef621
 rows((S.READY, S.ENDING, S.COMING, S.DEAD), 'wanted | unwanted', None)
+rows(LIVING, 'exit asked', None)
 rows(RESTARTING, 'iopub up', None)
 rows((S.STARTING, S.ENDING, S.COMING), 'silent | beats | beats, nobody knows', None)
 rows(RESTARTING, 'welcome', None)

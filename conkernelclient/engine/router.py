@@ -191,6 +191,8 @@ class _Events:
         self.on_doubt: Callable[[str, str|None, list[str]], bool|None]|None = None   # (`False`: not now)
         # A cell of that shell has failed, and the kernel may be aborting what it gets (subshell id; `None`: the main shell)
         self.on_abort: Callable[[str|None], None]|None = None
+        # The reply to a cell says that the kernel is going to exit
+        self.on_exit: Callable[[], None]|None = None
         # The subshell of that id has been deleted
         self.on_deleted: Callable[[str], None]|None = None
         # An iopub message shows a display, whatever request it answers; called while `displays` is not empty
@@ -503,6 +505,11 @@ def _cut_short(content: dict[str, Any]) -> bool:
     "Whether a reply may be the answer to the interrupt with which a manager begins a restart"
     return content.get('status') == 'aborted' or content.get('ename') == 'KeyboardInterrupt'
 
+def _asks_exit(payload: object) -> bool:
+    "Whether a cell has called `exit()`, as the payload of its reply says"
+    every = payload if isinstance(payload, list) else ()
+    return any(isinstance(o, dict) and o.get('source') == 'ask_exit' and not o.get('keepkernel') for o in every)
+
 # %% ../../nbs/engine/05_router.ipynb #e0ae83c6
 class _Remembering(_Halves):
     def _forget_answers(self) -> None:
@@ -532,6 +539,7 @@ class _Replying(_Remembering):
         if not ending and (status := content.get('status')) != 'ok': self._failed(req, status)
         shell.release(req.msg_id)
         if self.on_activity is not None: self.on_activity()
+        if content.get('payload') and self.on_exit is not None and _asks_exit(content['payload']): self.on_exit()
         if req.channel == 'control' and self.on_deleted is not None: self._deleted(req, content)
         if req.claims_reply: req.take_reply(msg)
         else: self.mailboxes[req.channel].push(msg)

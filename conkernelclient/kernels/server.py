@@ -21,7 +21,7 @@ from jupyter_client.asynchronous.client import AsyncKernelClient
 from jupyter_client.kernelspec import KernelSpec
 from traitlets import DottedObjectName, Type
 
-from ..core import ConKernelClient, ConKernelManager
+from ..core import ConKernelClient, ConKernelManager, SharesRestarts
 from ..engine.connection import Connection
 from ..engine.errors import (
     NotConnected, ReplyTimeout, ServerError, UnknownKernel, UnsupportedFeature)
@@ -49,7 +49,7 @@ async def list_kernels(
     return cast('list[KernelModel]', await Server(url, token, headers, ssl_options).fetch('GET', 'api/kernels'))
 
 # %% ../../nbs/kernels/00_server.ipynb #8dc8f661
-class ServerHost:
+class ServerHost(SharesRestarts):
     "A Jupyter server as the host of a kernel's process"
     owns = True
     def __init__(self,
@@ -87,10 +87,6 @@ class ServerHost:
         "Interrupt the kernel, in whatever way its kernelspec wants. Raises `ServerError`."
         await self.manager.interrupt_kernel()
         return True
-
-    async def restart(self, now: bool) -> None:
-        "Restart the kernel. Raises `ServerError`."
-        await self.manager.restart_kernel(now=now)
 
 # %% ../../nbs/kernels/00_server.ipynb #a9d41398
 class _Looking:
@@ -303,7 +299,7 @@ class _Starting(_OnServer):
 # %% ../../nbs/kernels/00_server.ipynb #bdc5ac33
 class _Acting(_Starting):
     _running: bool
-    _restarted: 'asyncio.Future[None]|None' = None   # the last restart; done when it has ended
+    _restarted: 'asyncio.Future[bool]|None' = None   # the last restart; done when it has ended: has it succeeded?
 
     async def _kernel(self, method: str, action: str = '', timeout: float = 20.) -> Any:
         if not self._running: raise RuntimeError('There is no kernel: call start_kernel() first')
@@ -330,8 +326,14 @@ class _Acting(_Starting):
         "Is `restart_kernel` under way?"
         return self._restarted is not None and not self._restarted.done()
 
-    async def _restart_over(self) -> None:
-        while self.restarting: await asyncio.wait([cast('asyncio.Future[None]', self._restarted)])
+    async def restart_over(self) -> bool: # Was there one, and has it succeeded?
+        "Wait until no restart is under way"
+        succeeded = False
+        while self.restarting:
+            restart = cast('asyncio.Future[bool]', self._restarted)
+            await asyncio.wait([restart])
+            succeeded = restart.result()
+        return succeeded
 
 # %% ../../nbs/kernels/00_server.ipynb #df0805cd
 restarts_under_way: set[tuple[str, str|None]] = set()   # kernels that a manager of this process restarts, by server and id
@@ -339,7 +341,7 @@ restarts_under_way: set[tuple[str, str|None]] = set()   # kernels that a manager
 class ServerKernelManager(_Acting):
     "A kernel manager whose kernel runs behind a Jupyter server"
     _running: bool
-    _restarted: 'asyncio.Future[None]|None'
+    _restarted: 'asyncio.Future[bool]|None'
 
     async def restart_kernel(self,   # type: ignore[override]
         now: bool = False, # Not used: the server decides
@@ -349,9 +351,9 @@ class ServerKernelManager(_Acting):
     ) -> None:
         """Restart the kernel. What is in flight fails with `KernelRestartedError`; all clients of this manager go on.
         Raises `ServerError`, and `RuntimeError` where there is no kernel."""
-        await self._restart_over()
+        await self.restart_over()
         if not self._running: raise RuntimeError('Cannot restart the kernel: it has not been started (start_kernel)')
-        self._restarted = asyncio.get_running_loop().create_future()
+        restart = self._restarted = asyncio.get_running_loop().create_future()
         clients = [o.connection for o in list(self._served)]
         for o in clients: o.restart_begins()
         try:
@@ -359,10 +361,11 @@ class ServerKernelManager(_Acting):
             restarts_under_way.add(key)
             try: await self._post_restart(timeout)
             finally: restarts_under_way.discard(key)
+            restart.set_result(True)
         except BaseException as e:
+            restart.set_result(False)
             for o in clients: o.restart_ends(e)
             raise
-        finally: self._restarted.set_result(None)
         for o in clients: o.restart_ends()
 
     async def _post_restart(self, timeout: float) -> None:
@@ -374,7 +377,7 @@ class ServerKernelManager(_Acting):
 
     async def shutdown_kernel(self, now: bool = False, restart: bool = False) -> None:   # type: ignore[override]
         "Delete the kernel at the server, if this manager has started it. Raises `ServerError`."
-        await self._restart_over()
+        await self.restart_over()
         if self._running and self._owned:
             try: await self._kernel('DELETE', timeout=60)
             except ServerError as e:

@@ -14,11 +14,11 @@ from jupyter_client import kernelspec
 from jupyter_client.asynchronous.client import AsyncKernelClient
 from jupyter_client.manager import AsyncKernelManager
 
-from conkernelclient import (ClientClosedError, ConIOLoopKernelManager, ConKernelClient, ConKernelError, ConKernelManager,
+from conkernelclient import (Aside, ClientClosedError, ConIOLoopKernelManager, ConKernelClient, ConKernelError, ConKernelManager,
                              DeadKernelError, ErrorInfo, Event, ExecutionError, ExecutionTimeout, Job, JobEvent, Kernel,
                              KernelRestartedError, KernelSubshell, LLMContent,
                              Message, NoReplyError, NoRunningKernel, NotConnected, ReplyTimeout, Request, Result, Run, Subshell, UnknownKernel,
-                             UnsupportedFeature, open_kernel, parse_literal, run_kernel)
+                             UnsupportedFeature, Variables, open_kernel, parse_literal, run_kernel)
 
 
 async def requests(kc: ConKernelClient, wanted: bool) -> None:
@@ -247,6 +247,19 @@ async def subshells(kc: ConKernelClient) -> None:
         assert_type((sh.closed, sh.gone), tuple[bool, bool])
 
 
+async def questions(kc: ConKernelClient) -> None:
+    aside = kc.aside
+    assert_type(aside, Aside)
+    assert_type(await aside.run('1', timeout=20), Result)
+    assert_type(await aside.eval('1', timeout=20), Any)
+    assert_type(await aside.request('inspect_request', dict(code='print', cursor_pos=5, detail_level=0)), dict[str, Any])
+    for completion in await kc.completions('pri', 3): assert_type((completion.text, completion.start), tuple[str, int])
+    assert_type(await kc.doc('print'), str)
+    found = await kc.variables(limit=10)
+    assert_type((found, found.left_out), tuple[Variables, int])
+    for o in found: assert_type((o.name, o.type, o.shape, o.size, o.preview), tuple[str, str, tuple[int, ...] | None, int | None, str])
+
+
 async def errors(kc: ConKernelClient) -> None:
     "Each is a `ConKernelError`, and what it would be without this library"
     try: await kc.run('1/0', check=True)
@@ -279,9 +292,12 @@ async def managers() -> None:
     assert_type(second, ConKernelClient)
     second.stop_channels()
     assert_type(await kc.restart(now=True, timeout=60), None)
+    assert_type(await kc.restart(if_dead=True), None)
     assert_type(await km.restart_kernel(now=True), None)
     await kc.wait_for_ready(timeout=60)
     assert_type((km.restarting, km.will_restart), tuple[bool, bool])
+    assert_type(await km.restart_over(), bool)
+    km.restart_on_death = True
     await km.interrupt_kernel()
     await km.is_alive()
     assert_type(await kc.shutdown(reply=True, timeout=20), Message)
