@@ -36,7 +36,7 @@ KNOWS = {
     'kernels.fork': 'engine.errors kernels.template',
     'kernels.pool': f'{ENGINE} cells.outputs cells.subshell core kernels.fork',
     'kernels.notebooks': 'engine.errors cells.values cells.subshell kernels.pool',
-    'sync': 'engine.errors engine.session cells.outputs cells.run cells.subshell core',
+    'sync': 'engine.errors engine.session cells.outputs cells.show cells.run cells.subshell core',
     'kernel': 'engine.errors core sync',
     'demo': 'engine.session cells.subshell core',
     'kernels.server': f'{ENGINE} transports.websocket core',

@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['Screen']
 
-# %% ../../nbs/cells/02_show.ipynb #f23b0dd9
+# %% ../../nbs/cells/02_show.ipynb #e9447340
 import sys
 from collections.abc import Callable
 from contextvars import copy_context
 from typing import Any
 
 from .llm import Output, terminal_text
-from .outputs import Event, Result, this_cell
+from .outputs import Event, Outputs, Result, this_cell
 
 # %% ../../nbs/cells/02_show.ipynb #1a9904be
 class _Page:
@@ -44,7 +44,7 @@ class _Page:
         data: Any = publish_display_data
         data(output['data'], output['metadata'], transient=dict(display_id=known), update=update)
 
-# %% ../../nbs/cells/02_show.ipynb #3f51c544
+# %% ../../nbs/cells/02_show.ipynb #dd40cc7c
 class Screen(_Page):
     "Shows the events of a run, in the notebook cell that makes it"
     def __init__(self,
@@ -53,6 +53,7 @@ class Screen(_Page):
         super().__init__()
         self.then = then
         self.cell: object = this_cell()
+        self._live: Outputs|None = None
         self._context = copy_context()
 
     def watch(self,
