@@ -18,7 +18,6 @@ HELD = {
                      'record record_end reader_left shown_code'),
     'cells.outputs.Result': '',
     'cells.outputs.Event': '',
-    'cells.outputs.Image': '',
     'cells.llm.LLMContent': '',
     'cells.subshell.Subshell': '',
     'kernel.Opening': '',

@@ -563,7 +563,7 @@ class _Collector(_Received):
             self.complete = self.complete or self._idle is not None
             page = _page(msg)
             if page is not None: return self.live.add(page)
-        elif kind == KIND and self.binary is not None: self.binary += msg.get('buffers') or ()
+        elif kind == KIND and self.binary is not None: self.binary.extend(msg.get('buffers') or ())
         else: return self.live.add(msg)
         return ()
 
