@@ -3,7 +3,7 @@
 # mypy: disable-error-code="override, assignment, misc"
 # pyright: reportIncompatibleMethodOverride=false, reportIncompatibleVariableOverride=false
 import asyncio
-from collections.abc import Awaitable, Callable, Generator, Iterable
+from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 import logging
 from typing import Any, Literal, overload
@@ -19,7 +19,7 @@ from .cells.aside import Aside, Completion, HasAside, Variables
 from .cells.jobs import Jobs
 from .cells.outputs import Event, Result
 from .cells.run import Run, Runs
-from .cells.subshell import Subshell
+from .cells.subshell import Cells, Subshell
 from .channels import ConChannel
 from .engine.connection import Connection
 from .engine.request import Hook, Request
@@ -106,7 +106,8 @@ class ConKernelClient(HasAside, AsyncKernelClient):
         self, code: str, *, timeout: float | None = None, queue_timeout: float | None = None, check: bool = False,
         stdin: Callable[..., Any] | Iterable[str] | None = None, on_output: Callable[[Event], Any] | None = None,
         silent: bool = False, store_history: bool = True, user_expressions: dict[str, str] | None = None,
-        metadata: dict[str, Any] | None = None, subshell_id: str | None = None,
+        metadata: dict[str, Any] | None = None, buffers: Sequence[Any] | None = None, display: bool = False,
+        subshell_id: str | None = None,
     ) -> Run: ...
     @property
     def queue(self) -> list[Run]: ...
@@ -128,8 +129,12 @@ class ConKernelClient(HasAside, AsyncKernelClient):
     async def interrupt(self) -> None: ...
     async def restart(self, now: bool | None = None, timeout: float = 60, *, if_dead: bool = False) -> None: ...
     def supports(self, feature: str) -> bool: ...
+    # cells.values
     async def eval(self, expr: str, *, timeout: float | None = None, **kwargs: Any) -> Any: ...
     async def push(self, **values: Any) -> None: ...
+    async def push_all(self, values: dict[str, Any], **kwargs: Any) -> None: ...
+    async def call(self, name: str, /, *args: Any, **kwargs: Any) -> Any: ...
+    async def call_all(self, name: str, args: Sequence[Any], kwargs: dict[str, Any], **options: Any) -> Any: ...
     # core
     @overload
     def execute(
@@ -184,9 +189,16 @@ class ConKernelClient(HasAside, AsyncKernelClient):
     ) -> str | Request: ...
     # cells.subshell
     def subshell(self) -> Subshell: ...
+    @overload
     async def map(
-        self, codes: Iterable[str], concurrency: int = 4, progress: bool = False, **kwargs: Any,
+        self, codes: Cells, items: Iterable[Any] | None = None, concurrency: int = 4, progress: bool = False, *,
+        return_exceptions: Literal[False] = False, **kwargs: Any,
     ) -> list[Result]: ...
+    @overload
+    async def map(
+        self, codes: Cells, items: Iterable[Any] | None = None, concurrency: int = 4, progress: bool = False, *,
+        return_exceptions: bool, **kwargs: Any,
+    ) -> list[Result | BaseException]: ...
     # cells.aside
     @property
     def aside(self) -> Aside: ...

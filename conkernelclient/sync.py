@@ -21,12 +21,13 @@ from contextvars import copy_context
 from functools import partial
 from queue import Empty, SimpleQueue
 from types import TracebackType
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeVar, overload
 from weakref import WeakSet, ref
 
 from .cells.outputs import Event, Result
 from .cells.run import Answer, Run, answerer
-from .cells.subshell import Subshell
+from .cells.show import Screen
+from .cells.subshell import Cells, Subshell, cells_of
 from .core import ConKernelClient, ConKernelManager
 from .engine.errors import ClientClosedError
 from .engine.session import Message
@@ -424,10 +425,11 @@ class _Running(_Crossing[S]):
         if not isinstance(code, str): raise ValueError(f'code {code!r} must be a string')
         return Job(self._back, code)
 
-    def _starter(self, job: Job) -> Callable[..., Run]:
+    def _starter(self, job: Job, screen: Screen|None = None) -> Callable[..., Run]:
         def start(code: str, **kwargs: Any) -> Run:
             run: Run = self._shell().run(code, **kwargs)
             self._jobs[run] = job
+            if screen is not None: screen.watch(run.partial)
             run.add_done_callback(lambda _: self._jobs.pop(run, None))
             return run
         return start
@@ -438,18 +440,21 @@ class _Running(_Crossing[S]):
         check: bool = False, # Raise `ExecutionError` for what it raises?
         stdin: Callable[..., Any]|Iterable[str]|None = None, # Answers, or a plain function of the prompt
         on_output: Callable[[Event], Any]|None = None, # Called with each `Event` of its outputs
+        display: bool = False, # Show its outputs as they come, in this notebook cell or terminal?
         **kwargs: Any # As for `ConKernelClient.run`
     ) -> Result: # Of the cell
         """Run `code` and wait for its result. `stdin` and `on_output` are called in this thread. Raises what
         `ConKernelClient.run` raises; Ctrl-C interrupts the cell and raises `KeyboardInterrupt`."""
         job = self._new_job(code)
         try:
-            if stdin is None and on_output is None:
+            screen = Screen(on_output) if display else None
+            hook = screen or on_output
+            if stdin is None and hook is None:
                 job.submit(self._starter(job), timeout=timeout, check=check, **kwargs)
             else:
-                following = job.attend(self._starter(job), stdin, timeout=timeout, check=check, **kwargs)
+                following = job.attend(self._starter(job, screen), stdin, timeout=timeout, check=check, **kwargs)
                 while (event := following.advance()) is not None:
-                    if on_output is not None: on_output(event)
+                    if hook is not None: hook(event)
             return job.wait()
         except BaseException as e:
             if not job.done: job.give_up(e)
@@ -463,14 +468,17 @@ class _Starting(_Running[S]):
         check: bool = False, # Raise `ExecutionError` for what it raises?
         stdin: Callable[..., Any]|Iterable[str]|None = None, # Answers, or a plain function of the prompt
         on_output: Callable[[Event], Any]|None = None, # Called with each `Event` of its outputs
+        display: bool = False, # Show its outputs as they come, in this notebook cell or terminal?
         **kwargs: Any # As for `ConKernelClient.run`
     ) -> Job: # To wait for, to follow and to stop
         "Start `code`, or queue it, and return. `stdin` and `on_output` are called in a thread of the job's own."
         job = self._new_job(code)
         try:
             kwargs = dict(kwargs, timeout=timeout, check=check)
-            if stdin is None and on_output is None: job.submit(self._starter(job), **kwargs)
-            else: job.in_thread(on_output, self._starter(job), stdin, **kwargs)
+            screen = Screen(on_output) if display else None
+            hook = screen or on_output
+            if stdin is None and hook is None: job.submit(self._starter(job), **kwargs)
+            else: job.in_thread(hook, self._starter(job, screen), stdin, **kwargs)
         except BaseException as e:
             job.give_up(e)
             raise
@@ -502,8 +510,18 @@ class _Values(_Starting[S]):
     def push(self,
         **values: Any # Names, and the values to give them
     ) -> None:
-        "Set variables in the kernel. Raises `ValueError`, and sets nothing, where a value's repr is not a literal."
+        """Set variables in the kernel, to the kinds of values that `eval` returns.
+        Raises `ValueError`, and sets nothing, for others."""
         self.in_loop(lambda o: o.push(**values))
+
+    def call(self,
+        name: str, # Of a function in the kernel: `f`, or `module.f`, which is imported where needed
+        /,
+        *args: Any, # For the function
+        **kwargs: Any # For the function
+    ) -> Any: # What it returns; a coroutine is awaited in the kernel
+        "Call a function of the kernel. Raises what `ConKernelClient.call` raises."
+        return self.in_loop(lambda o: o.call(name, *args, **kwargs))
 
     def complete(self,
         code: str, # The code in which to complete
@@ -637,15 +655,22 @@ class Kernel(_Controlled):
         Entering raises `UnsupportedFeature` for a kernel without subshells."""
         return KernelSubshell(self)
 
+    @overload
+    def map(self, codes: Cells, items: Iterable[Any]|None = None, concurrency: int = 4, progress: bool = False, *,
+        return_exceptions: Literal[False] = False, **kwargs: Any) -> list[Result]: ...
+    @overload
+    def map(self, codes: Cells, items: Iterable[Any]|None = None, concurrency: int = 4, progress: bool = False, *,
+        return_exceptions: bool, **kwargs: Any) -> list[Result|BaseException]: ...
     def map(self,
-        codes: Iterable[str], # Cells
+        codes: Cells, # Cells; or with `items` a template such as `"f({})"`, or a function that gives the code for an item
+        items: Iterable[Any]|None = None, # What the cells are about
         concurrency: int = 4, # How many at a time: so many subshells. 1: on the main shell
         progress: bool = False, # Show a progress bar, where a person may watch?
         **kwargs: Any # As for `ConKernelClient.map`; hooks are called in the background loop
-    ) -> list[Result]: # In the order of `codes`
-        "Run `codes` on subshells, and wait for all. Raises what `ConKernelClient.map` raises, and cancels the others."
-        cells = list(codes)
-        return self.in_loop(lambda kc: kc.map(cells, concurrency, progress, **kwargs))   # type: ignore[no-any-return]
+    ) -> list[Any]: # Results, in the order of the cells
+        "Run cells on subshells, and wait for all. Raises what `ConKernelClient.map` raises, and cancels the others."
+        cells = cells_of(codes, items)
+        return self.in_loop(lambda kc: kc.map(cells, None, concurrency, progress, **kwargs))   # type: ignore[no-any-return]
 
 # %% ../nbs/03_sync.ipynb #1c789e76
 @atexit.register

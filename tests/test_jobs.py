@@ -544,7 +544,7 @@ async def test_new_text_of_a_real_cell():
         got.append(run.since(cursor)[0])
         assert got[:8] == ['loading\n', ' 10%', '\r 100%', '\ndone\n', "'a plot'\n", "'better'\n", 'anew\n', ''], got
         assert got[8].startswith('last\n') and 'ZeroDivisionError' in got[8]
-        assert run.since(run.since(None)[1])[0] == '' and run.since()[0] == run.partial.text
+        assert run.since(run.since(None)[1])[0] == '' and run.since()[0] == run.partial.ansi
 
 
 # --- the table -----------------------------------------------------------------------------------------------------

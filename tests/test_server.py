@@ -111,6 +111,14 @@ async def test_subshells_and_map(jupyter, connect):
         assert [o.text.strip() for o in await kc.map(f'{i}*{i}' for i in range(8))] == [str(i*i) for i in range(8)]
         assert 'main' in (await main).text
 
+@PROTOCOLS
+async def test_large_values_travel(jupyter, connect):
+    "A server drops much output: values come with the reply"
+    async with kernel(jupyter, connect=connect) as kc:
+        value = [bytes([i])*2_000_000 for i in range(5)]
+        await kc.push(value=value)
+        assert await kc.eval('value') == value and await kc.call('copy.copy', value) == value
+
 async def test_control_overtakes(jupyter):
     async with kernel(jupyter) as kc:
         req = ask(kc, 'import time; time.sleep(1)')

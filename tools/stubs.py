@@ -202,6 +202,7 @@ class Stub:
     def members(self, cls: Class) -> dict[str, tuple[Module, str|list[Function]]]:
         "Its public members by name, each with the module that defines it: the type of an attribute, the definitions of a method"
         res: dict[str, tuple[Module, str|list[Function]]] = {}
+        overloads: dict[tuple[str, str, str], list[Function]] = {}
         parts = self.flat(cls)[::-1]
         for part in parts:
             for o in part.node.body:
@@ -212,7 +213,9 @@ class Stub:
                         res[name] = part.module, self.known(part, name, self.value(part.module, o.value))
                     case ast.FunctionDef(name=name)|ast.AsyncFunctionDef(name=name) if public(name):
                         again = any(isinstance(d, ast.Attribute) and d.attr in ('setter', 'deleter') for d in o.decorator_list)
-                        res[name] = part.module, [*res[name][1], o] if again else [o]
+                        before = overloads.setdefault((part.module.name, part.name, name), [])
+                        if overloaded(o): before.append(o)   # (the definition behind the overloads is no part of a stub)
+                        res[name] = part.module, [*res[name][1], o] if again else list(before) or [o]
         for part in parts:
             for name, kind in self.assigned(part):
                 if name not in res and name not in self.inherited: res[name] = part.module, self.known(part, name, kind())
@@ -274,8 +277,8 @@ class Stub:
         defaults = [None]*(len(plain)-len(a.defaults)) + a.defaults
         res = []
         for i, (arg, value) in enumerate(zip(plain, defaults)):
-            if i == len(a.posonlyargs) > 0: res.append('/')
             res.append(self.argument(module, node, arg, value))
+            if i+1 == len(a.posonlyargs): res.append('/')
         if a.vararg is not None: res.append('*'+self.argument(module, node, a.vararg, None))
         elif a.kwonlyargs: res.append('*')
         for arg, value in zip(a.kwonlyargs, a.kw_defaults):
@@ -346,6 +349,8 @@ class Stub:
         names = ['__all__ = [', *wrap([repr(o) for o in self.public], '    '), ']']
         return '\n\n'.join('\n'.join(o) for o in ([HEAD.format(self.module.path.name), *self.imports()], names, *blocks.values())) + '\n'
 
+
+def overloaded(node: Function) -> bool: return any(isinstance(o, ast.Name) and o.id == 'overload' for o in node.decorator_list)
 
 def public(name: str) -> bool:
     "Is it shown? Special methods are, where not every object has them."

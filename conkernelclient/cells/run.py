@@ -4,12 +4,11 @@
 
 # %% auto #0
 __all__ = ['log', 'Verdict', 'Answer', 'LEFT', 'END_OF_INPUT', 'ShellRuns', 'Runs', 'Reader', 'answerer', 'Run', 'RunsCells',
-           'HasJobs', 'ControlsKernel', 'assignments', 'MovesValues']
+           'HasJobs', 'ControlsKernel']
 
 # %% ../../nbs/cells/03_run.ipynb #1ced928b
 import asyncio
 import inspect
-import keyword
 import logging
 import threading
 from collections import deque
@@ -20,7 +19,8 @@ from weakref import ref
 
 from .jobs import Job, Jobs
 from .outputs import Displays, Event, ExecutionError, ExecutionTimeout, Result
-from .outputs import as_output, output_size, parse_literal, update_displays
+from .outputs import as_output, output_size, update_displays
+from .show import Screen
 from .stop import Interrupts
 from ..engine.connection import Connection
 from ..engine.errors import NoReplyError, UnsupportedFeature
@@ -193,7 +193,7 @@ Answer = Callable[[str, bool], Any]   # of prompt and password
 
 class _Arguments(_Progress):
     "What a run was asked to do"
-    __slots__ = ('shell', 'content', 'metadata', 'timeout', 'check', 'stdin', 'on_output', 'generation', 'keeps')
+    __slots__ = ('shell', 'content', 'metadata', 'timeout', 'check', 'stdin', 'on_output', 'buffers', 'generation', 'keeps')
     def __init__(self,
         shell: ShellRuns, # Where it runs
         content: dict[str, Any], # Of the execute request
@@ -202,6 +202,7 @@ class _Arguments(_Progress):
         check: bool = False, # Raise what the cell raises?
         stdin: Answer|None = None, # Gives the answer to a prompt; may be async
         on_output: Callable[[Event], Any]|None = None, # Called with each `Event`; may be async
+        buffers: Sequence[Any]|None = None, # Binary data that goes with the message
     ):
         connection = shell.runs.connection
         super().__init__(connection.need_loop())
@@ -212,6 +213,7 @@ class _Arguments(_Progress):
         self.check: bool = check
         self.stdin: Answer|None = stdin
         self.on_output: Callable[[Event], Any]|None = on_output
+        self.buffers: Sequence[Any]|None = buffers
         self.generation: int = connection.life.generation
         self.keeps: Any = connection.keeper()
 
@@ -297,6 +299,7 @@ class _Resolved(_Carrying):
     __slots__ = ()
     on_output: Callable[[Event], Any]|None
     stdin: Answer|None
+    buffers: Sequence[Any]|None
 
     def _resolve(self) -> None:
         "Give the caller its result or its exception; after the hooks, if all is well"
@@ -316,7 +319,7 @@ class _Resolved(_Carrying):
             self.fail(verdict)
         self.shell.runs.jobs.end(self)   # type: ignore[arg-type]
         if self.journal is not None: self.record_end()
-        if self.state == 'done': self.on_output = self.stdin = None   # the table of jobs keeps the run, not these
+        if self.state == 'done': self.on_output = self.stdin = self.buffers = None   # the table of jobs keeps the run, not these
 
     def _drop_hooks(self) -> None:
         "What the hooks have not done is not done any more"
@@ -638,7 +641,7 @@ class _Sent(_Doubted):
         try:
             self.state = 'sent'
             self.request = self.connection.request(
-                'execute_request', self.content, metadata=self.metadata, subshell_id=self.shell.subshell_id,
+                'execute_request', self.content, metadata=self.metadata, subshell_id=self.shell.subshell_id, buffers=self.buffers,
                 on_iopub=self._message, on_stdin=self._prompt)
             self.request.on_reply = self._replied
             self.shell.runs.follow(self.request.msg_id, self.partial)
@@ -689,6 +692,8 @@ class RunsCells:
         store_history: bool = True, # Store it in the kernel's history?
         user_expressions: dict[str, str]|None = None, # Names, and the expressions to evaluate for them after the code
         metadata: dict[str, Any]|None = None, # The message's metadata
+        buffers: Sequence[Any]|None = None, # Binary data that goes with the message: bytes, or views of them
+        display: bool = False, # Show its outputs as they come, in this notebook cell or terminal?
         subshell_id: str|None = None, # The subshell to run in; `kc.subshell()` is the way to have one
     ) -> Run: # `await` it for the `Result`; `async for` gives its outputs as they come
         """Run `code` after the runs before it; it starts, or queues, at the call. Without `stdin` it may not ask
@@ -701,7 +706,9 @@ class RunsCells:
         content = dict(code=code, silent=silent, store_history=store_history and not silent,
                        user_expressions=user_expressions or {}, allow_stdin=stdin is not None, stop_on_error=False)
         shell = self.runs.shell(subshell_id)
-        run = Run(shell, content, metadata, timeout, check, None if stdin is None else answerer(stdin), on_output)
+        screen = Screen(on_output) if display else None
+        run = Run(shell, content, metadata, timeout, check, None if stdin is None else answerer(stdin), screen or on_output, buffers)
+        if screen is not None: screen.watch(run.partial)
         try:
             self.runs.jobs.begin(run)
             if queue_timeout is not None: run.must_begin_within(queue_timeout)
@@ -798,39 +805,3 @@ class ControlsKernel(_Patience):
         """Whether the kernel says that it can do this
         ([messaging spec](https://jupyter-client.readthedocs.io/en/stable/messaging.html#kernel-info))"""
         return feature in (self.connection.info.get('supported_features') or ())
-
-# %% ../../nbs/cells/03_run.ipynb #783849f2
-def assignments(
-    values: dict[str, Any], # By name
-) -> str: # Python code
-    "Code that sets variables. Raises `ValueError` where a name is not a name, or the repr of a value is not a literal."
-    lines = []
-    for name, value in values.items():
-        if not name.isidentifier() or keyword.iskeyword(name): raise ValueError(f'not a name: {name!r}')
-        try: same = parse_literal(repr(value)) == value
-        except ValueError: same = False
-        if not same: raise ValueError(f'{name}: the repr of this {type(value).__name__} is not a Python literal')
-        lines.append(f'{name} = {value!r}')
-    return '\n'.join(lines)
-
-# %% ../../nbs/cells/03_run.ipynb #3d91d29d
-class MovesValues(ControlsKernel):
-    "Reads and sets variables: a part of `ConKernelClient`"
-    async def eval(self,
-        expr: str, # A Python expression
-        *,
-        timeout: float|None = None, # Seconds that it may take
-        **kwargs: Any # As for `run`
-    ) -> Any: # Its value
-        """The value of `expr`. Raises `ValueError` where its repr is not a literal,
-        `ExecutionError` where it fails, and what `run` raises."""
-        ask = {'value': f'repr(({expr}\n))'}
-        res = await self.run('', silent=True, user_expressions=ask, timeout=timeout, check=True, **kwargs)
-        if 'value' not in res.user_expressions: raise ValueError('This kernel evaluates no expressions')
-        return parse_literal(parse_literal(res.user_expressions['value']))
-
-    async def push(self,
-        **values: Any # Names, and the values to give them
-    ) -> None:
-        "Set variables in the kernel. Raises `ValueError`, and sets nothing, where a value's repr is not a literal."
-        await self.run(assignments(values), silent=True, check=True)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..cells.run import assignments
+from ..cells.values import assignments
 from ..cells.subshell import progress_bar
 from ..engine.errors import ConKernelError, UnknownKernel, UnsupportedFeature
 from .pool import KernelPool

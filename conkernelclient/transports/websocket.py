@@ -795,6 +795,7 @@ class _Controlled(_Keeping):
 # %% ../../nbs/transports/01_websocket.ipynb #b8f3c5ca
 class WebSocketTransport(_Controlled):
     "Carries packed messages to a kernel behind a Jupyter server"
+    limits_output: bool = True   # a server drops much output (its `iopub_data_rate_limit`), but no replies
     _stopping: 'asyncio.Task[None]|None' = None
     _timer: asyncio.TimerHandle|None = None
 

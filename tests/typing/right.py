@@ -15,7 +15,7 @@ from jupyter_client.asynchronous.client import AsyncKernelClient
 from jupyter_client.manager import AsyncKernelManager
 
 from conkernelclient import (Aside, ClientClosedError, ConIOLoopKernelManager, ConKernelClient, ConKernelError, ConKernelManager,
-                             DeadKernelError, ErrorInfo, Event, ExecutionError, ExecutionTimeout, Job, JobEvent, Kernel,
+                             DeadKernelError, ErrorInfo, Event, ExecutionError, ExecutionTimeout, Image, Job, JobEvent, Kernel,
                              KernelRestartedError, KernelSubshell, LLMContent,
                              Message, NoReplyError, NoRunningKernel, NotConnected, ReplyTimeout, Request, Result, Run, Subshell, UnknownKernel,
                              UnsupportedFeature, Variables, open_kernel, parse_literal, run_kernel)
@@ -202,17 +202,33 @@ async def values(kc: ConKernelClient) -> None:
     assert_type(await kc.push(x=1, y=[2]), None)
     assert_type(await kc.eval('x', timeout=20), Any)
     assert_type(await kc.map(['x+1', 'x+2'], concurrency=2, progress=False, timeout=20), list[Result])
+    assert_type(await kc.map('{}+1', [1, 2]), list[Result])
+    assert_type(await kc.map(lambda o: f'{o}+1', [1, 2], return_exceptions=True), list[Result | BaseException])
+    assert_type(await kc.call('sorted', [2, 1], reverse=True), Any)
+    assert_type(await kc.push_all(dict(x=1), timeout=20), None)
+    assert_type(await kc.call_all('len', ['abc'], {}, timeout=20), Any)
+    assert_type(await kc.run('1', display=True, buffers=[b'x']), Result)
+    async with kc.subshell() as sh: assert_type(await sh.call('len', 'abc'), Any)
+    try: await kc.map(['1/0'], check=True)
+    except ExecutionError as e: assert_type(e.results, list[Result | None])
     assert_type(parse_literal('[1, 2]'), Any)
 
 
 def results(res: Result, event: Event) -> None:
     "What a `Result` and an `Event` have"
-    assert_type((res.text, res.stdout, res.stderr), tuple[str, str, str])
+    assert_type((res.text, res.stdout, res.stderr, res.ansi), tuple[str, str, str, str])
+    assert_type((res.png, res.jpeg), tuple[bytes | None, bytes | None])
+    assert_type((res.svg, res.html, res.markdown, res.latex), tuple[str | None, str | None, str | None, str | None])
+    assert_type((res.json, res.representation('text/html')), tuple[Any, Any])
+    assert_type(res.images, list[Image])
+    for image in res.images: assert_type((image.mime, image.data), tuple[str, bytes])
+    assert_type(res.to_cell('1'), dict[str, Any])
     assert_type(res.outputs, list[dict[str, Any]])
     assert_type(res.data, dict[str, Any] | None)
     assert_type(res.status, str | None)
     assert_type(res.error, ErrorInfo | None)
     if res.error is not None: assert_type((res.error.ename, res.error.evalue, res.error.traceback), tuple[str, str, list[str]])
+    assert_type(res.missing, str)
     assert_type((res.execution_count, res.duration), tuple[int | None, float | None])
     assert_type(res.user_expressions, dict[str, Any])
     assert_type((res.msg_id, res.complete, res.dropped, res.missing), tuple[str | None, bool, int, str])
@@ -342,6 +358,9 @@ def synchronous() -> None:
     assert_type(k.eval('1', timeout=20), Any)
     assert_type(k.push(x=1), None)
     assert_type(k.map(['1', '2'], concurrency=2, progress=False), list[Result])
+    assert_type(k.map('{}+1', [1, 2], return_exceptions=True), list[Result | BaseException])
+    assert_type(k.call('len', 'abc'), Any)
+    assert_type(k.run('1', display=True), Result)
     assert_type(k.complete('pri', 3, timeout=20), Message)
     assert_type(k.inspect('print', 2, 1)['content'], dict[str, Any])
     assert_type((k.status, k.closed, k.manager, k.client), tuple[str, bool, ConKernelManager | None, ConKernelClient])

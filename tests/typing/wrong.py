@@ -67,8 +67,8 @@ async def mistyped(kc: ConKernelClient, sh: Subshell) -> None:
     kc.kernel_info('control')   # mypy: call-overload; pyright: reportCallIssue
     await kc.push(1)   # mypy: call-arg; pyright: reportCallIssue
     await kc.eval('x', 5)   # mypy: call-arg; pyright: reportCallIssue
-    await kc.map(1)   # mypy: arg-type; pyright: reportArgumentType
-    await kc.map(['1'], concurrency='2')   # mypy: arg-type; pyright: reportArgumentType
+    await kc.map(1)   # mypy: call-overload; pyright: reportArgumentType
+    await kc.map(['1'], concurrency='2')   # mypy: call-overload; pyright: reportArgumentType
     kc.on_status('ready')   # mypy: arg-type; pyright: reportArgumentType
     await kc.wait_for_status(1)   # mypy: arg-type; pyright: reportArgumentType
     await kc.get_pubs(timeout=None)   # mypy: arg-type; pyright: reportArgumentType
