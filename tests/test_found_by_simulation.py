@@ -291,7 +291,7 @@ async def test_a_reply_that_comes_after_its_request_was_doubted_is_nobodys():
         await asyncio.sleep(10)
         with pytest.raises(Empty): await kc.get_shell_msg(timeout=0)
 
-@pytest.mark.parametrize('seed', [4249, 5335, 7615, 8683])
+@pytest.mark.parametrize('seed', [1009029, 4249, 5335, 7615, 8683])
 def test_stories_of_rare_orders(seed):
     "Seeds that have shown a fault: an abort during a restart, a doubt about which nobody could be asked, a hook, a late reply"
     simulate(seed, 100)

@@ -665,13 +665,20 @@ class _Losing(_Failing):
         error: Exception, # Each gets a copy of its own
     ) -> None:
         "Fail those of `ids` that still have no reply"
-        for req in [self.table.get(o) for o in ids]:
+        for msg_id in ids:
+            req = self.table.get(msg_id)
+            if req is None: self._free_place(msg_id)
             if req is None or req.replied: continue
-            del self.table[req.msg_id]
+            del self.table[msg_id]
             self.graces.pop(req.msg_id, None)
             if not req.lane.withdraw(req.msg_id): self._still_expect(req)
             self._fail(req, error)
             req.lane.release(req.msg_id)
+
+    def _free_place(self, msg_id: str) -> None:
+        "A request whose caller has left may still have its place on the wire"
+        for shell in self.shells.values():
+            if msg_id in shell.under_way: shell.release(msg_id)
 
     def close_shell(self, subshell_id: str, error: Exception) -> None:
         "The subshell is no more: fail what still waits for it, and forget it"
