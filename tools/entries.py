@@ -139,7 +139,7 @@ class Library:
         found = {o: vars(mod).get(o) for o in getattr(mod, '__all__', [])}
         return {k: v for k, v in found.items() if callable(v) and f'{module}.{k}' in self.index[module]}
 
-    def public(self, cls: type) -> bool: return self.own(cls) and not cls.__name__.startswith('_')
+    def public(self, cls: type) -> bool: return self.own(cls) and not cls.__qualname__.startswith('_')
 
     def part(self, cls: type) -> bool:
         "Is `cls` only a part of other classes, which have the entries of its methods?"
