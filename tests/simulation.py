@@ -325,6 +325,7 @@ class Simulation:
         m.by_message = rng.random() < .3
         m.lose = rng.random() < .5
         m.aborts_for = random.Random(self.seed*7919+3).choice([0, 0, .01, .3])
+        m.poll = random.Random(self.seed*7919+4).choice([1, .1])   # a restarter, or the manager's `restart_on_death`
         self.managed = rng.random() < .6
         m.start()
         if self.managed and rng.random() < .4: m.start_restarter(times=rng.choice([1, 100]))
