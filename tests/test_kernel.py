@@ -873,7 +873,7 @@ async def test_the_stop_button_of_a_notebook():
         pid = await kc.eval("k.eval('__import__(\\'os\\').getpid()')")
         run = kc.run("k.run('print(1, flush=True)\\nimport time; time.sleep(600)', on_output=lambda o: print(o.text, flush=True))")
         async for out in run:
-            if '1' in out.text: await kc.interrupt()
+            if out.text.strip() == '1': await kc.interrupt()
         assert (await run).error.ename == 'KeyboardInterrupt'
         assert await kc.eval("k.queue, k.eval('6*7')") == ([], 42) and lives(pid)
     until(lambda: not lives(pid), what='the kernel of a killed kernel ends')
