@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['log', 'T', 'STEP', 'SENT', 'CLEANUP', 'S', 'Background', 'background', 'wait_for_event', 'take', 'Call', 'Following',
-           'feed', 'Job', 'KernelSubshell', 'Kernel', 'close_kernels']
+           'feed', 'Job', 'KernelSubshell', 'Kernel', 'Inline', 'close_kernels']
 
 # %% ../nbs/03_sync.ipynb #3da0e224
 import asyncio
@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextvars import copy_context
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -205,6 +205,8 @@ class _Waiting:
 
 # %% ../nbs/03_sync.ipynb #07cc09ba
 class _Ending(_Waiting):
+    run: Run|None
+
     def begin(self,
         start: Callable[..., Run], # `run` of a client or a subshell
         **kwargs: Any # For `start`
@@ -645,10 +647,22 @@ class Kernel(_Controlled):
         cells = list(codes)
         return self.in_loop(lambda kc: kc.map(cells, concurrency, progress, **kwargs))   # type: ignore[no-any-return]
 
+# %% ../nbs/03_sync.ipynb #9be01b2a
+class Inline(ThreadPoolExecutor):
+    "For `loop.set_default_executor` at the end of the program: runs functions in the thread of the caller"
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> 'Future[T]':
+        "Call `fn` now"
+        res: Future[T] = Future()
+        try: res.set_result(fn(*args, **kwargs))
+        except BaseException as e: res.set_exception(e)
+        return res
+
 # %% ../nbs/03_sync.ipynb #1c789e76
 @atexit.register
 def close_kernels() -> None:
     "Close every `Kernel` of this process, and stop the background loop: the program's end calls it"
+    back = _process.background
+    if back is not None and not back.inside: back.loop.call_soon_threadsafe(back.loop.set_default_executor, Inline())
     for kernel in list(_process.kernels):
         _process.kernels.discard(kernel)
         kernel.closed = True

@@ -29,14 +29,14 @@ KNOWS = {
     'cells.subshell': f'{ENGINE} cells.outputs cells.run',
     'channels': f'{ENGINE} transports.zmq',
     'core': f'{ENGINE} transports.sockets transports.zmq cells.llm cells.outputs cells.run cells.subshell channels',
+    'kernels.server': f'{ENGINE} transports.websocket core',
     'kernels.template': '',
     'kernels.fork': 'engine.errors kernels.template',
     'kernels.pool': f'{ENGINE} cells.outputs cells.subshell core kernels.fork',
     'kernels.notebooks': 'engine.errors cells.run cells.subshell kernels.pool',
     'sync': 'engine.errors engine.session cells.outputs cells.run cells.subshell core',
-    'kernel': 'engine.errors core sync',
+    'kernel': 'engine.errors core sync kernels.fork kernels.pool kernels.server transports.websocket',
     'demo': 'engine.session cells.subshell core',
-    'kernels.server': f'{ENGINE} transports.websocket core',
     'cli': 'cells.llm cells.outputs cells.run sync kernel demo',
 }
 FREE = {'__init__', '__main__', '_modidx', 'engine.__init__', 'transports.__init__', 'cells.__init__', 'kernels.__init__'}   # these import what they pass on

@@ -112,6 +112,8 @@ class _Status:
 # %% ../../nbs/kernels/01_fork.ipynb #2ad0eaf0
 class ForkedProcess(_Status):
     "A kernel forked from a template, with the methods of `subprocess.Popen`"
+    gate: int
+
     def wait(self,
         timeout: float|None = None, # Seconds; `None`: as long as it takes
     ) -> int: # The exit code
@@ -276,6 +278,9 @@ class _Known:
 # %% ../../nbs/kernels/01_fork.ipynb #05c3d10e
 class Templates(_Known):
     "The templates of this process"
+    running: dict[Any, TemplateProcess]
+    retired: list[TemplateProcess]
+
     def end(self,
         which: Iterable[TemplateProcess]|None = None, # `None`: all
         unused: bool = False, # Only those without kernels?
@@ -359,10 +364,10 @@ def need_fork(
 GONE = errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF   # the template has ended
 
 class _Asking(LocalProvisioner):
-    preload = List(Unicode(), config=True, help='Modules that the template imports, so that every kernel has them')
-    variables = List(Unicode(), config=True, help='Environment variables that these modules read at their import; '
+    preload: Any = List(Unicode(), config=True, help='Modules that the template imports, so that every kernel has them')
+    variables: Any = List(Unicode(), config=True, help='Environment variables that these modules read at their import; '
                      '`*` stands for any text')
-    linger = Float(60., config=True, help='Seconds without a kernel after which the template ends')
+    linger: Any = Float(60., config=True, help='Seconds without a kernel after which the template ends')
     process: Any = None
     pid: Any = None
     pgid: Any = None
@@ -419,6 +424,12 @@ class _Forking(_Asking):
 # %% ../../nbs/kernels/01_fork.ipynb #f5881b40
 class ForkProvisioner(_Forking):
     "Launches ipykernels as forks of a warm template; other kernels as `LocalProvisioner` does"
+    process: Any
+    pid: Any
+    pgid: Any
+    cwd: Any
+    template: TemplateProcess|None
+
     @property
     def forked(self) -> bool:
         "Whether the kernel is a fork of `template`"

@@ -177,6 +177,7 @@ class _State(_Settings):
         self.kernels: dict[PooledKernel, None] = {}
         self.queue: deque[Waiter] = deque()
         self.opened: bool = False
+        self.loop: asyncio.AbstractEventLoop|None = None   # in which it was opened
         self.closed: bool = False
         self.error: Exception|None = None   # of the last start that failed, until one succeeds
         self.templates: set[TemplateProcess] = set()
@@ -288,6 +289,8 @@ class _Ending(_Starting):
 
 # %% ../../nbs/kernels/03_pool.ipynb #49d1b2d2
 class _Failing(_Ending):
+    error: Exception|None
+
     def _failed(self, waiter: Waiter|None, error: Exception) -> None:
         "A start has failed: tell one that waits, and pause the spares after three in a row"
         self._counts['failed'] += 1
@@ -324,6 +327,8 @@ class _Failing(_Ending):
 
 # %% ../../nbs/kernels/03_pool.ipynb #892c07b9
 class _Ready(_Failing):
+    error: Exception|None
+
     def _started(self, k: PooledKernel, waiter: Waiter|None) -> None:
         "A kernel is ready: for the one it was made for, or for any"
         kc = cast(ConKernelClient, k.client)
@@ -420,6 +425,9 @@ class _Taking(_Filling):
     def _check(self) -> None:
         if self.closed: raise PoolClosed('The pool is closed')
         if not self.opened: raise PoolClosed('The pool is not open: async with KernelPool() as pool')
+        if asyncio.get_running_loop() is not self.loop:
+            raise RuntimeError('This pool belongs to another event loop: use it in the one that has opened it, '
+                               'and without asyncio use Pool (`with Pool() as pool:`)')
 
     async def _take(self, special: dict[str, Any], timeout: float|None, first: bool = False) -> PooledKernel:
         self._check()
@@ -519,6 +527,8 @@ class _Mapping(_Lending):
 
 # %% ../../nbs/kernels/03_pool.ipynb #cb145a87
 class _Watching(_Mapping):
+    memory: int
+
     async def _watch(self, every: float) -> None:
         while True:
             await asyncio.sleep(every)
@@ -542,10 +552,15 @@ class _Watching(_Mapping):
 # %% ../../nbs/kernels/03_pool.ipynb #3ac2741d
 class KernelPool(_Watching):
     "`async with KernelPool() as pool:` keeps kernels ready, and lends them: `async with pool.kernel() as kc:`"
+    loop: asyncio.AbstractEventLoop|None
+    opened: bool
+    closed: bool
+
     async def __aenter__(self) -> 'KernelPool':
         if self.closed: raise PoolClosed('This pool was closed; make a new one')
         want_descriptors(64+40*self.size)
         self.opened = True
+        self.loop = asyncio.get_running_loop()
         self._used = asyncio.get_running_loop().time()
         if self.max_memory is not None or self.idle_timeout is not None:
             self._watcher: asyncio.Task[None] = self._spawn(self._watch(min(2, (self.idle_timeout or 8)/4)))

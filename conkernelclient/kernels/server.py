@@ -95,9 +95,9 @@ class ServerHost:
 # %% ../../nbs/kernels/00_server.ipynb #ed7f4da1
 class _Looking:
     "Asks for a silent kernel"
-    probe_every = 10.   # seconds between two questions to the kernel
-    patience = 10.      # seconds to wait for its answer
-    dead_after = 30.    # seconds without an answer until it is dead
+    probe_every: float = 10.   # seconds between two questions to the kernel
+    patience: float = 10.      # seconds to wait for its answer
+    dead_after: float = 30.    # seconds without an answer until it is dead
 
     def __init__(self,
         connection: Connection, # To the kernel
@@ -255,6 +255,8 @@ class _OnServer(ConKernelManager):
 
 # %% ../../nbs/kernels/00_server.ipynb #4c67bedb
 class _Starting(_OnServer):
+    kernel_id: Any
+    kernel_name: Any
     _owned: bool
     _running: bool
 

@@ -147,13 +147,13 @@ NUMBERED: re.Pattern[bytes] = re.compile(rb'"msg_id": ?"([^"]+)_([0-9]+)"')
 class _Account:
     "The numbers of a kernel's messages"
     def __init__(self) -> None:
-        self.kernel = b''   # the beginning of its message ids
+        self.kernel: bytes = b''   # the beginning of its message ids
         self.next: int = 0   # the number after the highest
         self.missing: set[int] = set()   # smaller ones that have not come
         self.replies: list[int] = []   # numbers of replies to us that no *idle* has been set against
         self.owed: int = 0   # *idles* less replies: so many of the missing were replies to others
         self.busy: set[bytes] = set()   # parents of which *busy* has come, and *idle* has not
-        self.judges = False   # has there been an *idle* with nothing else under way? Before it, the beginning is missing
+        self.judges: bool = False   # has there been an *idle* with nothing else under way? Before it, the beginning is missing
 
     def _number(self, header: bytes, is_reply: bool) -> int|None: # `None`: it has none
         found = NUMBERED.search(header)
@@ -408,10 +408,10 @@ async def tornado_connect(url: str, headers: dict[str, str], on_message: Callabl
 # %% ../../nbs/transports/01_websocket.ipynb #38769289
 class _Made:
     "What a transport is made of"
-    ping_every = 20.          # seconds between pings; a peer that does not answer one is lost
-    reconnect_timeout = 60.   # seconds until a server that cannot be reached counts as gone
-    handshake_timeout = 75.   # seconds for the opening: a server waits for the kernel, 60 s long
-    quiet = 5.                # seconds without a message, with something in flight, until the kernel is looked after
+    ping_every: float = 20.          # seconds between pings; a peer that does not answer one is lost
+    reconnect_timeout: float = 60.   # seconds until a server that cannot be reached counts as gone
+    handshake_timeout: float = 75.   # seconds for the opening: a server waits for the kernel, 60 s long
+    quiet: float = 5.                # seconds without a message, with something in flight, until the kernel is looked after
     max_request: int = 10*2**20-2**16   # bytes; a server closes the connection for all when a message is larger
 
     def __init__(self,
@@ -443,7 +443,7 @@ class _Delivering(_Made):
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        self.heard = time.monotonic()   # when the last message came
+        self.heard: float = time.monotonic()   # when the last message came
         self._arrived: deque[tuple[str, Any]] = deque()   # a channel and frames, or '' and what to call with the sink
         self._batch: deque[Frames] = deque()   # of the channel that is being handed over
         self._channel = ''
@@ -526,14 +526,14 @@ LACKING = '{} messages of the kernel did not come: the connection lost them, or 
 class _Receiving(_Delivering):
     "Takes in what a WebSocket brings"
     heard: float
-    malformed = 0   # frames that could not be read
+    malformed: int = 0   # frames that could not be read
     outages = 0   # how often the connection was lost
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.ledger: Ledger = Ledger()
 
-    silent = False   # does the kernel not answer, as somebody has found out?
+    silent: bool = False   # does the kernel not answer, as somebody has found out?
 
     def fell_silent(self, silent: bool = True) -> None:
         "The kernel does not answer. Any message ends this."
@@ -675,7 +675,8 @@ class _Connecting(_Sending):
 # %% ../../nbs/transports/01_websocket.ipynb #ea699cd7
 class _Keeping(_Connecting):
     "Keeps connected"
-    gone = ''   # why there is nothing to connect to any more
+    heard: float
+    gone: str = ''   # why there is nothing to connect to any more
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -742,6 +743,8 @@ class _Controlled(_Keeping):
     "Is opened, reopened and closed"
     loop: asyncio.AbstractEventLoop|None
     thread: int|None
+    notices: Notices
+    ledger: Ledger
 
     def open(self, sink: Sink, channels: Collection[str]) -> None:
         "Note the sink. All channels come in one connection."

@@ -15,7 +15,7 @@ from jupyter_client.asynchronous.client import AsyncKernelClient
 from jupyter_client.manager import AsyncKernelManager
 
 from conkernelclient import (ClientClosedError, ConIOLoopKernelManager, ConKernelClient, ConKernelError, ConKernelManager,
-                             DeadKernelError, ErrorInfo, Event, ExecutionError, ExecutionTimeout, Job, JobEvent, Kernel,
+                             DeadKernelError, ErrorInfo, Event, ExecutionError, ExecutionTimeout, Job, JobEvent, Kernel, KernelPool,
                              KernelRestartedError, KernelSubshell, LLMContent,
                              Message, NoReplyError, NoRunningKernel, NotConnected, ReplyTimeout, Request, Result, Run, Subshell, UnknownKernel,
                              UnsupportedFeature, open_kernel, parse_literal, run_kernel)
@@ -311,8 +311,18 @@ async def opened() -> None:
     kc = await open_kernel()
     assert_type(kc, ConKernelClient)
     assert_type(await kc.close(), None)
+    async with open_kernel(preload='decimal') as kc: assert_type(kc, ConKernelClient)
+    async with open_kernel(preload=['decimal', 'fractions']) as kc: assert_type(kc, ConKernelClient)
+    async with KernelPool() as pool, open_kernel(pool=pool, cwd='/', timeout=60) as kc: assert_type(kc, ConKernelClient)
     try: await open_kernel(connection_file=Path('no-such-file'))
     except NoRunningKernel as e: assert_type(e.args, tuple[Any, ...])
+
+
+async def elsewhere() -> None:
+    "`open_kernel` for a kernel behind a server; not run here"
+    async def token() -> str: return 'a token'
+    async with open_kernel(url='https://host:8888', token=token, headers={'X-Who': 'me'}) as kc: assert_type(kc, ConKernelClient)
+    with open_kernel(url='https://host:8888', token='a token', kernel_id='1') as k: assert_type(k, Kernel)
 
 
 def synchronous() -> None:
