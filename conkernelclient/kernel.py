@@ -18,7 +18,7 @@ import socket
 import sys
 import warnings
 from collections.abc import Awaitable, Callable, Generator, Iterable
-from contextlib import AsyncExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -36,6 +36,7 @@ from .sync import Inline, Kernel, close_kernels
 
 if TYPE_CHECKING:   # imported where they are needed
     from conkernelclient.kernels.pool import KernelPool
+    from conkernelclient.kernels.sync_pool import Pool
     from conkernelclient.transports.websocket import Token
 
 log: logging.Logger = logging.getLogger('conkernelclient')
@@ -51,7 +52,7 @@ class Wanted:
     url: str|None = None   # of a server that runs it
     token: 'Token' = None   # for the server
     kernel_id: str|None = None   # of a kernel that the server runs already
-    pool: 'KernelPool|None' = None   # that lends it
+    pool: 'KernelPool|Pool|None' = None   # that lends it
     cwd: str|Path|None = None   # the kernel's working directory
     env: dict[str, str]|None = None   # environment variables, besides ours
     startup_timeout: float = 60   # seconds until it must be ready
@@ -277,10 +278,8 @@ async def borrow(
 ) -> ConKernelClient: # Its `close` gives the kernel back
     "A kernel of a pool. Raises `PoolClosed`, `TimeoutError`, why kernels cannot be started, and `ValueError` without pool."
     if want.pool is None: raise ValueError('pool is missing')
-    lent = AsyncExitStack()
-    kc = await lent.enter_async_context(want.pool.kernel(**want.start_options()))
-    kc.leaves = lent.aclose
-    return kc
+    pool: KernelPool = getattr(want.pool, 'pool', want.pool)   # a `Pool` has one
+    return await pool.take(**want.start_options())
 
 # %% ../nbs/04_kernel.ipynb #a6383537
 TAKES: dict[str, str] = dict(   # what goes with the argument that chooses a way
@@ -371,7 +370,7 @@ def open_kernel(
     url: str|None = None, # Start it behind this Jupyter server
     token: 'Token' = None, # For the server; or a function that returns it, sync or async
     kernel_id: str|None = None, # Join this kernel of the server. It is never shut down
-    pool: 'KernelPool|None' = None, # Take one of this pool, and give it back at the end
+    pool: 'KernelPool|Pool|None' = None, # Take one of this pool, and give it back at the end; `Pool` without asyncio
     cwd: str|Path|None = None, # The kernel's working directory; behind a server, relative to the server's root
     env: dict[str, str]|None = None, # Environment variables for it, besides ours; of servers, only gateways take them
     startup_timeout: float = 60, # Seconds until it must be ready

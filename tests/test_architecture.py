@@ -34,8 +34,9 @@ KNOWS = {
     'kernels.fork': 'engine.errors kernels.template',
     'kernels.pool': f'{ENGINE} cells.outputs cells.subshell core kernels.fork',
     'kernels.notebooks': 'engine.errors cells.run cells.subshell kernels.pool',
-    'sync': 'engine.errors engine.session cells.outputs cells.run cells.subshell core',
-    'kernel': 'engine.errors core sync kernels.fork kernels.pool kernels.server transports.websocket',
+    'sync': 'engine.errors engine.session cells.jobs cells.outputs cells.run cells.subshell core',
+    'kernels.sync_pool': 'cells.outputs kernels.pool sync',
+    'kernel': 'engine.errors core sync kernels.fork kernels.pool kernels.sync_pool kernels.server transports.websocket',
     'demo': 'engine.session cells.subshell core',
     'cli': 'cells.llm cells.outputs cells.run sync kernel demo',
 }

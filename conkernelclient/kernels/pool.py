@@ -14,7 +14,7 @@ import re
 import sys
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, NamedTuple, cast
 
 from jupyter_client.kernelspec import KernelSpec
@@ -344,7 +344,7 @@ class _Ready(_Failing):
         self._changed()
 
     def _hand_out(self, k: PooledKernel, waiter: Waiter) -> None:
-        if waiter not in self.queue: return self._end(k, True)   # it has left
+        if waiter not in self.queue or waiter.kernel.done(): return self._end(k, True)   # it has left, or is cancelled
         self.queue.remove(waiter)
         k.state = 'lent'
         waiter.kernel.set_result(k)
@@ -374,7 +374,7 @@ class _Serving(_Ready):
         ready = deque(self._in('ready'))
         for o in list(self.queue):
             if not ready: return
-            if not o.special: self._hand_out(ready.popleft(), o)
+            if not o.special and not o.kernel.done(): self._hand_out(ready.popleft(), o)
 
     def _room(self) -> bool:
         "May one more be started?"
@@ -495,6 +495,16 @@ class _Lending(_Taking):
             self._give_back(k, kept=isinstance(e, Exception))
             raise
         self._give_back(k)
+
+    async def take(self, *,
+        timeout: float|None = None, # Seconds to wait for a kernel; `None`: as long as it takes
+        **start_kernel: Any # Other than the pool's: `cwd`, `env`, …; such a kernel is started now
+    ) -> ConKernelClient: # `await kc.close()` gives it back
+        "The same without a block. Raises what `kernel` raises."
+        lent = AsyncExitStack()
+        kc = await lent.enter_async_context(self.kernel(timeout=timeout, **start_kernel))
+        kc.leaves = lent.aclose   # (the second call finds nothing to do)
+        return kc
 
 # %% ../../nbs/kernels/03_pool.ipynb #7da3bb26
 class _Mapping(_Lending):

@@ -17,8 +17,11 @@ from jupyter_client.manager import AsyncKernelManager
 from conkernelclient import (ClientClosedError, ConIOLoopKernelManager, ConKernelClient, ConKernelError, ConKernelManager,
                              DeadKernelError, ErrorInfo, Event, ExecutionError, ExecutionTimeout, Job, JobEvent, Kernel, KernelPool,
                              KernelRestartedError, KernelSubshell, LLMContent,
-                             Message, NoReplyError, NoRunningKernel, NotConnected, ReplyTimeout, Request, Result, Run, Subshell, UnknownKernel,
+                             Message, NoReplyError, NoRunningKernel, NotConnected, Pool, ReplyTimeout, Request, Result, Run, Subshell, UnknownKernel,
                              UnsupportedFeature, open_kernel, parse_literal, run_kernel)
+from conkernelclient.cells.jobs import Outcome
+from conkernelclient.cells.outputs import Cursor
+from conkernelclient.sync import KernelJobs
 
 
 async def requests(kc: ConKernelClient, wanted: bool) -> None:
@@ -349,10 +352,21 @@ def synchronous() -> None:
     assert_type(k.queue, list[Job])
     assert_type((job.code, job.state, job.done, job.partial, job.run), tuple[str, str, bool, Result, Run | None])
     assert_type(job.settled(.1), bool)
+    assert_type((job.id, job.outcome, job.message, job.started), tuple[str, Outcome | None, str, datetime | None])
+    assert_type(job.since(), tuple[str, Cursor])
+    assert_type(k.jobs, KernelJobs)
+    assert_type(k.jobs[job.id].follow(after=2).job, Job)
     assert_type(job.interrupt(), bool)
     assert_type(job.wait(20), Result)
     assert_type(job.result(), Result)
     assert_type(job.stop(), bool)
+    for numbered in job.follow(): assert_type(numbered, JobEvent)
+    with Pool(size=2, spare=1, preload='decimal') as pool, pool.kernel(timeout=60) as lent:
+        assert_type(lent, Kernel)
+        assert_type(pool.map(['1'], timeout=20), list[Result | Exception])
+        assert_type(pool.filled(60), None)
+        assert_type(pool.stats.lent, int)
+        with open_kernel(pool=pool) as other: assert_type(other, Kernel)
     for event in job: assert_type(event, Event)
     with k.subshell() as sh:
         assert_type(sh, KernelSubshell)
