@@ -23,7 +23,6 @@ HELD = {
     'kernel.Opening': '',
     'sync.Kernel': 'background table job_of',
     'kernels.sync_pool.Pool': 'close',
-    'sync.KernelJobs': '',
     'sync.KernelSubshell': '',
     'sync.Job': 'begin submit adopt attend in_thread give_up',
     'sync.Following': 'advance',
