@@ -38,7 +38,7 @@ KNOWS = {
     'kernels.sync_pool': 'cells.outputs kernels.pool sync',
     'kernel': 'engine.errors core sync kernels.fork kernels.pool kernels.sync_pool kernels.server transports.websocket',
     'demo': 'engine.session cells.subshell core',
-    'cli': 'cells.llm cells.outputs cells.run sync kernel demo',
+    'cli': 'cells.jobs cells.llm cells.outputs cells.run kernels.notebooks sync kernel demo',
 }
 FREE = {'__init__', '__main__', '_modidx', 'engine.__init__', 'transports.__init__', 'cells.__init__', 'kernels.__init__'}   # these import what they pass on
 SANS_IO = 'engine.lane', 'engine.life'    # they get the time as an argument, and no event loop
