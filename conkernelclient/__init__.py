@@ -19,6 +19,7 @@ from conkernelclient.kernel import NoRunningKernel, open_kernel
 from conkernelclient.kernels.fork import fork_spec
 from conkernelclient.kernels.notebooks import NotebookError, run_notebooks
 from conkernelclient.kernels.pool import KernelPool, PoolClosed
+from conkernelclient.kernels.sync_pool import Pool
 from conkernelclient.sync import Job, Kernel, KernelSubshell
 
 if TYPE_CHECKING: from conkernelclient.kernels.server import ServerKernelClient, ServerKernelManager, list_kernels, open_server_kernel
@@ -33,7 +34,7 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = ['open_kernel', 'Kernel', 'Job', 'KernelSubshell', 'ConKernelClient', 'ConKernelManager', 'ConIOLoopKernelManager', 'run_kernel',
-           'KernelPool', 'PoolClosed', 'fork_spec', 'run_notebooks', 'NotebookError',
+           'KernelPool', 'Pool', 'PoolClosed', 'fork_spec', 'run_notebooks', 'NotebookError',
            'Request', 'Run', 'Subshell', 'Aside', 'Completion', 'Variable', 'Variables', 'Result', 'Image', 'Event', 'JobEvent', 'ErrorInfo', 'LLMContent', 'Message', 'parse_literal',
            'ConKernelError', 'ExecutionError', 'ExecutionTimeout', 'UnsupportedFeature', 'UnknownKernel', 'NoRunningKernel',
            'DeadKernelError', 'KernelRestartedError', 'ClientClosedError', 'NoReplyError', 'NotConnected',

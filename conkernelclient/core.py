@@ -381,6 +381,7 @@ class _Closing(_Opening):
 # %% ../nbs/01_core.ipynb #25fddcc6
 class _Leaving(_Closing):
     ends: Callable[[], Awaitable[None]]|None = None   # awaited by `close`, after the channels were stopped
+    leaves: Callable[[], Awaitable[None]]|None = None   # awaited by `close` instead of all else: gives a lent client back
     _closing: 'asyncio.Future[None]|None' = None
 
     @property
@@ -390,7 +391,8 @@ class _Leaving(_Closing):
 
     async def close(self) -> None:
         """Stop the channels, and shut the kernel down if `open_kernel` has started it for this client.
-        Pending calls raise `ClientClosedError`. Harmless when called again."""
+        Pending calls raise `ClientClosedError`. A pool gets its kernel back. Harmless when called again."""
+        if self.leaves is not None: return await self.leaves()
         self.stop_channels()
         if self.ends is None: return
         if self._closing is None: self._closing = asyncio.ensure_future(cast(Any, self.ends()))

@@ -1,11 +1,12 @@
 """The command line, as a person, a script or a CI job runs it."""
-import io, json, os, shutil, signal, subprocess, sys, time
+import asyncio, io, json, os, shutil, signal, subprocess, sys, time
 from base64 import b64encode
 from pathlib import Path
 
 import pytest
 
-from conkernelclient import cli, open_kernel
+from conkernelclient import cli, list_kernels, open_kernel
+from proxy import Jupyter
 from test_kernel import SOON, lives, posix, until
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -236,3 +237,82 @@ def test_terminal_output_is_cleared():
     with open_kernel() as k:
         assert cli.run_cell(k, 'from IPython.display import clear_output\nprint(1, flush=True); clear_output(); print(2)', cli.Show(out, io.StringIO())) == (0, '')
     assert out.getvalue() == '1\n\r\x1b[K2\n'
+
+
+# JobEvents, servers, many notebooks
+
+def test_json_is_what_job_events_are(tmp_path):
+    "The same fields as `JobEvent.to_dict` gives, numbered in each cell"
+    code = 'from IPython.display import clear_output\nprint(1); clear_output(); print(2)'
+    lines = [json.loads(o) for o in run('run', notebook(tmp_path/'nb.ipynb', code, '3'), '--json')[0].splitlines()]
+    first, second = [[o for o in lines if o.get('cell') == i] for i in range(2)]
+    assert [o['number'] for o in first] == list(range(1, len(first)+1)) and [o['number'] for o in second] == [1]
+    assert len({o['run'] for o in first}) == 1 and {o['run'] for o in first} != {o['run'] for o in second}
+    clear = next(o for o in first if o['kind'] == 'clear')
+    assert set(clear) == {'cell', 'number', 'run', 'kind'}   # what it has not, it does not name
+    assert first[-1]['output'] == dict(output_type='stream', name='stdout', text='2\n') and first[-1]['index'] == 0
+
+
+@pytest.fixture(scope='module')
+def jupyter():
+    server = Jupyter().start()
+    asyncio.run(server.ready())
+    try: yield server
+    finally: server.stop()
+
+
+def test_url(jupyter):
+    def there(): return [o['id'] for o in asyncio.run(list_kernels(jupyter.url, jupyter.token))]
+    at = '--url', jupyter.url
+    assert run('run', '-c', 'print(6*7)', *at, '--token', jupyter.token) == ('42\n', '') and there() == []
+    assert run('run', '-c', '1/0', *at, JUPYTER_GATEWAY_AUTH_TOKEN=jupyter.token, code=1)[1].rstrip().endswith('division by zero') and there() == []
+    with open_kernel(url=jupyter.url, token=jupyter.token) as k:
+        k.push(n=42)
+        assert run('run', '-c', 'n', *at, '--token', jupyter.token, '--connect', k.manager.kernel_id)[0] == '42\n'
+        assert k.eval('n') == 42   # it goes on
+    assert '403' in run('run', '-c', '1', *at, '--token', 'wrong', code=1)[1]
+    assert '--url' in run('run', '-c', '1', '--token', 'x', code=1)[1]
+    assert 'no kernel 1' in run('run', '-c', '1', *at, '--token', jupyter.token, '--connect', '1', code=1)[1]
+
+
+@posix
+def test_url_and_ctrl_c(jupyter):
+    "The kernel of the server is interrupted, and deleted"
+    p = begin('run', '-c', 'print("on", flush=True)\nimport time; time.sleep(60)', '--url', jupyter.url, '--token', jupyter.token)
+    assert p.stdout.readline() == 'on\n'
+    p.send_signal(signal.SIGINT)
+    out, err = p.communicate(timeout=SOON)
+    assert p.returncode == 130 and 'KeyboardInterrupt' in err
+    assert asyncio.run(list_kernels(jupyter.url, jupyter.token)) == []
+
+
+def test_many_notebooks(tmp_path):
+    good = [notebook(tmp_path/f'{o}.ipynb', f'print({i})') for i, o in enumerate('abc')]
+    bad, out = notebook(tmp_path/'bad.ipynb', '1/0', '"not reached"'), tmp_path/'out'
+    table, err = run('run', *good, '-j', 2, '-o', out)
+    assert [o.split()[:3] for o in table.splitlines()[1:]] == [[f'{o}.ipynb', 'ok', '1/1'] for o in 'abc']
+    assert [json.loads((out/o.name).read_text())['cells'][1]['outputs'][0]['text'] for o in good] == [['0\n'], ['1\n'], ['2\n']]
+    table, err = run('run', bad, *good, '--keep-going', '--json', '-o', tmp_path/'out2', code=1)
+    lines = [json.loads(o) for o in table.splitlines()]
+    assert [(o['name'], o['status']) for o in lines] == [('bad.ipynb', 'error'), *[(o.name, 'ok') for o in good]]
+    assert 'ZeroDivisionError' in lines[0]['error'] and Path(lines[0]['output']).exists()
+    table, err = run('run', bad, good[0], '-j', 1, code=1)
+    assert 'ZeroDivisionError' in table and 'not run' in table   # it stops at the first that fails
+
+
+@pytest.mark.parametrize('args,text', [
+    (('a.py', 'b.ipynb'), 'a.py'), (('-o', 'out'), 'no file'), (('a.ipynb', 'b.ipynb', '--connect', 'latest'), 'connect: not with'),
+    (('a.ipynb', '-j', '2', '--url', 'http://h'), 'url: not with'), (('a.ipynb', '-j', '0'), 'at least 1')])
+def test_what_does_not_go_with_many_notebooks(args, text):
+    assert text in run('run', *args, code=1)[1]
+
+
+@posix
+def test_ctrl_c_saves_what_there_is(tmp_path):
+    path, out = notebook(tmp_path/'long.ipynb', 'print("first")', f'open({str(tmp_path/"on")!r}, "w"); import time; time.sleep(60)'), tmp_path/'out'
+    p = begin('run', path, '-o', out)
+    until(lambda: (tmp_path/'on').exists())
+    p.send_signal(signal.SIGINT)
+    table, err = p.communicate(timeout=SOON)
+    assert p.returncode == 130 and 'cancelled' in table and 'Traceback' not in err
+    assert json.loads((out/'long.ipynb').read_text())['cells'][1]['outputs'][0]['text'] == ['first\n']

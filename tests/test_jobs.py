@@ -393,7 +393,7 @@ def random_messages(rng, count):
 async def test_every_reader_comes_to_the_same_outputs(part):
     "Random outputs; readers that come, leave and come back at random places; small journals and small limits"
     from conkernelclient.cells import jobs
-    class Cell(jobs.Job): partial = None
+    class Cell(jobs.JobFacts): partial = None
     room = jobs.ROOM
     async with fake() as (fk, kc):
         for seed in range(part*150, part*150+150):

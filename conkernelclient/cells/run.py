@@ -17,7 +17,7 @@ from copy import copy
 from typing import Any, NoReturn
 from weakref import ref
 
-from .jobs import Job, Jobs
+from .jobs import JobFacts, Jobs
 from .outputs import Displays, Event, ExecutionError, ExecutionTimeout, Result
 from .outputs import as_output, output_size, update_displays
 from .show import Screen
@@ -165,7 +165,7 @@ class Runs(_Following):
 # %% ../../nbs/cells/03_run.ipynb #3d8d97fb
 Verdict = BaseException
 
-class _Progress(Job):
+class _Progress(JobFacts):
     "How far a run is"
     __slots__ = ('partial', 'state', 'request', 'began', 'inside', 'interrupted', 'ignored',
                  'released', '_verdict', '_timer', '_stopper', '_asking', '_news', '_mail', '_todo', '_hooks')

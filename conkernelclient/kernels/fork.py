@@ -365,10 +365,10 @@ def need_fork(
 GONE = errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF   # the template has ended
 
 class _Asking(LocalProvisioner):
-    preload = List(Unicode(), config=True, help='Modules that the template imports, so that every kernel has them')
-    variables = List(Unicode(), config=True, help='Environment variables that these modules read at their import; '
+    preload: Any = List(Unicode(), config=True, help='Modules that the template imports, so that every kernel has them')
+    variables: Any = List(Unicode(), config=True, help='Environment variables that these modules read at their import; '
                      '`*` stands for any text')
-    linger = Float(60., config=True, help='Seconds without a kernel after which the template ends')
+    linger: Any = Float(60., config=True, help='Seconds without a kernel after which the template ends')
     process: Any = None
     pid: Any = None
     pgid: Any = None

@@ -14,7 +14,7 @@ import re
 import sys
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, NamedTuple, cast
 
 from jupyter_client.kernelspec import KernelSpec
@@ -177,6 +177,7 @@ class _State(_Settings):
         self.kernels: dict[PooledKernel, None] = {}
         self.queue: deque[Waiter] = deque()
         self.opened: bool = False
+        self.loop: asyncio.AbstractEventLoop|None = None   # in which it was opened
         self.closed: bool = False
         self.error: Exception|None = None   # of the last start that failed, until one succeeds
         self.templates: set[TemplateProcess] = set()
@@ -357,7 +358,7 @@ class _Ready(_Failing):
         self._changed()
 
     def _hand_out(self, k: PooledKernel, waiter: Waiter) -> None:
-        if waiter not in self.queue: return self._end(k, True)   # it has left
+        if waiter not in self.queue or waiter.kernel.done(): return self._end(k, True)   # it has left, or is cancelled
         self.queue.remove(waiter)
         k.state = 'lent'
         waiter.kernel.set_result(k)
@@ -387,7 +388,7 @@ class _Serving(_Ready):
         ready = deque(self._in('ready'))
         for o in list(self.queue):
             if not ready: return
-            if not o.special: self._hand_out(ready.popleft(), o)
+            if not o.special and not o.kernel.done(): self._hand_out(ready.popleft(), o)
 
     def _room(self) -> bool:
         "May one more be started?"
@@ -441,6 +442,9 @@ class _Taking(_Filling):
     def _check(self) -> None:
         if self.closed: raise PoolClosed('The pool is closed')
         if not self.opened: raise PoolClosed('The pool is not open: async with KernelPool() as pool')
+        if asyncio.get_running_loop() is not self.loop:
+            raise RuntimeError('This pool belongs to another event loop: use it in the one that has opened it, '
+                               'and without asyncio use Pool (`with Pool() as pool:`)')
 
     async def _take(self, special: dict[str, Any], timeout: float|None, first: bool = False) -> PooledKernel:
         self._check()
@@ -509,6 +513,16 @@ class _Lending(_Taking):
             raise
         self._give_back(k)
 
+    async def take(self, *,
+        timeout: float|None = None, # Seconds to wait for a kernel; `None`: as long as it takes
+        **start_kernel: Any # Other than the pool's: `cwd`, `env`, …; such a kernel is started now
+    ) -> ConKernelClient: # `await kc.close()` gives it back
+        "The same without a block. Raises what `kernel` raises."
+        lent = AsyncExitStack()
+        kc = await lent.enter_async_context(self.kernel(timeout=timeout, **start_kernel))
+        kc.leaves = lent.aclose   # (the second call finds nothing to do)
+        return kc
+
 # %% ../../nbs/kernels/03_pool.ipynb #7da3bb26
 class _Mapping(_Lending):
     async def map(self,
@@ -567,6 +581,7 @@ class _Watching(_Mapping):
 # %% ../../nbs/kernels/03_pool.ipynb #77cee644
 class KernelPool(_Watching):
     "`async with KernelPool() as pool:` keeps kernels ready, and lends them: `async with pool.kernel() as kc:`"
+    loop: asyncio.AbstractEventLoop|None
     opened: bool
     closed: bool
     templates: set[TemplateProcess]
@@ -578,6 +593,7 @@ class KernelPool(_Watching):
         if self.closed: raise PoolClosed('This pool was closed; make a new one')
         want_descriptors(64+40*self.size)
         self.opened = True
+        self.loop = asyncio.get_running_loop()
         self._used = asyncio.get_running_loop().time()
         if self.max_memory is not None or self.idle_timeout is not None:
             self._watcher: asyncio.Task[None] = self._spawn(self._watch(min(2, (self.idle_timeout or 8)/4)))

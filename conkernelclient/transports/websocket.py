@@ -751,6 +751,8 @@ class _Controlled(_Keeping):
     ledger: Ledger
     loop: asyncio.AbstractEventLoop|None
     thread: int|None
+    notices: Notices
+    ledger: Ledger
 
     def open(self, sink: Sink, channels: Collection[str]) -> None:
         "Note the sink. All channels come in one connection."

@@ -15,10 +15,13 @@ from jupyter_client.asynchronous.client import AsyncKernelClient
 from jupyter_client.manager import AsyncKernelManager
 
 from conkernelclient import (Aside, ClientClosedError, ConIOLoopKernelManager, ConKernelClient, ConKernelError, ConKernelManager,
-                             DeadKernelError, ErrorInfo, Event, ExecutionError, ExecutionTimeout, Image, Job, JobEvent, Kernel,
+                             DeadKernelError, ErrorInfo, Event, ExecutionError, ExecutionTimeout, Image, Job, JobEvent, Kernel, KernelPool,
                              KernelRestartedError, KernelSubshell, LLMContent,
-                             Message, NoReplyError, NoRunningKernel, NotConnected, ReplyTimeout, Request, Result, Run, Subshell, UnknownKernel,
+                             Message, NoReplyError, NoRunningKernel, NotConnected, Pool, ReplyTimeout, Request, Result, Run, Subshell, UnknownKernel,
                              UnsupportedFeature, Variables, open_kernel, parse_literal, run_kernel)
+from conkernelclient.cells.jobs import Outcome
+from conkernelclient.cells.outputs import Cursor
+from conkernelclient.sync import KernelJobs
 
 
 async def requests(kc: ConKernelClient, wanted: bool) -> None:
@@ -343,8 +346,18 @@ async def opened() -> None:
     kc = await open_kernel()
     assert_type(kc, ConKernelClient)
     assert_type(await kc.close(), None)
+    async with open_kernel(preload='decimal') as kc: assert_type(kc, ConKernelClient)
+    async with open_kernel(preload=['decimal', 'fractions']) as kc: assert_type(kc, ConKernelClient)
+    async with KernelPool() as pool, open_kernel(pool=pool, cwd='/', timeout=60) as kc: assert_type(kc, ConKernelClient)
     try: await open_kernel(connection_file=Path('no-such-file'))
     except NoRunningKernel as e: assert_type(e.args, tuple[Any, ...])
+
+
+async def elsewhere() -> None:
+    "`open_kernel` for a kernel behind a server; not run here"
+    async def token() -> str: return 'a token'
+    async with open_kernel(url='https://host:8888', token=token, headers={'X-Who': 'me'}) as kc: assert_type(kc, ConKernelClient)
+    with open_kernel(url='https://host:8888', token='a token', kernel_id='1') as k: assert_type(k, Kernel)
 
 
 def synchronous() -> None:
@@ -374,10 +387,21 @@ def synchronous() -> None:
     assert_type(k.queue, list[Job])
     assert_type((job.code, job.state, job.done, job.partial, job.run), tuple[str, str, bool, Result, Run | None])
     assert_type(job.settled(.1), bool)
+    assert_type((job.id, job.outcome, job.message, job.started), tuple[str, Outcome | None, str, datetime | None])
+    assert_type(job.since(), tuple[str, Cursor])
+    assert_type(k.jobs, KernelJobs)
+    assert_type(k.jobs[job.id].follow(after=2).job, Job)
     assert_type(job.interrupt(), bool)
     assert_type(job.wait(20), Result)
     assert_type(job.result(), Result)
     assert_type(job.stop(), bool)
+    for numbered in job.follow(): assert_type(numbered, JobEvent)
+    with Pool(size=2, spare=1, preload='decimal') as pool, pool.kernel(timeout=60) as lent:
+        assert_type(lent, Kernel)
+        assert_type(pool.map(['1'], timeout=20), list[Result | Exception])
+        assert_type(pool.filled(60), None)
+        assert_type(pool.stats.lent, int)
+        with open_kernel(pool=pool) as other: assert_type(other, Kernel)
     for event in job: assert_type(event, Event)
     with k.subshell() as sh:
         assert_type(sh, KernelSubshell)
