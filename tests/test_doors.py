@@ -7,6 +7,7 @@ import pytest
 from conkernelclient import *
 from conkernelclient.kernel import Owned
 from conkernelclient.sync import AHEAD
+from conkernelclient.transports.websocket import Server
 from proxy import Jupyter
 from test_kernel import SOON, ended, lives, posix, program, quiet, until
 
@@ -326,3 +327,29 @@ def test_a_program_that_forgets_its_pool(end):
     out, err = ended(p)
     until(lambda: not lives(int(out[0])))
     assert quiet(err), err
+
+
+@pytest.mark.parametrize('way', ['one door', 'server'])
+async def test_cancelled_while_the_server_starts_it(jupyter, monkeypatch, way):
+    "The server has started the kernel, but its answer has not come: the kernel is deleted all the same"
+    started, go = asyncio.Event(), asyncio.Event()
+    fetch = Server.fetch
+    async def slow(self, method, *args):
+        res = await fetch(self, method, *args)
+        if method == 'POST':
+            started.set()
+            await go.wait()
+        return res
+    monkeypatch.setattr(Server, 'fetch', slow)
+    async def open():
+        if way == 'one door': await at(jupyter)
+        else:
+            async with open_server_kernel(jupyter.url, token=jupyter.token): pass
+    task = asyncio.create_task(open())
+    await started.wait()
+    assert len(await list_kernels(jupyter.url, jupyter.token)) == 1
+    task.cancel()
+    await asyncio.sleep(0)
+    go.set()
+    with pytest.raises(asyncio.CancelledError): await task
+    assert await list_kernels(jupyter.url, jupyter.token) == []
