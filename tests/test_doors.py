@@ -7,6 +7,7 @@ import pytest
 from conkernelclient import *
 from conkernelclient.kernel import Owned
 from conkernelclient.sync import AHEAD
+from conkernelclient.transports.websocket import Server
 from proxy import Jupyter
 from test_kernel import SOON, ended, lives, posix, program, quiet, until
 
@@ -244,7 +245,8 @@ def test_since(k):
 @pytest.mark.parametrize('follow', [iter, Job.follow])
 def test_a_slow_thread_is_not_drowned(k, follow):
     "While it sleeps, a bounded number of events waits for it; afterwards it gets all"
-    job = k.start(f'for i in range({20*AHEAD}): print(i, flush=True)')
+    n, line = 1000, 'x'*1200   # no more messages than ZMQ keeps for a client that the system does not let run
+    job = k.start(f'for i in range({n}): print(i, {line!r}, flush=True)')
     slow = follow(job)
     first = next(slow)
     until(lambda: slow.mail.qsize() >= AHEAD-1)   # it may have been full before
@@ -253,7 +255,8 @@ def test_a_slow_thread_is_not_drowned(k, follow):
     clears = [i for i, o in enumerate(events) if o.kind == 'clear']   # far behind, `follow` begins anew
     assert len(clears) <= (follow is Job.follow)
     texts = [o.text for o in events[clears[0] if clears else 0:] if o.kind != 'end']
-    assert ''.join(texts) == job.partial.text == ''.join(f'{i}\n' for i in range(20*AHEAD))
+    assert ''.join(texts) == job.partial.text
+    assert job.partial.text == ''.join(f'{i} {line}\n' for i in range(n)), 'lost before it came to the thread'
 
 
 @pytest.mark.parametrize('follow', [iter, Job.follow])
@@ -326,3 +329,29 @@ def test_a_program_that_forgets_its_pool(end):
     out, err = ended(p)
     until(lambda: not lives(int(out[0])))
     assert quiet(err), err
+
+
+@pytest.mark.parametrize('way', ['one door', 'server'])
+async def test_cancelled_while_the_server_starts_it(jupyter, monkeypatch, way):
+    "The server has started the kernel, but its answer has not come: the kernel is deleted all the same"
+    started, go = asyncio.Event(), asyncio.Event()
+    fetch = Server.fetch
+    async def slow(self, method, *args):
+        res = await fetch(self, method, *args)
+        if method == 'POST':
+            started.set()
+            await go.wait()
+        return res
+    monkeypatch.setattr(Server, 'fetch', slow)
+    async def open():
+        if way == 'one door': await at(jupyter)
+        else:
+            async with open_server_kernel(jupyter.url, token=jupyter.token): pass
+    task = asyncio.create_task(open())
+    await started.wait()
+    assert len(await list_kernels(jupyter.url, jupyter.token)) == 1
+    task.cancel()
+    await asyncio.sleep(0)
+    go.set()
+    with pytest.raises(asyncio.CancelledError): await task
+    assert await list_kernels(jupyter.url, jupyter.token) == []

@@ -271,9 +271,20 @@ class _Starting(_OnServer):
             await self._read_spec()
             if path is None and cwd is not None and not os.path.isabs(cwd): path = str(cwd)
             body = dict(name=self.kernel_name, **(dict(path=path) if path else {}), **(dict(env=dict(env)) if env else {}))
-            model = await self.server.fetch('POST', 'api/kernels', body, timeout)
+            model = await self._ask(body, timeout)
         self.kernel_id = model['id']
         self._running = True
+
+    async def _ask(self, body: dict[str, Any], timeout: float) -> Any:
+        "The server starts a kernel also for a caller that is cancelled, so its id has to be known then, to delete it"
+        asked = asyncio.ensure_future(self.server.fetch('POST', 'api/kernels', body, timeout))
+        try: return await asyncio.shield(asked)
+        except asyncio.CancelledError:
+            await asyncio.wait([asked])
+            if not asked.cancelled() and asked.exception() is None:
+                self.kernel_id = asked.result()['id']
+                self._running = True
+            raise
 
     async def _read_spec(self) -> None:
         specs = (await self.server.fetch('GET', 'api/kernelspecs'))['kernelspecs']
