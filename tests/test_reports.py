@@ -189,6 +189,9 @@ LIMITS = {
     'subshell complete timeout': lambda kc, sh, limit: sh.complete('bad', reply=True, timeout=limit),
     'subshell inspect timeout': lambda kc, sh, limit: sh.inspect('bad', reply=True, timeout=limit),
     'subshell request timeout': lambda kc, sh, limit: sh.request('history_request', timeout=limit),
+    'completions timeout': lambda kc, sh, limit: kc.completions('bad', timeout=limit),
+    'doc timeout': lambda kc, sh, limit: kc.doc('bad', timeout=limit),
+    'variables timeout': lambda kc, sh, limit: kc.variables(timeout=limit),
     'wait_for_ready timeout': lambda kc, sh, limit: kc.wait_for_ready(timeout=limit),
     'wait_for_status timeout': lambda kc, sh, limit: kc.wait_for_status('dead', timeout=limit),
     'wait_for_status timeout, there': lambda kc, sh, limit: kc.wait_for_status('ready', 'busy', timeout=limit),
@@ -251,7 +254,7 @@ async def test_report_02_limits_that_are_some(limit):
     async with fake() as (fk, kc):
         async with kc.subshell() as sh:
             for what, call in LIMITS.items():
-                if 'shutdown' in what or 'control' in what or 'wait_for_status timeout'==what or what.startswith('get_'): continue
+                if 'shutdown' in what or 'control' in what or 'wait_for_status timeout'==what or what.startswith(('get_', 'variables')): continue
                 if limit==float('inf') and what=='startup_timeout': continue
                 got = call(kc, sh, limit)
                 res = await outcome(got, BRIEF) if inspect.isawaitable(got) else None

@@ -443,6 +443,7 @@ async def test_a_loss_that_nobody_reports():
     try:
         await jupyter.ready()
         async with kernel(jupyter) as kc:
+            kc.max_output = 10**9   # (200 MB would be cut)
             r = await kc.run('from IPython.display import display\nfor i in range(2000): display({"text/plain": "x"*100_000}, raw=True)')
             print(f'figure | displays of 2,000 that came | {len(r.outputs)}')
             assert r.complete == (len(r.outputs) == 2000)
