@@ -820,6 +820,11 @@ class _Waiting(_Undoing):
     def _connect_control_socket(self) -> None:
         if not self._launched: super()._connect_control_socket()   # later, when the manager has something to send
 
+    def _close_control_socket(self) -> None:
+        # What a process did not get before its end must not reach the next one on the same port
+        if self._control_socket is not None and not self.has_kernel: self._control_socket.linger = 0
+        super()._close_control_socket()
+
     async def _async_wait(self, pollinterval: float = .1) -> None:
         while await self._async_is_alive():
             if not await self._told(): await asyncio.sleep(pollinterval)

@@ -61,6 +61,8 @@ DEPENDENCIES = {
     ('core', '_async_is_alive'): 'what jupyter_client waits with; subclasses count its calls',
     ('core', '_context_default'): 'the default of a trait has the name that the default in the base class has',
     ('core', '_connect_control_socket'): 'jupyter_client connects it at each start; here it waits for something to send',
+    ('core', '_close_control_socket'): 'what was not sent is dropped when the process is gone: jupyter_client lets it linger, for whoever listens next',
+    ('core', '_control_socket'): 'the same',
     ('core', '_async_post_start_kernel'): 'the step of the start that connects it',
     ('core', '_async_wait'): 'jupyter_client waits for the end of the process with it; it asks every 0.1 s',
     ('core', '_create_connected_socket'): 'all `connect_*` methods go through it: socket options have to be set before the socket is made',

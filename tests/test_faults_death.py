@@ -551,3 +551,16 @@ async def test_a_restart_of_a_dead_kernel_shuts_nothing_down():
             await asyncio.sleep(.15)   # (it is kept for a tenth of a second)
             assert kernels[-1].counts['shutdown_request']==0
             assert (await asyncio.wait_for(kc.run('x'), SOON)).text=='x'
+
+
+async def test_what_a_kernel_did_not_get_reaches_no_other(monkeypatch):
+    "A restart interrupts the kernel first, which ends some of them (xeus): then nobody is there for the `shutdown_request`"
+    async with managed() as (km, kc, kernels):
+        async def interrupt(): kernels[-1].crash(3)
+        monkeypatch.setattr(km, '_async_interrupt_kernel', interrupt)
+        for i in range(5):
+            await km.restart_kernel()
+            await kc.wait_for_ready(timeout=SOON)
+            await asyncio.sleep(.15)   # (it lingers for a tenth of a second)
+            assert kernels[-1].counts['shutdown_request']==0
+            assert (await asyncio.wait_for(kc.run('x'), SOON)).text=='x'
