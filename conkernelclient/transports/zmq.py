@@ -74,7 +74,6 @@ class _Adopting:
         self.socket = socket
         self._shadow: Any = zmq.Socket.shadow(socket.underlying)
         self._recv: Callable[..., Any] = self._shadow.recv
-        self._events: Callable[[int], int] = self._shadow.get
         self._lead = int(socket.type == zmq.SUB)   # frames before the delimiter: a topic, or none
         self._fast = True
         self.taken: deque[Any] = deque()
@@ -104,10 +103,9 @@ class _Slow(_Adopting):
 class _Frames(_Slow):
     "Takes messages from a socket"
     def _take_in(self) -> bool: # May there be more?
-        taken, recv, events, lead, first = self.taken, self._recv, self._events, self._lead, None
+        taken, recv, lead, first = self.taken, self._recv, self._lead, None
         try:
-            for n in range(self.batch-len(taken)):
-                if n == 1 and not events(15) & 1: return False   # zmq.EVENTS, zmq.POLLIN
+            for _ in range(self.batch-len(taken)):
                 if not self._fast:
                     taken.append(self._slowly([]))
                     continue
