@@ -196,6 +196,8 @@ async def test_interrupts(kernel):
                 if run.done(): break
                 again += 1
             got = await outcome(run)
+            # (bash_kernel may say *idle* to an interrupted cell and send no reply)
+            if kernel.language is BASH and not isinstance(got, Exception) and not got.status: continue
             if isinstance(got, Exception) or ending(got)!=kernel.interrupted: other.append(f'{i}: {got!r}')
         print(f'\nfigure | {kernel.module}: cells that ended otherwise, of {tries} | {len(other)}\nfigure | {kernel.module}: interrupts that changed nothing | {again}')
         await works(kc, kernel)
