@@ -15,7 +15,8 @@ bound = 90
 SOON = 30
 # A server that goes away in the middle of a handshake leaves an object of tornado's that nobody can close
 # (nor can a client that closes in the middle of one close its socket)
-pytestmark = [pytest.mark.filterwarnings('error'), pytest.mark.filterwarnings('ignore:Unclosed WebSocketClientConnection'),
+# Slow: these are real servers and their own time limits, which a loaded machine does not keep. `pytest -m slow tests/test_server_faults.py`
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings('error'), pytest.mark.filterwarnings('ignore:Unclosed WebSocketClientConnection'),
               pytest.mark.filterwarnings('ignore:unclosed <socket:ResourceWarning'),
               pytest.mark.filterwarnings('ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning')]
 
