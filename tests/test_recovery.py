@@ -306,6 +306,7 @@ async def test_it_comes_back_and_calls_wait_for_it(tmp_path, caplog):
             with pytest.raises(KernelRestartedError, match='exit code 3') as e: await within(SOON, o)
             assert e.value.exit_code==3
         assert kc.status=='restarting'
+        await until(lambda: 'restarting' in seen, what='the other client to be told')   # before that, it would send to the dead kernel
         await asyncio.gather(works(kc), works(other))
         assert (kc.status, other.status)==('ready', 'ready') and km.launches==2
         assert [o for o in seen if o not in ('busy', 'ready')]==['restarting']
