@@ -35,6 +35,12 @@ async def outcomes(reqs, seconds=SOON):
     return await within(seconds, asyncio.gather(*reqs, return_exceptions=True))
 
 
+def soon(awaitable, seconds=SOON): return asyncio.wait_for(awaitable, seconds)
+
+async def outcome(awaitable, seconds=SOON):
+    "The result, or the exception"
+    return (await outcomes([awaitable], seconds))[0][0]
+
 def kinds(results): return {type(o) for o in results}
 
 def text(req):
@@ -59,6 +65,12 @@ async def until(predicate, seconds=SOON, what='what was waited for'):
     while not predicate():
         if time.monotonic()>deadline: raise TimeoutError(f'{what}: not within {seconds} s')
         await asyncio.sleep(.005)
+
+async def until_running(run): await until(lambda: run.state=='running', what=f'{run} to be running')
+
+async def quiet(kc, channel='shell'):
+    "All that was sent on `channel` before has been received, and what it made the kernel send is here"
+    await soon(kc.request('kernel_info_request', {}, channel).wait())
 
 
 async def at_rest(kc, seconds=SOON):

@@ -27,18 +27,6 @@ async def ready(fk, **kwargs):
     await kc.wait_for_ready(timeout=SOON)
     return kc
 
-def soon(awaitable, seconds=SOON): return asyncio.wait_for(awaitable, seconds)
-
-async def outcome(awaitable, seconds=SOON):
-    "The result, or the exception"
-    return (await outcomes([awaitable], seconds))[0][0]
-
-async def until_running(run): await until(lambda: run.state=='running', what=f'{run} to be running')
-
-async def quiet(kc, channel='control'):
-    "All that was sent on `channel` before has been received by the kernel"
-    await soon(kc.request('kernel_info_request', {}, channel).wait())
-
 async def subshells(kc):
     return (await soon(kc.request('list_subshell_request', {}, 'control')))['content']['subshell_id']
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import pytest
 from jupyter_client.kernelspec import KernelSpec
 from conkernelclient import DeadKernelError, ExecutionTimeout, KernelRestartedError, UnsupportedFeature, run_kernel
-from fault_tools import outcomes, running, until
+from fault_tools import outcome, outcomes, running, soon, until
 
 bound = 200
 SOON = 30
@@ -102,10 +102,6 @@ async def started(kernel):
     spec = KernelSpec(argv=[python_of(kernel.requires), '-m', kernel.module, *kernel.options], display_name=kernel.module,
                       language='bash' if kernel.language is BASH else 'python', interrupt_mode=kernel.interrupt_mode)
     async with run_kernel(kernel_spec=spec) as (km, kc): yield km, kc
-
-def soon(awaitable, seconds=SOON): return asyncio.wait_for(awaitable, seconds)
-
-async def outcome(awaitable, seconds=SOON): return (await outcomes([awaitable], seconds))[0][0]
 
 def ending(res): return f'{res.status} {res.error.ename}' if res.error else res.status
 

@@ -51,18 +51,6 @@ def some(quick, slow):
     "Parameters: those that always run, and those that run only with `-m slow`"
     return [*quick, *[pytest.param(*(o if isinstance(o, tuple) else (o,)), marks=pytest.mark.slow) for o in slow]]
 
-def soon(awaitable, seconds=SOON): return asyncio.wait_for(awaitable, seconds)
-
-async def outcome(awaitable, seconds=SOON):
-    "The result, or the exception"
-    return (await outcomes([awaitable], seconds))[0][0]
-
-async def until_running(run): await until(lambda: run.state=='running', what=f'{run} to be running')
-
-async def quiet(kc, channel='shell'):
-    "All that was sent on `channel` before has been received, and what it made the kernel send is here"
-    await soon(kc.request('kernel_info_request', {}, channel).wait())
-
 def program(code, *args, seconds=60):
     "Run `code` in a process of its own; fails when it does, or hangs. Gives what it printed."
     here = Path(__file__).parent

@@ -16,6 +16,7 @@ from conkernelclient import Run, UnsupportedFeature
 
 sys.path.insert(0, str(Path(__file__).parent))
 from fake_kernel import FakeKernel
+from fault_tools import quiet
 
 SOON = 20  # seconds: far more than anything here takes
 
@@ -47,10 +48,6 @@ async def until(predicate, what='what was waited for'):
         while not predicate(): await asyncio.sleep(.001)
 
 async def until_state(run, state): await until(lambda: run.state == state, f'{run} to be {state}')
-
-async def quiet(kc, channel='shell'):
-    "All that was sent on `channel` before has been received, and what it made the kernel send is here."
-    await soon(kc.request('kernel_info_request', {}, channel).wait())
 
 async def outcome(run):
     try: return await soon(run)
