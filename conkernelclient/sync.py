@@ -22,10 +22,11 @@ from datetime import datetime
 from functools import partial
 from queue import Empty, SimpleQueue
 from types import TracebackType
-from typing import Any, Generic, Literal, NamedTuple, TypeVar, overload
+from typing import Any, Generic, Literal, NamedTuple, TypeVar, Unpack, overload
 from weakref import WeakSet
 
 from .cells.jobs import JobEvent, Outcome
+from .cells.llm import LLMContent, Reading
 from .cells.outputs import Cursor, Event, Result
 from .cells.run import Answer, Run, answerer
 from .cells.show import Screen
@@ -288,6 +289,15 @@ class _Stoppable(_Ending):
     ) -> tuple[str, Cursor]: # The text, and the next cursor: numbers, which JSON can hold
         "The terminal text that is new since `cursor`, as `Run.since` gives it"
         return self._in_loop(lambda: self.partial.live.text_since(cursor))   # type: ignore[no-any-return]
+
+    def for_llm(self,
+        **options: Unpack[Reading] # As for `Result.for_llm`
+    ) -> LLMContent:
+        "The text and pictures so far, for a language model, as `Run.for_llm` gives them"
+        def read() -> LLMContent:
+            return Result().for_llm(ending='it has not begun', **options) if self.run is None else self.run.for_llm(**options)
+        content: LLMContent = self._in_loop(read)
+        return content
 
     def submit(self, start: Callable[..., Run], **kwargs: Any) -> None: # As for `begin`
         "Start it, and return when it is sent or queued"

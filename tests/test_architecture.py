@@ -10,8 +10,10 @@ LIB = PACKAGE.name
 # Each module with those it may import, in the order of building: a module knows only what stands above it
 ENGINE = 'engine.session engine.errors engine.request engine.lane engine.life engine.router engine.transport engine.connection'
 KNOWS = {
+    'cells.readable': '',
+    'cells.llm': 'cells.readable',
     'engine.session': '',
-    'engine.errors': '',
+    'engine.errors': 'cells.llm',
     'engine.request': 'engine.errors engine.session',
     'engine.lane': '',
     'engine.life': 'engine.errors engine.lane',
@@ -21,9 +23,8 @@ KNOWS = {
     'transports.sockets': 'engine.errors',
     'transports.zmq': 'engine.transport engine.session engine.errors engine.life transports.sockets',
     'transports.websocket': 'engine.transport engine.session engine.errors engine.life',
-    'cells.llm': '',
     'cells.wire': '',
-    'cells.outputs': 'cells.llm cells.wire engine.errors',
+    'cells.outputs': 'cells.llm cells.readable cells.wire engine.errors',
     'cells.show': 'cells.llm cells.outputs',
     'cells.jobs': 'engine.errors engine.request cells.llm cells.outputs',
     'cells.stop': ENGINE,
@@ -38,7 +39,7 @@ KNOWS = {
     'kernels.fork': 'engine.errors kernels.template',
     'kernels.pool': f'{ENGINE} cells.outputs cells.subshell core kernels.fork',
     'kernels.notebooks': 'engine.errors cells.values cells.subshell kernels.pool',
-    'sync': 'engine.errors engine.session cells.jobs cells.outputs cells.show cells.run cells.subshell core',
+    'sync': 'engine.errors engine.session cells.jobs cells.llm cells.outputs cells.show cells.run cells.subshell core',
     'kernels.sync_pool': 'cells.outputs kernels.pool sync',
     'kernel': 'engine.errors core sync kernels.fork kernels.pool kernels.sync_pool kernels.server transports.websocket',
     'demo': 'engine.session cells.subshell core',

@@ -11,9 +11,9 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar, Unpack
 
-from .llm import Output, terminal_text
+from .llm import LLMContent, Output, Reading, terminal_text
 from .outputs import Cursor, Event, ExecutionError, ExecutionTimeout, Outputs, Result, output_size
 from ..engine.errors import ConKernelError, DeadKernelError, KernelRestartedError
 from ..engine.request import Awaitable, first_of
@@ -241,8 +241,28 @@ class _EndedJob(_AJob):
         if not self.done(): await first_of(self, timeout=timeout)
         return self.done()
 
+# %% ../../nbs/cells/02_jobs.ipynb #17afd7f6
+class _ReadJob(_EndedJob):
+    "How a language model reads it"
+    __slots__ = ()
+    def _ending(self) -> tuple[str, bool]:
+        "The last line for a model, and whether it tells of a failure"
+        if not self.done():
+            if self.began is None: return 'it has not begun: it waits for its turn', False
+            return f'still running, for {self.get_loop().time()-self.began:.0f} s', False
+        outcome, message = self._how()
+        if outcome == 'ok' or outcome in ('error', 'aborted') and self.partial.status is not None: return '', outcome != 'ok'
+        return (f'cancelled: {message}' if outcome == 'cancelled' else message), True
+
+    def for_llm(self,
+        **options: Unpack[Reading] # As for `Result.for_llm`
+    ) -> LLMContent:
+        "The text and pictures so far, for a language model; the last line says what ended the cell, or that it is still running"
+        ending, is_error = self._ending()
+        return self.partial.for_llm(ending=ending, is_error=is_error, **options)
+
 # %% ../../nbs/cells/02_jobs.ipynb #3ea2bad7
-class _WatchedJob(_EndedJob):
+class _WatchedJob(_ReadJob):
     "How it is watched"
     __slots__ = ()
     journal: Journal|None

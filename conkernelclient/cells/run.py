@@ -19,7 +19,7 @@ from weakref import ref
 
 from .jobs import JobFacts, Jobs
 from .outputs import Displays, Event, ExecutionError, ExecutionTimeout, Result
-from .outputs import as_output, output_size, update_displays
+from .outputs import as_output, output_size, update_displays, with_exit_code
 from .show import Screen
 from .stop import Interrupts
 from ..engine.connection import Connection
@@ -704,7 +704,7 @@ class RunsCells:
         if queue_timeout is not None: queue_timeout = seconds(queue_timeout, 'queue_timeout')
         self.connection.need_loop()
         content = dict(code=code, silent=silent, store_history=store_history and not silent,
-                       user_expressions=user_expressions or {}, allow_stdin=stdin is not None, stop_on_error=False)
+                       user_expressions=with_exit_code(code, user_expressions or {}), allow_stdin=stdin is not None, stop_on_error=False)
         shell = self.runs.shell(subshell_id)
         screen = Screen(on_output) if display else None
         run = Run(shell, content, metadata, timeout, check, None if stdin is None else answerer(stdin), screen or on_output, buffers)

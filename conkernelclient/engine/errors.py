@@ -9,14 +9,23 @@ __all__ = ['ConKernelError', 'DeadKernelError', 'KernelRestartedError', 'NoReply
 # %% ../../nbs/engine/01_errors.ipynb #a988a68a
 import errno
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Unpack
 
 from jupyter_client.kernelspec import NoSuchKernel
+from ..cells.llm import Facts, LLMContent, Reading, llm_content
 
 # %% ../../nbs/engine/01_errors.ipynb #8781c9f1
 class ConKernelError(Exception):
     "The base of all exceptions of this library"
     result: Any = None   # the partial `Result`, where a run was under way
+
+    def for_llm(self,
+        **options: Unpack[Reading] # As for `Result.for_llm`
+    ) -> LLMContent: # It is an error
+        "What a language model should read: the outputs that came before, where a run was under way, and what happened as the last line"
+        if self.result is None: return llm_content([], Facts(ending=str(self)), is_error=True, **options)
+        content: LLMContent = self.result.for_llm(ending=str(self), is_error=True, **options)
+        return content
 
 # %% ../../nbs/engine/01_errors.ipynb #73136751
 class DeadKernelError(ConKernelError, RuntimeError):
