@@ -28,9 +28,9 @@ from .engine.session import Message
 from .engine.transport import Host, Transport
 
 __all__ = [
-    'log', 'CHANNELS', 'STABLE', 'SharesRestarts', 'ManagerHost', 'Seconds', 'ClientSockets', 'Starting',
-    'ConKernelClient', 'process_ended', 'EndWatch', 'is_taken', 'ConKernelManager', 'ConIOLoopKernelManager',
-    'end_kernel', 'launch', 'run_kernel',
+    'log', 'CHANNELS', 'PORTS', 'STABLE', 'SharesRestarts', 'ManagerHost', 'Seconds', 'ClientSockets', 'Starting',
+    'ConKernelClient', 'process_ended', 'EndWatch', 'is_taken', 'port_range', 'choose_port', 'ConKernelManager',
+    'ConIOLoopKernelManager', 'end_kernel', 'launch', 'run_kernel',
 ]
 
 log: logging.Logger
@@ -301,6 +301,12 @@ class EndWatch:
 
 def is_taken(ip: str, port: int) -> bool: ...
 
+PORTS: tuple[int, int]
+
+def port_range() -> tuple[int, int]: ...
+
+def choose_port(ip: str) -> int: ...
+
 STABLE: float
 
 class ConKernelManager(AsyncKernelManager):
@@ -322,6 +328,8 @@ class ConKernelManager(AsyncKernelManager):
     @property
     def will_restart(self) -> bool: ...
     async def restart_over(self) -> bool: ...
+    def write_connection_file(self, **kwargs: Any) -> None: ...
+    def cleanup_random_ports(self) -> None: ...
     def answered(self) -> None: ...
     def taken_ports(self) -> list[int]: ...
     @property

@@ -363,13 +363,13 @@ async def test_two_running_cells_and_one_display():
     "A cell that is followed while another one changes its display"
     async with run_kernel() as (km, kc):
         async with kc.subshell() as sh:
-            await soon(kc.run("import threading; go = threading.Event()"))
-            first, page = kc.run("h = display('0 %', display_id='bar'); go.wait(30)"), Page()
+            await soon(kc.run("import threading; there, go = threading.Event(), threading.Event()", check=True))
+            first, page = kc.run("h = display('0 %', display_id='bar'); there.set(); go.wait(30)"), Page()
             task = asyncio.ensure_future(page.follow(first))
             await text(first, '0 %')
-            await soon(sh.run("h.update('100 %')"))
+            await soon(sh.run("there.wait(20); h.update('100 %')", check=True))   # (the display is here before `h` is there)
             await until(lambda: 'update' in page.kinds)
-            await soon(sh.run("go.set()"))
+            await soon(sh.run("go.set()", check=True))
             await soon(task)
             assert page.drawn(first) == first.partial.outputs and "'100 %'" in str(page.drawn(first))
 

@@ -63,9 +63,9 @@ def program(code, *args, **kwargs):
 def ended(p, code=0):
     "Its lines, once it has ended"
     try: out, err = p.communicate(timeout=SOON)
-    except subprocess.TimeoutExpired:
-        p.kill()
-        raise AssertionError(f'it has not ended: {p.communicate()}') from None
+    except subprocess.TimeoutExpired as e:
+        p.kill()   # (a kernel that it leaves may keep the pipes open: what was read is in the exception)
+        raise AssertionError(f'it has not ended: {e.stdout}, {e.stderr}') from None
     assert p.returncode == code, (p.returncode, out, err)
     return out.splitlines(), err
 

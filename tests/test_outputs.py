@@ -4,12 +4,15 @@ from copy import deepcopy
 from pathlib import Path
 
 import nbformat, pytest
+from jupyter_client.connect import port_names
+from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 
 import conkernelclient
 from conkernelclient import run_kernel
 from conkernelclient.cells.llm import StreamText, cut_middle, strip_ansi
 from conkernelclient.cells.outputs import Displays, ExecutionError, ExecutionTimeout, Outputs, Result, as_output, parse_literal
+from conkernelclient.core import choose_port
 
 PNG = ('iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==')
 
@@ -204,6 +207,14 @@ CELLS = [  # each after a flush, so that pieces arrive as messages of their own
 ]
 
 
+class Manager(AsyncKernelManager):
+    "jupyter_client's, with ports that nobody else gets"
+    cache_ports = False
+    def write_connection_file(self, **kwargs):
+        for o in port_names: setattr(self, o, getattr(self, o) or choose_port(self.ip))
+        super().write_connection_file(**kwargs)
+
+
 class Listening(NotebookClient):
     "An nbclient that keeps the messages of each cell"
     def process_message(self, msg, cell, cell_index):
@@ -214,7 +225,7 @@ class Listening(NotebookClient):
 def run_nbclient(codes, **kwargs):
     "The cells and the messages of each, after nbclient ran `codes`"
     nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in codes])
-    client = Listening(nb, allow_errors=True, timeout=60, startup_timeout=60, **kwargs)
+    client = Listening(nb, allow_errors=True, timeout=60, startup_timeout=60, kernel_manager_class=Manager, **kwargs)
     client.seen = {}
     client.execute()
     return nb.cells, client.seen

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest, zmq, zmq.asyncio
 from conkernelclient import ConKernelClient, ConKernelManager, DeadKernelError, TooManyOpenFiles, run_kernel
+from conkernelclient.core import choose_port, port_range
 from conkernelclient.transports.sockets import ContextView
 from fake_kernel import FakeKernel, kernel_specs
 from fault_tools import *
@@ -386,3 +387,49 @@ async def test_a_manager_whose_start_failed_starts(tmp_path):
     await runs(kc)
     kc.stop_channels()
     await km.shutdown_kernel(now=True)
+
+# --- the ports of a kernel ------------------------------------------------------------------------------------------
+
+async def test_nobody_gets_the_ports_of_a_kernel_by_chance(tmp_path):
+    "The system hands out ports of its own range, to connections and to `bind(0)`; a kernel's are elsewhere, also after a restart"
+    km = fake_manager(tmp_path)
+    seen = []
+    await km.start_kernel()
+    kc = await ready(km)
+    for newports in False, True, True:
+        seen.append(km.ports)
+        await km.restart_kernel(now=True, newports=newports)
+        await kc.wait_for_ready(timeout=SOON)
+        await runs(kc)
+    seen.append(km.ports)
+    assert seen[0]==seen[1] and len({tuple(o) for o in seen})==3
+    lowest = 49152
+    if sys.platform=='linux': lowest = int(Path('/proc/sys/net/ipv4/ip_local_port_range').read_text().split()[0])
+    assert all(0<o<lowest for ports in seen for o in ports) or lowest<=12000
+    kc.stop_channels()
+    await km.shutdown_kernel(now=True)
+
+@pytest.mark.parametrize('system, ours', [('32768\t60999\n', (20000, 30000)), ('15000 60000', (13000, 15000)), ('1024 60999', (61000, 65536)),
+                                          ('1024 65535', (1024, 65536)), ('', (20000, 30000)), (None, (20000, 30000))])
+def test_the_range_of_ports(system, ours, monkeypatch):
+    def read_text(path):
+        if system is None: raise FileNotFoundError(path)
+        return system
+    monkeypatch.setattr(Path, 'read_text', read_text)
+    assert port_range()==ours
+
+async def test_a_port_that_was_asked_for_is_kept(tmp_path):
+    km = fake_manager(tmp_path)
+    km.shell_port = choose_port(km.ip)
+    wanted = km.shell_port
+    await km.start_kernel()
+    kc = await ready(km)
+    await km.restart_kernel(now=True, newports=True)
+    await kc.wait_for_ready(timeout=SOON)
+    assert km.shell_port==wanted
+    kc.stop_channels()
+    await km.shutdown_kernel(now=True)
+
+def test_no_free_port(monkeypatch):
+    monkeypatch.setattr('conkernelclient.core.is_taken', lambda ip, port: True)
+    with pytest.raises(OSError, match='no free port'): choose_port('127.0.0.1')

@@ -133,20 +133,20 @@ class _Looking(_Frames):
         self.deliver = deliver
         self._loop: asyncio.AbstractEventLoop|None = None
         self._watch: Watch|None = None
-        self._looking = False
-        self._look_soon = weakly(self._look)
+        self._next: asyncio.Handle|None = None   # of the turn in which it looks again
+        self._look_soon = weakly(self.read)
         self._adopt(socket)
 
     def look(self) -> None:
         "Read what is there in the next turn of the loop"
-        if self._looking or self._loop is None: return
-        try: self._loop.call_soon(self._look_soon)
+        if self._next is not None or self._loop is None: return
+        try: self._next = self._loop.call_soon(self._look_soon)
         except RuntimeError: pass   # the loop is closed
-        self._looking = True   # (only now: a signal handler may have raised before)
 
-    def _look(self) -> None:
-        self._looking = False
-        self.read()
+    def _look_once(self) -> None:
+        "It looks now: not once more for the turn that was asked for, as each look may ask for another turn"
+        asked, self._next = self._next, None
+        if asked is not None: asked.cancel()
 
     if TYPE_CHECKING:
         def read(self) -> None: "Take in a batch and hand it over"
@@ -157,7 +157,7 @@ class _Handing(_Looking):
     def read(self) -> None:
         "Take in a batch and hand it over"
         if self.socket is None: return
-        self._looking = False   # (a signal handler may have raised before `_look` could say so)
+        if self._next is not None: self._look_once()
         try:
             if self._take_in(): self.look()
         except zmq.ZMQError as e:
@@ -200,8 +200,7 @@ class Reader(_Handing):
     def close(self) -> None:
         "Close the socket. Harmless when it is closed."
         if self._watch is not None: self._watch.close()
-        self._loop = self._watch = None
-        self._looking = False
+        self._loop = self._watch = self._next = None
         self.taken.clear()
         if self.socket is not None:
             readers.pop(cast(Any, self.socket.underlying), None)
@@ -218,7 +217,7 @@ class Channel(Reader):
         "Send, now. Raises `zmq.Again` where ZMQ has given the connection up (after a failed handshake)."
         socket = self._shadow
         if self.socket is None: raise RuntimeError(f'The {self.channel} channel is closed')
-        if not self._looking: self.look()
+        if self._next is None: self.look()
         fast = len(packed) == 5 and len(packed[4]) < self.zero_copy_from
         copy = fast or max(memoryview(o).nbytes for o in packed) < self.zero_copy_from
         try:
