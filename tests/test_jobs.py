@@ -731,7 +731,7 @@ async def test_a_tap_sees_every_message_once(session):
 async def test_words():
     async with fake() as (fk, kc):
         run = kc.run('x')
-        for name in 'text', 'stdout', 'outputs', 'data', 'error', 'for_llm', 'status':
+        for name in 'text', 'stdout', 'outputs', 'data', 'error', 'status':
             with pytest.raises(AttributeError, match=rf"(?s)no attribute '{name}': did you forget `await`\?"): getattr(run, name)
         with pytest.raises(AttributeError, match="no attribute 'txt'$"): run.txt
         with pytest.raises(AttributeError, match="no attribute '_private'$"): run._private

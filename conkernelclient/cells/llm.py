@@ -385,7 +385,7 @@ def _fit(texts: list[str], whole: Collection[int], limit: int, where: Callable[[
     cut = iter(_cut(others, room, where()))
     return [t if i in whole else next(cut) for i, t in enumerate(texts)]
 
-# %% ../../nbs/cells/00_llm.ipynb #cec144ed
+# %% ../../nbs/cells/00_llm.ipynb #03360a1b
 def _named(items: list[_Item], pictures: Collection[int], spill: Spill | None) -> list[_Item]:
     "`items`, with the handles of what is named and not shown"
     if spill is None: return items
@@ -395,7 +395,7 @@ def _named(items: list[_Item], pictures: Collection[int], spill: Spill | None) -
         if part is not None and (i not in pictures or part['type'] == 'file'):
             data, mime = base64.b64decode(part['data']), part['media_type']
             ending = mime.partition('/')[2].partition('+')[0].replace('x-', '')
-            item = item._replace(text=binary_name(mime, len(data), spilled(spill, f'{i+1}.{ending}', data)))
+            item = _Item(binary_name(mime, len(data), spilled(spill, f'{i+1}.{ending}', data)), item.stream, part, item.keep)
         res.append(item)
     return res
 
