@@ -1,5 +1,5 @@
 """The rules of the house, held over the syntax tree: which module knows which, and no private name of another one."""
-import ast, importlib
+import ast, importlib, subprocess, sys
 from collections import Counter
 from pathlib import Path
 import pytest
@@ -115,6 +115,18 @@ def test_the_table_names_all_modules(house):
 def test_imports_point_downwards(house):
     assert sum(len(list(rooms_imported(o, LIB))) for o in house.values()) > 80
     assert upwards(house, LIB, KNOWS) == []
+
+
+LOOKS = """
+import sys, conkernelclient
+print([o for o in sys.modules if o.startswith('conkernelclient.kernels.') or o.startswith('conkernelclient.transports.websocket')])
+print(set(conkernelclient.__all__)-set(dir(conkernelclient)), [o for o in conkernelclient.__all__ if getattr(conkernelclient, o, None) is None])
+"""
+
+def test_what_few_need_is_imported_late():
+    "Pools, forks, notebooks and servers are not imported until one of their names is used; all names are there"
+    res = subprocess.run([sys.executable, '-c', LOOKS], cwd=PACKAGE.parent, capture_output=True, text=True, timeout=60)
+    assert res.stdout.splitlines() == ['[]', 'set() []'], res.stderr
 
 
 @pytest.mark.parametrize('name', SANS_IO)
