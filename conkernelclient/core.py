@@ -45,7 +45,7 @@ from .engine.request import Hook, Joined, Request, prompt, seconds
 from .engine.router import Router
 from .engine.session import ConSession, Message, apply_session_patch, own_session
 from .engine.transport import Host, NoHost, Transport, weakly
-from .transports.sockets import ContextView, check_descriptors, connect, limits_said
+from .transports.sockets import ContextView, check_descriptors, connect, is_near, limits_said
 from .transports.zmq import Heartbeat, ZMQTransport
 
 log = logging.getLogger('conkernelclient')
@@ -189,7 +189,8 @@ class _Sockets(_Settings):
         "The heartbeat channel, not started; a new one when the last was stopped"
         stopped = self._hb_channel is not None and getattr(self._hb_channel, 'socket', None) is None
         if stopped and self.connection.loop is not None: self._hb_channel = None   # (without a loop, it has not begun)
-        if isinstance(self.hb_channel, Heartbeat) and self.connection.host.owns: self.hb_channel.every = 5
+        told = self.connection.host.owns or is_near(self.transport, self.ip)   # of a death, by something else
+        if isinstance(self.hb_channel, Heartbeat) and told: self.hb_channel.every = 5
         return self.hb_channel
 
 # %% ../nbs/01_core.ipynb #3d9ad193
@@ -203,6 +204,7 @@ class ClientSockets:
         "The connected socket of a channel; with `identity`, a further one"
         kc = self.client()
         face = getattr(kc, f'{channel}_channel')   # its first use connects
+        if face.socket is None and identity is None: identity = self.identity()   # it was postponed
         if identity is not None:
             kwargs = {} if channel == 'iopub' else dict(identity=identity)   # a subscription has no identity
             face.socket = getattr(kc, f'connect_{channel}')(**kwargs)
@@ -217,6 +219,14 @@ class ClientSockets:
     def heartbeat(self) -> Any: return self.client().unused_heartbeat()
     def encrypted(self) -> bool: return self.client().curve_publickey is not None
     def identity(self) -> bytes: return cast(bytes, self.client().session.bsession)
+
+    def postpone(self, channel: str) -> bool:
+        "A channel object without a socket is made, where nobody wants another kind; false where that cannot be"
+        kc = self.client()
+        kind = getattr(kc, f'{channel}_channel_class')
+        if getattr(kc, f'_{channel}_channel') is not None or kind is not ConChannel: return False
+        kc.view_channel(channel)
+        return True
 
     def forget(self, channel: str) -> None:
         "The channel object is made anew at its next use"
@@ -278,11 +288,16 @@ class _ForConnection(HasAside, _Parts):
 
 # %% ../nbs/01_core.ipynb #1f93f799
 class _Views(_ForConnection):
+    def view_channel(self,
+        name: str, # `shell`, `iopub`, `stdin` or `control`
+    ) -> None:
+        "Make the object of a channel that has no socket, or none yet"
+        channel = getattr(self, f'{name}_channel_class')(None, self.session)
+        channel.attach(name, self.connection)
+        setattr(self, f'_{name}_channel', channel)
+
     def _view_channels(self) -> None:
-        for o in CHANNELS:
-            channel = getattr(self, f'{o}_channel_class')(None, self.session)
-            channel.attach(o, self.connection)
-            setattr(self, f'_{o}_channel', channel)
+        for o in CHANNELS: self.view_channel(o)
         self._hb_channel = HeartbeatView(self.connection)
 
 # %% ../nbs/01_core.ipynb #16f080b9
