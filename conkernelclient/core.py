@@ -222,9 +222,9 @@ class ClientSockets:
 
     def postpone(self, channel: str) -> bool:
         "A channel object without a socket is made, where nobody wants another kind; false where that cannot be"
-        kc = self.client()
-        kind = getattr(kc, f'{channel}_channel_class')
-        if getattr(kc, f'_{channel}_channel') is not None or kind is not ConChannel: return False
+        kc, o = self.client(), channel
+        kind = getattr(kc, f'{o}_channel_class')
+        if getattr(kc, f'_{o}_channel') is not None or kind is not ConChannel: return False
         kc.view_channel(channel)
         return True
 
@@ -289,12 +289,12 @@ class _ForConnection(HasAside, _Parts):
 # %% ../nbs/01_core.ipynb #1f93f799
 class _Views(_ForConnection):
     def view_channel(self,
-        name: str, # `shell`, `iopub`, `stdin` or `control`
+        o: str, # Its name: `shell`, `iopub`, `stdin` or `control`
     ) -> None:
         "Make the object of a channel that has no socket, or none yet"
-        channel = getattr(self, f'{name}_channel_class')(None, self.session)
-        channel.attach(name, self.connection)
-        setattr(self, f'_{name}_channel', channel)
+        channel = getattr(self, f'{o}_channel_class')(None, self.session)
+        channel.attach(o, self.connection)
+        setattr(self, f'_{o}_channel', channel)
 
     def _view_channels(self) -> None:
         for o in CHANNELS: self.view_channel(o)
