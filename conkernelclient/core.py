@@ -194,6 +194,12 @@ class _Sockets(_Settings):
         return self.hb_channel
 
 # %% ../nbs/01_core.ipynb #3d9ad193
+def _view(kc: Any, o: str) -> None:
+    "Give a client the object of channel `o`, without a socket"
+    channel = getattr(kc, f'{o}_channel_class')(None, kc.session)
+    channel.attach(o, kc.connection)
+    setattr(kc, f'_{o}_channel', channel)
+
 class ClientSockets:
     "The sockets of a client, for its transport"
     def __init__(self,
@@ -225,7 +231,7 @@ class ClientSockets:
         kc, o = self.client(), channel
         kind = getattr(kc, f'{o}_channel_class')
         if getattr(kc, f'_{o}_channel') is not None or kind is not ConChannel: return False
-        kc.view_channel(channel)
+        _view(kc, o)
         return True
 
     def forget(self, channel: str) -> None:
@@ -288,16 +294,8 @@ class _ForConnection(HasAside, _Parts):
 
 # %% ../nbs/01_core.ipynb #1f93f799
 class _Views(_ForConnection):
-    def view_channel(self,
-        o: str, # Its name: `shell`, `iopub`, `stdin` or `control`
-    ) -> None:
-        "Make the object of a channel that has no socket, or none yet"
-        channel = getattr(self, f'{o}_channel_class')(None, self.session)
-        channel.attach(o, self.connection)
-        setattr(self, f'_{o}_channel', channel)
-
     def _view_channels(self) -> None:
-        for o in CHANNELS: self.view_channel(o)
+        for o in CHANNELS: _view(self, o)
         self._hb_channel = HeartbeatView(self.connection)
 
 # %% ../nbs/01_core.ipynb #16f080b9
