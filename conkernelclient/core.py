@@ -690,8 +690,35 @@ class _Shown(_Interactive):
 class ConKernelClient(_Shown):
     "An `AsyncKernelClient` that can have any number of requests in flight: each reply comes to its own caller"
 
+# %% ../nbs/01_core.ipynb #a41e523e
+class _Awake(AsyncKernelManager):
+    async def _pending(self, method: Any, **kwargs: Any) -> None:
+        "As `in_pending_state` of jupyter_client calls its method, without the nap"
+        if method.__func__ not in (AsyncKernelManager.start_kernel, AsyncKernelManager.shutdown_kernel): return await method(**kwargs)
+        if self._attempted_start or not self._ready: self._ready = asyncio.get_running_loop().create_future()
+        try: await method.__wrapped__(self, **kwargs)
+        except Exception as e:
+            self._ready.set_exception(e)
+            self.log.exception(self._ready.exception())
+            raise
+        if self.owns_kernel: self._ready.set_result(None)
+
+    async def start_kernel(self, **kwargs: Any) -> None:   # type: ignore[override]
+        "Start the kernel's process"
+        await self._pending(super().start_kernel, **kwargs)
+
+    async def shutdown_kernel(self, now: bool = False, restart: bool = False) -> None:   # type: ignore[override]
+        "Shut the kernel down; `now`: kill it; `restart`: keep its connection file"
+        await self._pending(super().shutdown_kernel, now=now, restart=restart)
+
+    # What a restart calls
+    async def _async_start_kernel(self, **kwargs: Any) -> None: await self._pending(super()._async_start_kernel, **kwargs)
+
+    async def _async_shutdown_kernel(self, now: bool = False, restart: bool = False) -> None:
+        await self._pending(super()._async_shutdown_kernel, now=now, restart=restart)
+
 # %% ../nbs/01_core.ipynb #fe4da6ad
-class _Launching(AsyncKernelManager):
+class _Launching(_Awake):
     context: Any
     _getpid = staticmethod(os.getpid)   # (kept, as a manager may be freed when the program's modules are gone)
 

@@ -4,7 +4,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest, zmq, zmq.asyncio
-from conkernelclient import ConKernelClient, ConKernelManager, DeadKernelError, TooManyOpenFiles, run_kernel
+from jupyter_client.ioloop.manager import AsyncIOLoopKernelManager
+from jupyter_client.manager import AsyncKernelManager
+from conkernelclient import ConIOLoopKernelManager, ConKernelClient, ConKernelManager, DeadKernelError, TooManyOpenFiles, run_kernel
 from conkernelclient.channels import ConChannel
 from conkernelclient.transports.sockets import ContextView
 from fake_kernel import FakeKernel, kernel_specs
@@ -361,6 +363,49 @@ asyncio.run(main())
 def test_no_descriptor_left_for_the_control_channel():
     "The call says so, the client goes on, and the next call connects"
     assert program(LIMITED).split()==['raised', '24', '2', 'ok']
+
+
+# --- no naps -------------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('cls, naps', [(ConKernelManager, 0), (ConIOLoopKernelManager, 0), (AsyncKernelManager, 4)])
+async def test_starts_and_shutdowns_do_not_sleep(tmp_path, monkeypatch, cls, naps):
+    "jupyter_client's wrapper does, after each of the four; *pending* is over when they return, here as there"
+    slept, sleep = [], asyncio.sleep
+    monkeypatch.setattr(asyncio, 'sleep', lambda delay, *args: (slept.append(delay), sleep(delay, *args))[1])
+    km = fake_manager(tmp_path, cls=cls)
+    pending = []
+    for step in km.start_kernel, km.restart_kernel, km.shutdown_kernel:
+        await step()
+        assert km.ready.done() and km.ready.exception() is None
+        pending.append(km.ready)
+    assert len(set(map(id, pending)))==3 and slept.count(.01)==naps
+
+async def test_a_start_that_fails_is_no_longer_pending(tmp_path, monkeypatch):
+    km = fake_manager(tmp_path)
+    async def fails(*args, **kwargs): raise OSError('no process')
+    monkeypatch.setattr(ConKernelManager, '_async_launch_kernel', fails)
+    monkeypatch.setattr(ConKernelManager, '_launch_kernel', fails)
+    with pytest.raises(OSError, match='no process'): await km.start_kernel()
+    assert isinstance(km.ready.exception(), OSError)
+
+async def test_a_mixed_in_start_is_called(tmp_path):
+    "As a server's manager has one"
+    steps = []
+    class Server(AsyncIOLoopKernelManager):
+        async def start_kernel(self, **kwargs):
+            steps.append('start')
+            await super().start_kernel(**kwargs)
+        async def shutdown_kernel(self, now=False, restart=False):
+            steps.append('shutdown')
+            await super().shutdown_kernel(now=now, restart=restart)
+    class Both(ConKernelManager, Server): pass
+    km = fake_manager(tmp_path, cls=Both)
+    await km.start_kernel()
+    kc = await ready(km)
+    await runs(kc)
+    kc.stop_channels()
+    await km.shutdown_kernel()
+    assert steps==['start', 'shutdown']
 
 
 # --- the end of the process ------------------------------------------------------------------------------------------------
