@@ -138,11 +138,36 @@ async def connected(info) -> ConKernelClient:
     await kc.wait_for_ready(timeout=120)
     return kc
 
-async def throughput(clients, rounds) -> float:
-    "Requests in a second, one in flight on each"
-    begin = now()
-    for _ in range(rounds): await asyncio.gather(*[o.execute('1', reply=True) for o in clients])
-    return len(clients)*rounds/(now()-begin)*1000
+async def turns(ask, clients, rounds) -> tuple[float, float]:
+    """What `ask` reaches with one request in flight on each of `clients`, as a part of what it reaches with as many on the
+    first; and the CPU time of this process for a request, the same way. They take turns."""
+    found = []
+    for i in range(rounds):
+        took = {}
+        for alone in (True, False)[::1 if i%2 else -1]:
+            some = clients[:1]*len(clients) if alone else clients
+            begin, cpu = now(), time.process_time()
+            await asyncio.gather(*[ask(o) for o in some])
+            took[alone] = now()-begin, time.process_time()-cpu
+        found.append([a/b for a, b in zip(took[True], took[False])])
+    return tuple(map(median, zip(*found)))
+
+def bare_clients(infos):
+    "The least that any client must do (`floors.py`), with one context for all"
+    import zmq
+    from floors import BareClient
+    context = zmq.Context()
+    context.set(zmq.MAX_SOCKETS, context.get(zmq.SOCKET_LIMIT))
+    class Shared(BareClient):
+        def __init__(self, info):
+            super().__init__(info)
+            self.ctx.term()
+            self.ctx = context
+        def close(self):
+            for o in self.shell, self.iopub:
+                self.loop.remove_reader(o.get(zmq.FD))
+                o.close(linger=0)
+    return [Shared(o) for o in infos]
 
 async def clients(args) -> dict:
     "Clients of as many stub kernels"
@@ -170,17 +195,17 @@ async def clients(args) -> dict:
             begin = now()
             await asyncio.gather(*[o.execute('1', reply=True) for o in kcs])
             res['one request on each at once, s'] = (now()-begin)/1000
-            ratios = []
-            for _ in range(args.rounds):     # turns: the same number in flight, on all or on one
-                begin = now()
-                await asyncio.gather(*[kcs[0].execute('1', reply=True) for _ in range(n)])
-                alone = n/(now()-begin)*1000
-                ratios.append((await throughput(kcs, 1))/alone)
-            res['throughput over all, of one client with as many in flight'] = median(ratios)
+            res['throughput over all, of one client with as many in flight'], res['the same by CPU time of the client'] = \
+                await turns(lambda o: o.execute('1', reply=True), kcs, args.rounds)
             res['idle, % of a core, all'] = await idle(args.seconds)
             begin = now()
             for o in kcs: o.stop_channels()
             res['closed, s'] = (now()-begin)/1000
+            bare = bare_clients(infos)
+            for o in bare: await o.connect()
+            res['bare sockets: throughput over all, of one with as many in flight'], res['bare sockets: the same by CPU time'] = \
+                await turns(lambda o: o.call('1'), bare, args.rounds)
+            for o in bare: o.close()
         finally:
             for o in stubs: end(o)
     return {f'{n} clients: {k}': v for k, v in res.items()}

@@ -5,6 +5,8 @@
 
 Each commit has a process of its own. They take turns within each round, in a different order each time, so that the
 machine's speed cancels out; the ratios are taken round by round. The kernel is ipykernel (`--kernel`: another one).
+The last column is the kernel alone: its process and three sockets, and nothing else of a client. What a client takes in
+addition is its own share.
 """
 import argparse, asyncio, gc, io, json, os, subprocess, sys, tempfile, time, zipfile
 from pathlib import Path
@@ -71,6 +73,48 @@ async def serve(name: str):
         print(json.dumps(result), flush=True)
 
 
+# --- the kernel alone ----------------------------------------------------------------------------------------------------
+
+class Alone:
+    "A kernel's process, and bare sockets that are there before it listens"
+    label = 'the kernel alone'
+    def __init__(self, kernel: str):
+        from jupyter_client.kernelspec import KernelSpecManager
+        self.argv = KernelSpecManager().get_kernel_spec(kernel).argv
+
+    def __call__(self, what: str) -> dict[str, float]:
+        if not what.startswith('once'): return {}
+        import zmq
+        from jupyter_client.connect import write_connection_file
+        from jupyter_client.session import Session
+        with tempfile.TemporaryDirectory() as folder, zmq.Context() as context:
+            file, info = write_connection_file(f'{folder}/kernel.json', key=b'key')
+            session = Session(key=b'key')
+            def ask(sock, what, **content):
+                session.send(sock, what, content)
+                session.recv(sock, mode=0)
+            begin = time.perf_counter()
+            def lap(): return (time.perf_counter()-begin)*1000
+            process = subprocess.Popen([o.format(connection_file=file) for o in self.argv], stdin=subprocess.DEVNULL,
+                                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            socks = {}
+            for o, kind in dict(shell=zmq.DEALER, control=zmq.DEALER, iopub=zmq.SUB).items():
+                sock = socks[o] = context.socket(kind)
+                sock.reconnect_ivl, sock.reconnect_ivl_max, sock.linger = 10, 20, 0
+                if kind == zmq.SUB: sock.subscribe(b'')
+                sock.connect(f'tcp://127.0.0.1:{info[f"{o}_port"]}')
+            ask(socks['shell'], 'kernel_info_request')
+            start = lap()
+            ask(socks['shell'], 'execute_request', code='1', silent=False)
+            first = lap()
+            begin = time.perf_counter()
+            session.send(socks['control'], 'shutdown_request', dict(restart=False))
+            process.wait()
+            shutdown = lap()
+            for o in socks.values(): o.close()
+        return dict(start=start, first=first, shutdown=shutdown)
+
+
 # --- in the process that compares ----------------------------------------------------------------------------------------
 
 class Side:
@@ -96,7 +140,7 @@ def checkout(commit: str, folder: Path) -> Path:
     zipfile.ZipFile(io.BytesIO(archive)).extractall(where)
     return where
 
-def compare(sides: list[Side], rounds: int, seconds: float) -> list[dict[str, list[float]]]:
+def compare(sides: list[Side|Alone], rounds: int, seconds: float) -> list[dict[str, list[float]]]:
     "The values of each side, by measure"
     found = [{o: [] for o in NAMES} for _ in sides]
     def take(what, order):
@@ -117,6 +161,9 @@ def table(labels: list[str], found: list[dict[str, list[float]]]) -> str:
         cells = []
         for i, values in enumerate(found):
             mine, first = values[key], found[0][key]
+            if not mine:
+                cells.append('')
+                continue
             ratio = median(a/b for a, b in zip(first, mine) if b) if i and any(mine) else None
             cells.append(f'{median(mine):,.3g}'+(f' ({ratio:.2f} ×)' if ratio else ''))
         lines.append(f'| {name} | '+' | '.join(cells)+' |')
@@ -135,9 +182,9 @@ def main():
         labels = [*args.commits, 'this checkout']
         folders = [checkout(o, Path(folder)) for o in args.commits]+[ROOT]
         sides = [Side(label, where, args.kernel) for label, where in zip(labels, folders)]
-        found = compare(sides, args.rounds, args.seconds)
+        found = compare([*sides, Alone(args.kernel)], args.rounds, args.seconds)
         for o in sides: o.process.stdin.close()
         for o in sides: o.process.wait()
-    print(table(labels, found))
+    print(table([*labels, Alone.label], found))
 
 if __name__=='__main__': main()

@@ -16,21 +16,27 @@ from conkernelclient.engine.errors import (
 from conkernelclient.engine.request import Request
 from conkernelclient.engine.session import Message
 from conkernelclient.kernel import NoRunningKernel, open_kernel
-from conkernelclient.kernels.fork import fork_spec
-from conkernelclient.kernels.notebooks import NotebookError, run_notebooks
-from conkernelclient.kernels.pool import KernelPool, PoolClosed
-from conkernelclient.kernels.sync_pool import Pool
 from conkernelclient.sync import Job, Kernel, KernelSubshell
 
-if TYPE_CHECKING: from conkernelclient.kernels.server import ServerKernelClient, ServerKernelManager, list_kernels, open_server_kernel
+if TYPE_CHECKING:
+    from conkernelclient.kernels.fork import fork_spec
+    from conkernelclient.kernels.notebooks import NotebookError, run_notebooks
+    from conkernelclient.kernels.pool import KernelPool, PoolClosed
+    from conkernelclient.kernels.server import ServerKernelClient, ServerKernelManager, list_kernels, open_server_kernel
+    from conkernelclient.kernels.sync_pool import Pool
 
-_LATE = {o: 'conkernelclient.kernels.server' for o in
-         ('ServerKernelClient', 'ServerKernelManager', 'list_kernels', 'open_server_kernel')}   # imported at their first use
+_LATE = {name: f'conkernelclient.kernels.{module}' for module, names in dict(
+    fork='fork_spec', notebooks='NotebookError run_notebooks', pool='KernelPool PoolClosed', sync_pool='Pool',
+    server='ServerKernelClient ServerKernelManager list_kernels open_server_kernel').items()
+    for name in names.split()}   # imported at their first use: many kernels, and kernels elsewhere
 
 
 def __getattr__(name: str) -> Any:
     if name not in _LATE: raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
     return getattr(import_module(_LATE[name]), name)
+
+
+def __dir__() -> list[str]: return sorted({*globals(), *__all__})
 
 
 __all__ = ['open_kernel', 'Kernel', 'Job', 'KernelSubshell', 'ConKernelClient', 'ConKernelManager', 'ConIOLoopKernelManager', 'run_kernel',

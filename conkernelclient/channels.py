@@ -24,10 +24,10 @@ from .transports.zmq import ZMQTransport
 
 # %% ../nbs/00_channels.ipynb #7df5285a
 class _View(AsyncZMQSocketChannel):
-    socket: Any   # connected to the kernel; `None` when it is closed, and where the transport has no sockets
+    socket: Any   # connected to the kernel; `None` when it is closed or not used yet, and where the transport has no sockets
     session: Any
     def __init__(self,
-        socket: zmq.asyncio.Socket|None, # Connected to the kernel; `None`: the transport has no sockets
+        socket: zmq.asyncio.Socket|None, # Connected to the kernel; `None`: it comes later, or never
         session: ConSession, # Signs and parses
         loop: Any = None, # Not used (jupyter_client's signature)
     ):
@@ -127,7 +127,7 @@ class ConChannel(_ReadsAll):
         "Close the socket of this channel. A second call does nothing."
         transport = None if self.connection is None else self.connection.transport
         if self.socket is not None and transport is None: self.socket.close(linger=0)
-        if self.socket is not None and isinstance(transport, ZMQTransport): transport.close_channel(self.name)
+        if isinstance(transport, ZMQTransport): transport.close_channel(self.name)   # (also one that has not connected yet)
         self.detach()
 
     def stop(self) -> None:

@@ -48,7 +48,7 @@ from .engine.request import Hook, Joined, Request, prompt, seconds
 from .engine.router import Router
 from .engine.session import ConSession, Message, apply_session_patch, own_session
 from .engine.transport import Host, NoHost, Transport, weakly
-from .transports.sockets import ContextView, check_descriptors, connect, limits_said
+from .transports.sockets import ContextView, check_descriptors, connect, is_near, limits_said
 from .transports.zmq import Heartbeat, ZMQTransport
 
 log = logging.getLogger('conkernelclient')
@@ -192,10 +192,17 @@ class _Sockets(_Settings):
         "The heartbeat channel, not started; a new one when the last was stopped"
         stopped = self._hb_channel is not None and getattr(self._hb_channel, 'socket', None) is None
         if stopped and self.connection.loop is not None: self._hb_channel = None   # (without a loop, it has not begun)
-        if isinstance(self.hb_channel, Heartbeat) and self.connection.host.owns: self.hb_channel.every = 5
+        told = self.connection.host.owns or is_near(self.transport, self.ip)   # of a death, by something else
+        if isinstance(self.hb_channel, Heartbeat) and told: self.hb_channel.every = 5
         return self.hb_channel
 
 # %% ../nbs/01_core.ipynb #3d9ad193
+def _view(kc: Any, o: str) -> None:
+    "Give a client the object of channel `o`, without a socket"
+    channel = getattr(kc, f'{o}_channel_class')(None, kc.session)
+    channel.attach(o, kc.connection)
+    setattr(kc, f'_{o}_channel', channel)
+
 class ClientSockets:
     "The sockets of a client, for its transport"
     def __init__(self,
@@ -206,6 +213,7 @@ class ClientSockets:
         "The connected socket of a channel; with `identity`, a further one"
         kc = self.client()
         face = getattr(kc, f'{channel}_channel')   # its first use connects
+        if face.socket is None and identity is None: identity = self.identity()   # it was postponed
         if identity is not None:
             kwargs = {} if channel == 'iopub' else dict(identity=identity)   # a subscription has no identity
             face.socket = getattr(kc, f'connect_{channel}')(**kwargs)
@@ -220,6 +228,14 @@ class ClientSockets:
     def heartbeat(self) -> Any: return self.client().unused_heartbeat()
     def encrypted(self) -> bool: return self.client().curve_publickey is not None
     def identity(self) -> bytes: return cast(bytes, self.client().session.bsession)
+
+    def postpone(self, channel: str) -> bool:
+        "A channel object without a socket is made, where nobody wants another kind; false where that cannot be"
+        kc, o = self.client(), channel
+        kind = getattr(kc, f'{o}_channel_class')
+        if getattr(kc, f'_{o}_channel') is not None or kind is not ConChannel: return False
+        _view(kc, o)
+        return True
 
     def forget(self, channel: str) -> None:
         "The channel object is made anew at its next use"
@@ -282,10 +298,7 @@ class _ForConnection(HasAside, _Parts):
 # %% ../nbs/01_core.ipynb #1f93f799
 class _Views(_ForConnection):
     def _view_channels(self) -> None:
-        for o in CHANNELS:
-            channel = getattr(self, f'{o}_channel_class')(None, self.session)
-            channel.attach(o, self.connection)
-            setattr(self, f'_{o}_channel', channel)
+        for o in CHANNELS: _view(self, o)
         self._hb_channel = HeartbeatView(self.connection)
 
 # %% ../nbs/01_core.ipynb #16f080b9
@@ -680,8 +693,35 @@ class _Shown(_Interactive):
 class ConKernelClient(_Shown):
     "An `AsyncKernelClient` that can have any number of requests in flight: each reply comes to its own caller"
 
+# %% ../nbs/01_core.ipynb #a41e523e
+class _Awake(AsyncKernelManager):
+    async def _pending(self, method: Any, **kwargs: Any) -> None:
+        "As `in_pending_state` of jupyter_client calls its method, without the nap"
+        if method.__func__ not in (AsyncKernelManager.start_kernel, AsyncKernelManager.shutdown_kernel): return await method(**kwargs)
+        if self._attempted_start or not self._ready: self._ready = asyncio.get_running_loop().create_future()
+        try: await method.__wrapped__(self, **kwargs)
+        except Exception as e:
+            self._ready.set_exception(e)
+            self.log.exception(self._ready.exception())
+            raise
+        if self.owns_kernel: self._ready.set_result(None)
+
+    async def start_kernel(self, **kwargs: Any) -> None:   # type: ignore[override]
+        "Start the kernel's process"
+        await self._pending(super().start_kernel, **kwargs)
+
+    async def shutdown_kernel(self, now: bool = False, restart: bool = False) -> None:   # type: ignore[override]
+        "Shut the kernel down; `now`: kill it; `restart`: keep its connection file"
+        await self._pending(super().shutdown_kernel, now=now, restart=restart)
+
+    # What a restart calls
+    async def _async_start_kernel(self, **kwargs: Any) -> None: await self._pending(super()._async_start_kernel, **kwargs)
+
+    async def _async_shutdown_kernel(self, now: bool = False, restart: bool = False) -> None:
+        await self._pending(super()._async_shutdown_kernel, now=now, restart=restart)
+
 # %% ../nbs/01_core.ipynb #fe4da6ad
-class _Launching(AsyncKernelManager):
+class _Launching(_Awake):
     context: Any
     _getpid = staticmethod(os.getpid)   # (kept, as a manager may be freed when the program's modules are gone)
 

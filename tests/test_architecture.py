@@ -1,5 +1,5 @@
 """The rules of the house, held over the syntax tree: which module knows which, and no private name of another one."""
-import ast, importlib
+import ast, importlib, subprocess, sys
 from collections import Counter
 from pathlib import Path
 import pytest
@@ -64,6 +64,9 @@ DEPENDENCIES = {
     ('core', '_connect_control_socket'): 'jupyter_client connects it at each start; here it waits for something to send',
     ('core', '_close_control_socket'): 'what was not sent is dropped when the process is gone: jupyter_client lets it linger, for whoever listens next',
     ('core', '_control_socket'): 'the same',
+    ('core', '_attempted_start'): 'was there a start before? A wrapper of jupyter_client asks it, which sleeps 10 ms afterwards, and ours that does not',
+    ('core', '_async_start_kernel'): 'the same wrapper, where a restart calls it',
+    ('core', '_async_shutdown_kernel'): 'the same',
     ('core', '_async_post_start_kernel'): 'the step of the start that connects it',
     ('core', '_async_wait'): 'jupyter_client waits for the end of the process with it; it asks every 0.1 s',
     ('core', '_create_connected_socket'): 'all `connect_*` methods go through it: socket options have to be set before the socket is made',
@@ -116,6 +119,18 @@ def test_the_table_names_all_modules(house):
 def test_imports_point_downwards(house):
     assert sum(len(list(rooms_imported(o, LIB))) for o in house.values()) > 80
     assert upwards(house, LIB, KNOWS) == []
+
+
+LOOKS = """
+import sys, conkernelclient
+print([o for o in sys.modules if o.startswith('conkernelclient.kernels.') or o.startswith('conkernelclient.transports.websocket')])
+print(set(conkernelclient.__all__)-set(dir(conkernelclient)), [o for o in conkernelclient.__all__ if getattr(conkernelclient, o, None) is None])
+"""
+
+def test_what_few_need_is_imported_late():
+    "Pools, forks, notebooks and servers are not imported until one of their names is used; all names are there"
+    res = subprocess.run([sys.executable, '-c', LOOKS], cwd=PACKAGE.parent, capture_output=True, text=True, timeout=60)
+    assert res.stdout.splitlines() == ['[]', 'set() []'], res.stderr
 
 
 @pytest.mark.parametrize('name', SANS_IO)

@@ -583,7 +583,8 @@ async def test_report_03_a_cell_that_holds_the_interpreter_lock(how):
     async with run_kernel() as (km, kc):
         failed, tries, hard = [], 2, 0
         await kc.run('1')
-        for i in range(tries):
+        for i in range(4*tries):
+            if i>=tries and hard: break   # (on a loaded machine, all of the first ones may be easy)
             assert (await soon(kc.execute(LATE, reply=True)))['content']['status']=='ok'
             run = kc.run(LOCKED, timeout=.5 if how=='limit' else None)   # its *busy* waits behind that, and then for the lock
             await asyncio.sleep(.3)
@@ -595,7 +596,7 @@ async def test_report_03_a_cell_that_holds_the_interpreter_lock(how):
             except (AssertionError, TimeoutError) as e:
                 failed.append(repr(e) if str(e) else 'it runs on: no later cell within 10 s')
                 break   # it runs on
-        figure(f'locked cells that were not stopped by {how}, of {tries}', len(failed))
+        figure(f'locked cells that were not stopped by {how}, of {i}', len(failed))
         assert not failed and hard, (failed, hard)
 
 @pytest.mark.parametrize('says, how, by', some([('never', o, 'message') for o in STOPS] + [('never', 'cancel', 'signal'), ('late', 'interrupt', 'message')],

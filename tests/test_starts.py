@@ -4,7 +4,10 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest, zmq, zmq.asyncio
-from conkernelclient import ConKernelClient, ConKernelManager, DeadKernelError, TooManyOpenFiles, run_kernel
+from jupyter_client.ioloop.manager import AsyncIOLoopKernelManager
+from jupyter_client.manager import AsyncKernelManager
+from conkernelclient import ConIOLoopKernelManager, ConKernelClient, ConKernelManager, DeadKernelError, TooManyOpenFiles, run_kernel
+from conkernelclient.channels import ConChannel
 from conkernelclient.core import choose_port, port_range
 from conkernelclient.transports.sockets import ContextView
 from fake_kernel import FakeKernel, kernel_specs
@@ -253,6 +256,157 @@ async def test_a_kernel_that_has_answered_is_not_started_again(tmp_path):
     assert km.launches==1
     kc.stop_channels()
     await km.shutdown_kernel(now=True)
+
+
+# --- the heartbeat rests -------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('ip, every', [('127.0.0.1', 5), ('192.0.2.1', 1)])
+async def test_the_heartbeat_of_a_near_kernel_rests(ip, every):
+    kc = ConKernelClient(ip=ip, shell_port=1, iopub_port=2, stdin_port=3, hb_port=4, control_port=5)
+    kc.start_channels()
+    assert kc.hb_channel.every==every
+    kc.stop_channels()
+
+async def test_a_resting_heartbeat_asks_when_the_connection_breaks():
+    "`is_alive` of a client whose kernel is not ours goes by it"
+    with FakeKernel() as fk:
+        kc = fk.client(ConKernelClient)
+        kc.hb_channel.time_to_dead = .05
+        kc.start_channels()
+        await asyncio.wait_for(kc.wait_for_ready(), SOON)
+        kc.hb_channel.every = 1_000_000
+        await until(lambda: kc.hb_channel._rests)
+        assert await kc.is_alive()
+        fk.close_sockets()
+        await until(lambda: not kc.hb_channel.is_beating())
+        assert not await kc.is_alive()
+        kc.stop_channels()
+
+
+# --- the control channel connects late -------------------------------------------------------------------------------------
+
+async def asked(kc): return (await asyncio.wait_for(kc.kernel_info(reply=True, channel='control'), SOON))['content']['status']
+
+async def test_the_control_channel_connects_when_it_is_used():
+    "It is open for all that ask; two descriptors less, until the first message that goes there"
+    with FakeKernel() as fk:
+        kc = fk.client(ConKernelClient)
+        kc.start_channels()
+        await asyncio.wait_for(kc.wait_for_ready(), SOON)
+        channel = kc.control_channel
+        assert channel.is_alive() and kc.channels_running and channel.socket is None
+        assert not await channel.msg_ready() and kc.connection.transport.channels['control'].late
+        posted = kc.kernel_info(channel='control')
+        assert (await channel.get_msg(timeout=SOON))['parent_header']['msg_id']==posted
+        assert await asked(kc)=='ok' and channel is kc.control_channel and not channel.socket.closed
+        kc.stop_channels()
+        assert not channel.is_alive() and channel.socket is None
+
+async def test_the_control_channel_of_a_restarted_kernel(tmp_path):
+    "Used before a restart on other ports, after it, or both"
+    km = fake_manager(tmp_path)
+    await km.start_kernel()
+    used, unused = await ready(km), await ready(km)
+    assert await asked(used)=='ok'
+    await km.restart_kernel(newports=True)
+    for kc in used, unused:
+        await kc.wait_for_ready(timeout=SOON)
+        assert await asked(kc)=='ok'
+        kc.stop_channels()
+    await km.shutdown_kernel()
+
+async def test_a_control_channel_that_was_closed_or_never_started():
+    with FakeKernel() as fk:
+        kc = fk.client(ConKernelClient)
+        kc.start_channels()
+        await asyncio.wait_for(kc.wait_for_ready(), SOON)
+        kc.control_channel.close()
+        with pytest.raises(RuntimeError, match='control channel is closed'): await asked(kc)
+        kc.stop_channels()
+        kc = fk.client(ConKernelClient)
+        kc.start_channels(control=False)
+        with pytest.raises(RuntimeError, match='not started'): await asked(kc)
+        kc.stop_channels()
+
+async def test_a_control_channel_of_another_kind_is_made_with_its_socket():
+    "So is one that was used before the start"
+    class Own(ConChannel):
+        def __init__(self, socket, *args):
+            assert socket is not None
+            super().__init__(socket, *args)
+    with FakeKernel() as fk:
+        for kc, use in (fk.client(ConKernelClient, control_channel_class=Own), lambda: None), (fk.client(ConKernelClient), lambda: kc.control_channel):
+            use()
+            kc.start_channels()
+            assert kc.control_channel.socket is not None and not kc.connection.transport.channels['control'].late
+            await asyncio.wait_for(kc.wait_for_ready(), SOON)
+            assert await asked(kc)=='ok'
+            kc.stop_channels()
+
+LIMITED = """
+import asyncio, os, resource
+from conkernelclient import run_kernel, TooManyOpenFiles
+async def main():
+    async with run_kernel() as (km, kc):
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        hoard = [os.open(os.devnull, os.O_RDONLY) for _ in range(3)]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hoard[-1]+1, hard))
+        hoard += [os.dup(o) for o in range(hoard[-1]) if not os.path.exists(f'/proc/self/fd/{o}')]   # (none is free below)
+        try: kc.kernel_info(reply=True, channel='control')
+        except TooManyOpenFiles as e: print('raised', e.errno)
+        print((await kc.run('1+1')).text)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        print((await kc.kernel_info(reply=True, channel='control', timeout=30))['content']['status'])
+asyncio.run(main())
+"""
+
+@pytest.mark.skipif(not os.path.exists('/proc/self/fd'), reason='Linux')
+def test_no_descriptor_left_for_the_control_channel():
+    "The call says so, the client goes on, and the next call connects"
+    assert program(LIMITED).split()==['raised', '24', '2', 'ok']
+
+
+# --- no naps -------------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('cls, naps', [(ConKernelManager, 0), (ConIOLoopKernelManager, 0), (AsyncKernelManager, 4)])
+async def test_starts_and_shutdowns_do_not_sleep(tmp_path, monkeypatch, cls, naps):
+    "jupyter_client's wrapper does, after each of the four; *pending* is over when they return, here as there"
+    slept, sleep = [], asyncio.sleep
+    monkeypatch.setattr(asyncio, 'sleep', lambda delay, *args: (slept.append(delay), sleep(delay, *args))[1])
+    km = fake_manager(tmp_path, cls=cls)
+    pending = []
+    for step in km.start_kernel, km.restart_kernel, km.shutdown_kernel:
+        await step()
+        assert km.ready.done() and km.ready.exception() is None
+        pending.append(km.ready)
+    assert len(set(map(id, pending)))==3 and slept.count(.01)==naps
+
+async def test_a_start_that_fails_is_no_longer_pending(tmp_path, monkeypatch):
+    km = fake_manager(tmp_path)
+    async def fails(*args, **kwargs): raise OSError('no process')
+    monkeypatch.setattr(ConKernelManager, '_async_launch_kernel', fails)
+    monkeypatch.setattr(ConKernelManager, '_launch_kernel', fails)
+    with pytest.raises(OSError, match='no process'): await km.start_kernel()
+    assert isinstance(km.ready.exception(), OSError)
+
+async def test_a_mixed_in_start_is_called(tmp_path):
+    "As a server's manager has one"
+    steps = []
+    class Server(AsyncIOLoopKernelManager):
+        async def start_kernel(self, **kwargs):
+            steps.append('start')
+            await super().start_kernel(**kwargs)
+        async def shutdown_kernel(self, now=False, restart=False):
+            steps.append('shutdown')
+            await super().shutdown_kernel(now=now, restart=restart)
+    class Both(ConKernelManager, Server): pass
+    km = fake_manager(tmp_path, cls=Both)
+    await km.start_kernel()
+    kc = await ready(km)
+    await runs(kc)
+    kc.stop_channels()
+    await km.shutdown_kernel()
+    assert steps==['start', 'shutdown']
 
 
 # --- the end of the process ------------------------------------------------------------------------------------------------

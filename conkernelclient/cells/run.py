@@ -85,6 +85,9 @@ class _Shells:
         self.hooked: dict[Run, None] = {}   # the kernel is done with them, their hooks are not
         self.jobs: Jobs[Run] = Jobs()
         self.interrupts: Interrupts = Interrupts(connection, self.shell().lane)
+        self._set_up()
+
+    def _set_up(self) -> None: "Each step below sets its own fields, and the functions that the router calls"
 
     def shell(self,
         subshell_id: str|None = None, # `None`: the main shell
@@ -102,13 +105,12 @@ class _Shells:
 # %% ../../nbs/cells/03_run.ipynb #79ff5b08
 class _Displaying(_Shells):
     "Updates displays"
-    def __init__(self,
-        connection: Connection, # To the kernel
-        input: Callable[[str, Message], None], # Answers a prompt: called with the text, and the `input_request`
-    ):
-        super().__init__(connection, input)
-        self._displays: tuple[int, Displays] = -1, Displays()
-        connection.router.on_display = weakly(self._display)
+    _displays: tuple[int, Displays]   # of which generation
+
+    def _set_up(self) -> None:
+        super()._set_up()
+        self._displays = -1, Displays()
+        self.connection.router.on_display = weakly(self._display)
 
     def displays(self) -> Displays:
         "The table of displays of the present kernel"
@@ -129,14 +131,13 @@ class _Displaying(_Shells):
 # %% ../../nbs/cells/03_run.ipynb #90d3d580
 class _Following(_Displaying):
     "Counts late outputs"
-    def __init__(self,
-        connection: Connection, # To the kernel
-        input: Callable[[str, Message], None], # Answers a prompt: called with the text, and the `input_request`
-    ):
-        super().__init__(connection, input)
-        self._followed: dict[str, ref[Result]] = {}
-        connection.router.followed = self._followed
-        connection.router.on_late = weakly(self._late)
+    _followed: 'dict[str, ref[Result]]'
+
+    def _set_up(self) -> None:
+        super()._set_up()
+        self._followed = {}
+        self.connection.router.followed = self._followed
+        self.connection.router.on_late = weakly(self._late)
 
     def follow(self,
         msg_id: str, # Of the request
