@@ -14,7 +14,7 @@ from queue import Empty
 
 import pytest
 import conkernelclient
-from conkernelclient import (ClientClosedError, ConKernelClient, ConKernelManager, DeadKernelError, ExecutionError, ExecutionTimeout,
+from conkernelclient import (ClientClosedError, Comm, CommMessage, ConKernelClient, ConKernelManager, DeadKernelError, ExecutionError, ExecutionTimeout,
                              KernelRestartedError, run_kernel)
 from conkernelclient.cells.outputs import Result
 from conkernelclient.engine.session import ConSession
@@ -161,6 +161,12 @@ EITHER = dict(timedelta=timedelta(seconds=30), huge=10**400)
 
 def _setting(name): return lambda kc, sh, limit: setattr(kc, name, limit)
 
+def _comm(kc):
+    "A comm with a message to read"
+    comm = Comm(kc.comms, 't')
+    comm.take(CommMessage('msg', {}, [], {}, comm, None))
+    return comm
+
 def _reader(name): return lambda kc, sh, limit: getattr(kc, f'get_{name}_msg')(timeout=limit)
 
 LIMITS = {
@@ -182,6 +188,9 @@ LIMITS = {
     'request timeout': lambda kc, sh, limit: kc.request('history_request', {}, timeout=limit),
     'request timeout, control': lambda kc, sh, limit: kc.request('debug_request', {}, 'control', timeout=limit),
     'execute_interactive timeout': lambda kc, sh, limit: kc.execute_interactive('bad', timeout=limit),
+    'open_comm timeout': lambda kc, sh, limit: kc.open_comm('t', timeout=limit),
+    'receive timeout': lambda kc, sh, limit: _comm(kc).receive(limit),
+    'subshell open_comm timeout': lambda kc, sh, limit: sh.open_comm('t', timeout=limit),
     'subshell run timeout': lambda kc, sh, limit: sh.run('bad', timeout=limit),
     'subshell run queue_timeout': lambda kc, sh, limit: sh.run('bad', queue_timeout=limit),
     'subshell eval timeout': lambda kc, sh, limit: sh.eval('bad', timeout=limit),

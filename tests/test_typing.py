@@ -20,6 +20,8 @@ HELD = {
     'cells.outputs.Event': '',
     'cells.llm.LLMContent': '',
     'cells.subshell.Subshell': '',
+    'cells.comm.Comm': 'take post end',
+    'cells.comm.Comms': 'on open find message enter leave outbox forget',
     'kernel.Opening': '',
     'sync.Kernel': 'background table job_of',
     'kernels.sync_pool.Pool': 'close',
