@@ -10,6 +10,7 @@ from conkernelclient.cells.jobs import JobEvent
 from conkernelclient.cells.llm import LLMContent
 from conkernelclient.cells.run import Run
 from conkernelclient.cells.subshell import Subshell
+from conkernelclient.cells.widgets import Widget, Widgets
 from conkernelclient.core import ConIOLoopKernelManager, ConKernelClient, ConKernelManager, run_kernel
 from conkernelclient.engine.errors import (
     ClientClosedError, CommClosedError, ConKernelError, DeadKernelError, KernelRestartedError, NoReplyError, NotConnected, ReplyTimeout,
@@ -36,7 +37,7 @@ def __getattr__(name: str) -> Any:
 
 __all__ = ['open_kernel', 'Kernel', 'Job', 'KernelSubshell', 'ConKernelClient', 'ConKernelManager', 'ConIOLoopKernelManager', 'run_kernel',
            'KernelPool', 'Pool', 'PoolClosed', 'fork_spec', 'run_notebooks', 'NotebookError',
-           'Request', 'Run', 'Subshell', 'Comm', 'CommMessage', 'Comms', 'Aside', 'Completion', 'Variable', 'Variables', 'Result', 'Image', 'Event', 'JobEvent', 'ErrorInfo', 'LLMContent', 'Message', 'parse_literal',
+           'Request', 'Run', 'Subshell', 'Comm', 'CommMessage', 'Comms', 'Widget', 'Widgets', 'Aside', 'Completion', 'Variable', 'Variables', 'Result', 'Image', 'Event', 'JobEvent', 'ErrorInfo', 'LLMContent', 'Message', 'parse_literal',
            'ConKernelError', 'ExecutionError', 'ExecutionTimeout', 'UnsupportedFeature', 'UnknownKernel', 'NoRunningKernel',
            'DeadKernelError', 'KernelRestartedError', 'ClientClosedError', 'CommClosedError', 'NoReplyError', 'NotConnected',
            'ReplyTimeout', 'TooManyOpenFiles', 'ServerError',

@@ -21,6 +21,7 @@ from .cells.jobs import Jobs
 from .cells.outputs import Event, Result
 from .cells.run import Run, Runs
 from .cells.subshell import Cells, Subshell
+from .cells.widgets import HasWidgets, Widgets
 from .channels import ConChannel
 from .engine.connection import Connection
 from .engine.request import Hook, Request
@@ -83,7 +84,7 @@ class Starting:
     def __init__(self, client: ConKernelClient) -> None: ...
     def __await__(self) -> Generator[Any, None, ConKernelClient]: ...
 
-class ConKernelClient(HasAside, AsyncKernelClient):
+class ConKernelClient(HasAside, HasWidgets, AsyncKernelClient):
     shell_channel_class: Type[type[ConChannel], type[ConChannel] | str]
     iopub_channel_class: Type[type[ConChannel], type[ConChannel] | str]
     stdin_channel_class: Type[type[ConChannel], type[ConChannel] | str]
@@ -96,6 +97,7 @@ class ConKernelClient(HasAside, AsyncKernelClient):
     startup_timeout: Float[float | None, float | None]
     readers_grace: Float[float, float]
     connection: Connection
+    widgets: Widgets
     runs: Runs
     ends: Callable[[], Awaitable[None]] | None
     leaves: Callable[[], Awaitable[None]] | None

@@ -44,26 +44,29 @@ class CommMessage(NamedTuple):
         buffers = f', {len(self.buffers)} buffers' if self.buffers else ''
         return f'<CommMessage {self.kind} of {self.comm.target}: {data}{buffers}>'
 
-# %% ../../nbs/cells/02_comm.ipynb #ba3de6ff
+# %% ../../nbs/cells/02_comm.ipynb #c39add44
 class Letter:
     "A comm message to the kernel, in the queue of its shell"
-    __slots__ = ('msg_type', 'content', 'metadata', 'buffers', 'generation', 'queued', 'error')
+    __slots__ = ('msg_type', 'content', 'metadata', 'buffers', 'generation', 'on_passed', 'msg_id', 'queued', 'error')
     def __init__(self,
         msg_type: str, # `comm_open`, `comm_msg` or `comm_close`
         content: dict[str, Any], # The message's content
         generation: int, # The kernel process it is meant for
         buffers: Sequence[Any]|None = None, # Binary data
         metadata: dict[str, Any]|None = None, # The message's metadata
+        on_passed: Callable[[], Any]|None = None, # Called when the kernel has got to it
     ):
         self.msg_type: str = msg_type
         self.content: dict[str, Any] = content
         self.metadata: dict[str, Any]|None = metadata
         self.buffers: Sequence[Any]|None = buffers
         self.generation: int = generation
+        self.on_passed: Callable[[], Any]|None = on_passed
+        self.msg_id: str = ''   # once it was sent
         self.queued: bool = True   # it has not been sent
         self.error: Exception|None = None   # why it could not be sent
 
-# %% ../../nbs/cells/02_comm.ipynb #300c1f8d
+# %% ../../nbs/cells/02_comm.ipynb #cfa57b38
 class _Posting:
     limit = 1000   # messages on the wire of one shell
     attention = 4096   # messages whose outputs are looked for
@@ -79,7 +82,7 @@ class _Posting:
         self.lane: Lane[Letter] = connection.lane(self.limit, self._post, lambda letter, error: None)
 
     def _post(self, letter: Letter) -> None:
-        msg_id = new_id()
+        msg_id = letter.msg_id = new_id()
         try:
             self.connection.post(letter.msg_type, letter.content, metadata=letter.metadata, buffers=letter.buffers,
                                  subshell_id=self.subshell_id, msg_id=msg_id)
@@ -100,7 +103,7 @@ class _Posting:
 
     def _heard(self, msg_id: str, letter: Letter, msg: Message) -> bool: raise NotImplementedError
 
-# %% ../../nbs/cells/02_comm.ipynb #1422ed7e
+# %% ../../nbs/cells/02_comm.ipynb #4fc5b5d7
 class Outbox(_Posting):
     "The comm messages to one shell: a thousand on the wire, and those that wait"
     _fence: Any = None   # a request behind them
@@ -121,25 +124,31 @@ class Outbox(_Posting):
 
     def _passed(self, before: list[Any]) -> None:
         self._fence = None
-        for o in before: self.lane.release(o)
+        for o in before: self._release(o)
         if self.lane.on_wire >= self.limit//2 and self._fence is None: self._put_fence()
+
+    def _release(self, letter: Any) -> None:
+        self.lane.release(letter)
+        passed, letter.on_passed = letter.on_passed, None
+        if passed is not None: passed()
 
     def _heard(self, msg_id: str, letter: Letter, msg: Message) -> bool: # Is the message of no use to anybody else?
         "The kernel publishes something while it handles `letter`: all before it have passed"
         if letter in self.lane.under_way:
-            for o in list(self.lane.under_way):
-                self.lane.release(o)
-                if o is letter: break
+            while (first := next(iter(self.lane.under_way))) is not letter: self._release(first)
+            self._release(letter)
         if msg['msg_type'] == 'status':
             if msg['content'].get('execution_state') == 'idle': self.connection.router.attended.pop(msg_id, None)
             return True
         return msg['msg_type'] in COMMS or bool(self.take(msg))
 
-# %% ../../nbs/cells/02_comm.ipynb #2313c88e
+# %% ../../nbs/cells/02_comm.ipynb #5c27035d
 class _Reading:
     max_unread = 10_000   # messages
     max_bytes = 64*2**20   # of buffers
     on_message: Callable[[CommMessage], Any]|None = None   # called with each message, in place of keeping it
+    tap: Callable[[CommMessage], Any]|None = None   # called with each message, by a part of this library that follows it
+    keeps: bool = True   # keep what nobody has read?
 
     def __init__(self,
         id: str, # As in the messages
@@ -172,14 +181,18 @@ class _Reading:
         state = 'closed' if self.closed else 'open'
         return f'<Comm {self.target}: {state}, {self.unread} unread>'
 
-# %% ../../nbs/cells/02_comm.ipynb #413bd3d6
+# %% ../../nbs/cells/02_comm.ipynb #e9b638f9
 class _Taking(_Reading):
+    dropped: int
+
     def take(self, msg: CommMessage) -> None:
         "A message has come"
+        if self.tap is not None: self.tap(msg)
         if self.on_message is not None:
             try: self.on_message(msg)
             except Exception: log.exception('on_message of %r failed', self)
             return
+        if not self.keeps: return
         self._unread.append(msg)
         self._bytes += sum(o.nbytes for o in msg.buffers)
         while len(self._unread) > self.max_unread or self._bytes > self.max_bytes and self.unread > 1: self._drop()
@@ -229,7 +242,7 @@ class _Receiving(_Taking):
         try: return await self.receive()
         except CommClosedError: raise StopAsyncIteration from None
 
-# %% ../../nbs/cells/02_comm.ipynb #3c337226
+# %% ../../nbs/cells/02_comm.ipynb #fa1d1ae9
 class Comm(_Receiving):
     "A connection to an object of the kernel: `comm.send(…)`, `async for msg in comm:`"
     def __init__(self,
@@ -248,13 +261,19 @@ class Comm(_Receiving):
     ) -> None:
         """Send to the kernel; it is sent at the call, or in its turn. Raises `CommClosedError`, `DeadKernelError`,
         `KernelRestartedError`, `NotConnected`."""
-        if self.closed: raise self._why()
+        self.check()
         self.post('comm_msg', dict(comm_id=self.id, data={} if data is None else data), buffers, metadata)
 
+    def check(self) -> None:
+        "Raise why it is closed, if it is"
+        if self.closed: raise self._why()
+
     def post(self, msg_type: str, content: dict[str, Any], buffers: Sequence[Any]|None = None,
-             metadata: dict[str, Any]|None = None) -> None:
-        "Send a message of this comm"
-        self.comms.outbox(self.subshell_id).add(Letter(msg_type, content, self.generation, buffers, metadata))
+             metadata: dict[str, Any]|None = None, on_passed: Callable[[], Any]|None = None) -> Letter:
+        "Send a message of this comm; `on_passed` is called when the kernel has got to it"
+        letter = Letter(msg_type, content, self.generation, buffers, metadata, on_passed)
+        self.comms.outbox(self.subshell_id).add(letter)
+        return letter
 
     def close(self,
         data: Any = None, # JSON, for the other side
@@ -273,7 +292,7 @@ class Comm(_Receiving):
         self.closing = closing
         self._wake()
 
-# %% ../../nbs/cells/02_comm.ipynb #f303f2a6
+# %% ../../nbs/cells/02_comm.ipynb #5fc35223
 Handler = Callable[[Comm, CommMessage], Any]   # of a comm that the kernel opens; may be async
 
 class _Table:
@@ -282,6 +301,7 @@ class _Table:
     ):
         self.connection = connection
         self.handlers: dict[str, Handler] = {}
+        self.followers: dict[str, Handler] = {}   # as handlers, of parts of this library
         self.unknown: int = 0   # messages of comms that are not open
         self.take: Callable[[Message], Any] = lambda msg: None   # gets what the handlers of comm messages print
         self._boxes: dict[str|None, Outbox] = {}
@@ -322,8 +342,10 @@ class _Table:
         for o in self._all():
             if o.subshell_id == subshell_id: o.subshell_id = None
 
-# %% ../../nbs/cells/02_comm.ipynb #50f14b55
+# %% ../../nbs/cells/02_comm.ipynb #2348be12
 class _Listening(_Table):
+    unknown: int
+
     def find(self, comm_id: object) -> Comm|None: # Also one that the last message has closed
         "A comm by its id"
         if not isinstance(comm_id, str): return None
@@ -357,10 +379,22 @@ class _Listening(_Table):
         if self.connection.life.state not in (State.STARTING, State.READY): return   # the last words of a kernel
         comm = Comm(self, target, comm_id, ours=False)   # type: ignore[arg-type]
         comm.opening = self.message(msg, comm)
+        comm.keeps = target not in self.followers or target in self.handlers
         self.enter(comm)
+        if target in self.followers: self.followers[target](comm, comm.opening)
         if target in self.handlers: self._call(self.handlers[target], comm)
 
     def _call(self, handler: Handler, comm: Comm) -> None: raise NotImplementedError
+
+    def adopt(self,
+        comm_id: str, # As in the messages
+        target: str, # What it was opened for
+    ) -> Comm:
+        "A comm that the kernel had opened before this client came"
+        comm = Comm(self, target, comm_id, ours=False)   # type: ignore[arg-type]
+        comm.keeps = target not in self.followers
+        self.enter(comm)
+        return comm
 
 # %% ../../nbs/cells/02_comm.ipynb #1eb5f3f9
 class _Handling(_Listening):

@@ -12,7 +12,7 @@ import inspect
 import logging
 import threading
 from collections import deque
-from collections.abc import Awaitable as Awaits, Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable as Awaits, Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from typing import Any, NoReturn
 from weakref import ref
@@ -112,6 +112,9 @@ class _Displaying(_Shells):
     ):
         super().__init__(connection, input)
         self._displays: tuple[int, Displays] = -1, Displays()
+        self.captured: Mapping[str, Any] = {}   # ids of requests whose outputs go elsewhere: to a widget
+        self.capture: Callable[[Message], bool] = lambda msg: False   # Takes an output of one of them; did it?
+        self.views: Callable[[], Callable[[str], str|None]]|None = None   # Gives what tells the texts of the kernel's widgets
         connection.router.on_display = weakly(self._display)
 
     def displays(self) -> Displays:
@@ -119,6 +122,7 @@ class _Displaying(_Shells):
         generation = self.connection.life.generation
         if self._displays[0] != generation:
             self._displays = generation, Displays()
+            if self.views is not None: self._displays[1].views = self.views()
             self.connection.router.displays = self._displays[1]
         return self._displays[1]
 
@@ -154,6 +158,7 @@ class _Following(_Displaying):
     def _late(self, msg: Message) -> None:
         msg_id: Any = msg['parent_header'].get('msg_id')
         result = self._followed[msg_id]()
+        if msg_id in self.captured and self.capture(msg): return
         if result is None: del self._followed[msg_id]
         elif as_output(msg) is not None: result.late += 1
 
@@ -618,6 +623,8 @@ class _Heard(_Begun):
             self._changed()
         if self.request is not None: self.request.iopub.clear()
         if self.on_comm is not None and msg['msg_type'] in COMMS: self._tell_comm(self.on_comm, msg)
+        runs = self.shell.runs
+        if runs.captured and self.partial.msg_id in runs.captured and runs.capture(msg): return
         events = self.partial.add(msg)
         if events: self._show(events)
 
