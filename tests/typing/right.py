@@ -18,7 +18,7 @@ from conkernelclient import (Aside, ClientClosedError, Comm, CommClosedError, Co
                              DeadKernelError, ErrorInfo, Event, ExecutionError, ExecutionTimeout, Image, Job, JobEvent, Kernel, KernelPool,
                              KernelRestartedError, KernelSubshell, LLMContent,
                              Message, NoReplyError, NoRunningKernel, NotConnected, Pool, ReplyTimeout, Request, Result, Run, Subshell, UnknownKernel,
-                             UnsupportedFeature, Variables, open_kernel, parse_literal, run_kernel)
+                             UnsupportedFeature, Variables, Widget, Widgets, open_kernel, parse_literal, run_kernel)
 from conkernelclient.cells.jobs import Outcome
 from conkernelclient.cells.outputs import Cursor
 from conkernelclient.sync import KernelJobs
@@ -274,6 +274,21 @@ async def comms(kc: ConKernelClient) -> None:
     async with kc.subshell() as sh: assert_type(await sh.open_comm('t', timeout=20), Comm)
 
 
+async def widgets(kc: ConKernelClient) -> None:
+    "The kernel's widgets"
+    assert_type(kc.widgets, Widgets)
+    assert_type(kc.widgets.state(), dict[str, Any])
+    assert_type(kc.widgets.get('none'), Widget | None)
+    try: assert_type(await kc.widgets.load(timeout=20), int)
+    except UnsupportedFeature: pass
+    for widget in kc.widgets.values():
+        assert_type((widget.id, widget.kind, widget.text, widget.closed, widget.comm), tuple[str, str, str, bool, Comm])
+        assert_type(widget.state, dict[str, Any])
+        assert_type(widget.children(), list[Widget])
+        assert_type(widget.set(value=1), None)
+        assert_type(widget.send({'event': 'click'}, [b'1']), None)
+
+
 async def subshells(kc: ConKernelClient) -> None:
     assert_type(kc.subshell(), Subshell)
     async with kc.subshell() as sh:
@@ -449,7 +464,7 @@ async def main() -> None:
         async with run_kernel('python3', startup_timeout=60, cwd=folder, manager_class=ConKernelManager) as (km, kc):
             assert_type(km, ConKernelManager)
             assert_type(kc, ConKernelClient)
-            for use in any_request, mailboxes, status, runs, jobs, together, values, comms, subshells, errors: await use(kc)
+            for use in any_request, mailboxes, status, runs, jobs, together, values, comms, widgets, subshells, errors: await use(kc)
             await requests(kc, True)
             events = [o async for o in kc.run('print(1)')]
             results(await kc.run('1/0'), events[0])
