@@ -413,6 +413,15 @@ async def test_two_readers_and_a_cancelled_one():
         assert sorted(got) == list(range(200))
 
 
+async def test_from_another_thread():
+    "…it raises, and sends nothing"
+    async with fake() as (fk, kc):
+        comm = await kc.open_comm('t')
+        assert 'another thread' in str(await raised(asyncio.to_thread(comm.send, 1)))
+        await kc.run('')
+        assert not fk.counts['comm_msg']
+
+
 # Raw requests
 
 async def test_a_raw_comm_message_has_no_reply():

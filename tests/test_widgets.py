@@ -289,6 +289,39 @@ async def test_a_flood_of_captured_outputs_makes_few_messages():
         await fk.until(lambda: fk.counts['comm_msg'] and last()['state']['outputs'][0]['text'] == every)
         assert fk.counts['comm_msg'] < 50 and last()['method'] == 'update'
 
+async def test_an_echo_takes_no_output_back():
+    "An echo comes when more outputs have been captured since"
+    async with fake() as (fk, kc):
+        m = Model(fk, **OUTPUT)
+        out = await opened(kc, m)
+        await kc.run('x')
+        request = fk.received[-1]
+        m.update(dict(msg_id=request.msg_id))
+        fk.stream(request, 'one ')
+        await fk.until(lambda: fk.counts['comm_msg'] == 1)
+        sync = fk.received[-1]
+        fk.stream(request, 'two ')
+        m.update(sync['content']['data']['state'], 'echo_update', msg=sync)
+        fk.stream(request, 'three')
+        await until(lambda: 'three' in out.text)
+        assert out.text == 'one two three'
+        await fk.until(lambda: fk.received[-1]['content']['data']['state']['outputs'][0]['text'] == 'one two three')
+
+async def test_captured_while_the_kernel_listens():
+    "A cell that awaits: the kernel takes what we tell it in the midst of the outputs"
+    need_widgets()
+    async with open_kernel() as kc:
+        await kc.run(f'{IMPORTS}\nimport asyncio\nout = w.Output()', check=True)
+        res = await kc.run('with out:\n    for i in range(30):\n        print(i, flush=True)\n        await asyncio.sleep(.01)\nprint("cell")', check=True)
+        every = ''.join(f'{i}\n' for i in range(30))
+        out = next(o for o in kc.widgets.values() if o.kind == 'OutputModel')
+        assert (out.text, res.text) == (every, 'cell\n')
+        await until_kernel(kc, f'"".join(o["text"] for o in out.outputs) == {every!r}')
+
+async def until_kernel(kc, condition):
+    async with asyncio.timeout(SOON):
+        while not await kc.eval(condition): await asyncio.sleep(.02)
+
 async def test_only_the_client_that_asked_captures():
     "Another client of the kernel neither shows these outputs nor answers"
     async with fake() as (fk, kc):

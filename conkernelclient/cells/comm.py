@@ -242,7 +242,7 @@ class _Receiving(_Taking):
         try: return await self.receive()
         except CommClosedError: raise StopAsyncIteration from None
 
-# %% ../../nbs/cells/02_comm.ipynb #fa1d1ae9
+# %% ../../nbs/cells/02_comm.ipynb #3f5707df
 class Comm(_Receiving):
     "A connection to an object of the kernel: `comm.send(…)`, `async for msg in comm:`"
     def __init__(self,
@@ -271,6 +271,7 @@ class Comm(_Receiving):
     def post(self, msg_type: str, content: dict[str, Any], buffers: Sequence[Any]|None = None,
              metadata: dict[str, Any]|None = None, on_passed: Callable[[], Any]|None = None) -> Letter:
         "Send a message of this comm; `on_passed` is called when the kernel has got to it"
+        self.comms.connection.in_loop()
         letter = Letter(msg_type, content, self.generation, buffers, metadata, on_passed)
         self.comms.outbox(self.subshell_id).add(letter)
         return letter

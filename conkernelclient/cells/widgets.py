@@ -6,7 +6,7 @@
 __all__ = ['log', 'State', 'CAPTURED', 'OUTPUT', 'TARGET', 'MIME', 'put_buffers', 'take_buffers', 'simple_text', 'Widget',
            'stored', 'Widgets', 'HasWidgets']
 
-# %% ../../nbs/cells/06_widgets.ipynb #85350ffe
+# %% ../../nbs/cells/06_widgets.ipynb #13478c81
 import base64
 import html
 import logging
@@ -18,7 +18,7 @@ from typing import Any
 
 from .comm import Comm, CommMessage, Comms, Letter
 from .llm import own_lines, terminal_text
-from .outputs import Outputs
+from .outputs import Displays, Outputs
 from .run import Runs
 from ..engine.connection import Connection
 from ..engine.errors import CommClosedError, UnsupportedFeature
@@ -153,7 +153,7 @@ class _Shown(_Model):
         if isinstance(titles, list): texts = [f'{t}: {o}' if t else o for t, o in zip([*titles, *['']*len(texts)], texts)]
         return (' ' if self.kind == 'HBoxModel' else '\n').join(o.strip() if self.kind == 'HBoxModel' else o for o in texts if o)
 
-# %% ../../nbs/cells/06_widgets.ipynb #cd565349
+# %% ../../nbs/cells/06_widgets.ipynb #a14dffb8
 class _Changing(_Shown):
     def set(self,
         **values: Any # Attributes by name; binary values may stand anywhere in them
@@ -191,15 +191,23 @@ class _Changing(_Shown):
         self._state.update(state)
         self.changed(state)
 
+    def renew(self,
+        state: State, # All of it
+    ) -> None:
+        "The kernel has told its state"
+        new = {k: v for k, v in state.items() if k not in self._expected}
+        self._state.update(new)
+        self.changed(new)
+
     def _counts(self, name: str, parent: str|None) -> bool: # Is this echo the last word?
         letter = self._expected.get(name)
         if letter is None: return True
         if letter.msg_id == parent: del self._expected[name]
-        return letter.msg_id == parent
+        return False   # (it is ours, and has been set here; or it is older than ours)
 
     def changed(self, state: State) -> None: "These attributes have changed"
 
-# %% ../../nbs/cells/06_widgets.ipynb #870ec8e7
+# %% ../../nbs/cells/06_widgets.ipynb #2e046cf8
 CAPTURED = 'stream', 'display_data', 'execute_result', 'error', 'clear_output'
 
 def _as_messages(outputs: Any) -> Iterator[dict[str, Any]]:
@@ -219,14 +227,16 @@ class _Capturing(_Changing):
         return self._state
 
     def hold(self,
-        outputs: Outputs, # Empty
+        displays: Displays|None, # Of the kernel
+        limit: float, # Characters to keep
     ) -> None:
-        "It is an `Output` widget, and begins with what its state says"
-        self._outputs = outputs
+        "It is an `Output` widget, and holds what its state says"
+        self._outputs = outputs = Outputs(displays)
+        outputs.bound(limit)
         for o in _as_messages(self._state.get('outputs')): outputs.add(o)
 
     def changed(self, state: State) -> None:
-        if 'outputs' in state and self._outputs is not None: self.hold(Outputs(self._outputs.displays))
+        if 'outputs' in state and self._outputs is not None: self.hold(self._outputs.displays, self._outputs.limit)
 
     def capture(self, msg: Message) -> None:
         "Take an output"
@@ -285,7 +295,7 @@ class _Following:
 def _text_of(models: Mapping[str, Widget], model_id: str) -> str|None:
     return models[model_id].shown() if model_id in models else None
 
-# %% ../../nbs/cells/06_widgets.ipynb #96d22ca5
+# %% ../../nbs/cells/06_widgets.ipynb #7988959e
 class _Entering(_Following):
     def _opened(self, comm: Comm, msg: CommMessage) -> None:
         data = msg.data if isinstance(msg.data, dict) else {}
@@ -303,7 +313,7 @@ class _Entering(_Following):
         widget = models[comm.id] = Widget(comm, models, state)
         comm.tap = partial(self._changed, widget)
         if (state.get('_model_module'), state.get('_model_name')) == OUTPUT:
-            widget.hold(Outputs(self.runs.displays()))
+            widget.hold(self.runs.displays(), self.runs.max_output)
             self._capture_for(widget, '', state.get('msg_id'))
         return widget
 
@@ -349,12 +359,12 @@ class _Stored(_Entering):
         every = {o.id: stored(o) for o in self.models().values() if not o.closed}
         return {MIME: dict(version_major=2, version_minor=0, state=every)} if every else {}
 
-# %% ../../nbs/cells/06_widgets.ipynb #96cf7e75
+# %% ../../nbs/cells/06_widgets.ipynb #bf05ead5
 class _Loading(_Stored):
     async def load(self,
         timeout: float|None = 10, # Seconds; `None`: as long as it takes
     ) -> int: # How many were new
-        """Ask the kernel for the widgets that it had before this client came. Raises `UnsupportedFeature` where
+        """Ask the kernel for the state of all its widgets, also those that it had before this client came. Raises `UnsupportedFeature` where
         the kernel has not imported ipywidgets 8, `ReplyTimeout`, and what a request raises."""
         if timeout is not None: timeout = seconds(timeout)
         try: comm = await self.comms.open(TARGET+'.control', {}, metadata=dict(version='1.0.0'), timeout=timeout)
@@ -369,9 +379,13 @@ class _Loading(_Stored):
         states = msg.data.get('states') if isinstance(msg.data, dict) else None
         if not isinstance(states, dict): return 0
         put_buffers(states, msg.data.get('buffer_paths'), msg.buffers)
-        new = [o for o in states if o not in self.models()]
-        for o in new: self.enter(self.comms.adopt(o, TARGET), states[o].get('state') or {})
-        return len(new)
+        before, models = len(self), self.models()
+        for id, model in states.items():
+            state = model.get('state') if isinstance(model, dict) else None
+            if not isinstance(state, dict): continue
+            if id not in models: self.enter(self.comms.adopt(id, TARGET), state)
+            elif not models[id].closed: models[id].renew(state)
+        return len(self)-before
 
 # %% ../../nbs/cells/06_widgets.ipynb #a6b030eb
 class Widgets(_Loading, Mapping[str, Widget]):

@@ -427,6 +427,7 @@ def synchronous() -> None:
     job = k.start('import time; time.sleep(30)', timeout=60, on_output=print)
     assert_type(job, Job)
     assert_type(k.queue, list[Job])
+    assert_type(k.widget_state(), dict[str, Any])
     assert_type((job.code, job.state, job.done, job.partial, job.run), tuple[str, str, bool, Result, Run | None])
     assert_type(job.settled(.1), bool)
     assert_type((job.id, job.outcome, job.message, job.started), tuple[str, Outcome | None, str, datetime | None])
