@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 import pytest
 from conkernelclient import *
 from conkernelclient.cells.comm import Comms, Outbox
-from conkernelclient.engine.session import ConSession
+from conkernelclient.engine.life import State
 from fake_kernel import FakeKernel
 
 bound = 60
@@ -216,6 +216,21 @@ async def test_the_words_of_another_kernel():
         fk.wire.session = name
         await heard(kc)
         assert not kc.comms
+
+async def test_the_last_words_of_a_kernel():
+    "When its restart has begun, they reach the comms that are there, and open none: that would belong to the next kernel"
+    async with fake() as (fk, kc):
+        await kc.run('')
+        say(fk, 'open')
+        await until(lambda: 'c' in kc.comms)
+        comm, life = kc.comms['c'], kc.connection.life
+        kc.connection.restart_begins()
+        assert life.state is State.ENDING
+        say(fk, 'open', 'late')
+        say(fk, 'msg', data=dict(n='late'))
+        assert (await comm.receive(SOON)).data == dict(n='late') and set(kc.comms) == {'c'}
+        fk.crash()
+        assert type(await raised(comm.receive())) is KernelRestartedError and not kc.comms
 
 async def test_a_real_restart():
     async with open_kernel() as kc:

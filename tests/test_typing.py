@@ -22,7 +22,7 @@ HELD = {
     'cells.subshell.Subshell': '',
     'cells.comm.Comm': 'take post end check',
     'cells.comm.Comms': 'on open find message enter leave outbox forget adopt',
-    'cells.widgets.Widget': 'push change changed renew hold capture flush shown',
+    'cells.widgets.Widget': 'push change changed renew captures hold capture flush shown',
     'cells.widgets.Widgets': 'models viewer capture enter',
     'kernel.Opening': '',
     'sync.Kernel': 'background table job_of',

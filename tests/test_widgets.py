@@ -1,5 +1,5 @@
 """Widgets: their state against nbclient's, what results show, `Output` widgets, and hard orders of messages."""
-import asyncio, base64, json, pickle
+import asyncio, base64, gc, json, pickle, weakref
 from contextlib import asynccontextmanager
 
 import nbformat, pytest
@@ -160,6 +160,37 @@ def test_a_widget_of_another_kernel_is_not_shown_in_our_own(monkeypatch):
     res = Result.from_messages(None, None, [dict(msg_type='display_data', content=dict(data={'text/plain': 'bar', VIEW: dict(model_id='x')}, metadata={}))])
     res._ipython_display_()
     assert shown == [{'text/plain': 'bar'}]
+
+
+async def test_a_result_keeps_no_client():
+    "…although it knows the texts of the widgets"
+    async with FakeKernel() as fk:
+        kc = fk.client(ConKernelClient)
+        await kc.start_channels()
+        def shows(k, msg):
+            k.busy(msg)
+            Model(k, value=7).open(msg=msg)
+            k.publish(msg, 'display_data', dict(data={'text/plain': '0', VIEW: dict(model_id='m')}, metadata={}, transient={}))
+            k.reply(msg), k.idle(msg)
+        fk.on['execute_request'] = shows
+        res = await kc.run('x')
+        comm, gone = kc.comms['m'], [weakref.ref(kc), weakref.ref(kc.connection), weakref.ref(kc.runs)]
+        kc.stop_channels()
+        kc = None
+        for _ in range(100):
+            gc.collect()
+            if not any(o() for o in gone): break
+            await asyncio.sleep(.02)
+        assert [o() for o in gone] == [None]*3 and res.text == '7\n'
+        with pytest.raises(ClientClosedError): comm.send(1)
+
+def test_without_asyncio():
+    need_widgets()
+    with open_kernel() as k:
+        res = k.run('import ipywidgets as w; s = w.IntSlider(value=3); s')
+        id = res.outputs[0]['data'][VIEW]['model_id']
+        k.in_loop(lambda kc: kc.widgets[id].set(value=5))
+        assert k.eval('s.value') == 5 and res.text == '5\n' and k.widget_state()[MIME]['state'][id]['state']['value'] == 5
 
 
 # Scripted kernels: the order of messages

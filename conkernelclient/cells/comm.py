@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['log', 'Handler', 'CommMessage', 'Letter', 'Outbox', 'Comm', 'Comms', 'HasComms']
 
-# %% ../../nbs/cells/02_comm.ipynb #52009d97
+# %% ../../nbs/cells/02_comm.ipynb #6f2f4894
 import asyncio
 import inspect
 import logging
@@ -14,11 +14,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from functools import partial
 from typing import Any, Literal, NamedTuple
+from weakref import ref
 
 from jupyter_client.session import new_id
 
 from ..engine.connection import Connection
-from ..engine.errors import CommClosedError, ReplyTimeout
+from ..engine.errors import ClientClosedError, CommClosedError, ReplyTimeout
 from ..engine.lane import Lane
 from ..engine.life import State
 from ..engine.request import first_of, seconds
@@ -242,7 +243,7 @@ class _Receiving(_Taking):
         try: return await self.receive()
         except CommClosedError: raise StopAsyncIteration from None
 
-# %% ../../nbs/cells/02_comm.ipynb #3f5707df
+# %% ../../nbs/cells/02_comm.ipynb #304bd9e7
 class Comm(_Receiving):
     "A connection to an object of the kernel: `comm.send(…)`, `async for msg in comm:`"
     def __init__(self,
@@ -252,7 +253,7 @@ class Comm(_Receiving):
         **kwargs: Any # `ours`, `subshell_id`
     ):
         super().__init__(id or new_id(), target, generation=comms.connection.life.generation, **kwargs)
-        self.comms = comms
+        self._comms = ref(comms)   # a comm that is kept, perhaps by a result, keeps no client and no kernel
 
     def send(self,
         data: Any = None, # JSON
@@ -271,17 +272,20 @@ class Comm(_Receiving):
     def post(self, msg_type: str, content: dict[str, Any], buffers: Sequence[Any]|None = None,
              metadata: dict[str, Any]|None = None, on_passed: Callable[[], Any]|None = None) -> Letter:
         "Send a message of this comm; `on_passed` is called when the kernel has got to it"
-        self.comms.connection.in_loop()
+        comms = self._comms()
+        if comms is None: raise ClientClosedError('The client of this comm is gone')
+        comms.connection.in_loop()
         letter = Letter(msg_type, content, self.generation, buffers, metadata, on_passed)
-        self.comms.outbox(self.subshell_id).add(letter)
+        comms.outbox(self.subshell_id).add(letter)
         return letter
 
     def close(self,
         data: Any = None, # JSON, for the other side
     ) -> None:
         "Close it on both sides. Harmless when it is closed already."
-        if self.closed: return
-        self.comms.leave(self)
+        comms = self._comms()
+        if self.closed or comms is None: return
+        comms.leave(self)
         try: self.post('comm_close', dict(comm_id=self.id, data={} if data is None else data))
         except RuntimeError as e: log.debug('%r was not closed in the kernel: %r', self, e)   # the kernel is gone
 

@@ -207,7 +207,7 @@ class _Changing(_Shown):
 
     def changed(self, state: State) -> None: "These attributes have changed"
 
-# %% ../../nbs/cells/06_widgets.ipynb #2e046cf8
+# %% ../../nbs/cells/06_widgets.ipynb #caa055f5
 CAPTURED = 'stream', 'display_data', 'execute_result', 'error', 'clear_output'
 
 def _as_messages(outputs: Any) -> Iterator[dict[str, Any]]:
@@ -225,6 +225,12 @@ class _Capturing(_Changing):
         "Its attributes by name; binary values are `memoryview`s"
         if self._outputs is not None: self._state['outputs'] = [dict(o) for o in self._outputs.outputs]
         return self._state
+
+    @property
+    def captures(self) -> str:
+        "The id of the request whose outputs an `Output` widget captures; empty while there is none"
+        msg_id = self._state.get('msg_id')
+        return msg_id if isinstance(msg_id, str) else ''
 
     def hold(self,
         displays: Displays|None, # Of the kernel
@@ -295,7 +301,7 @@ class _Following:
 def _text_of(models: Mapping[str, Widget], model_id: str) -> str|None:
     return models[model_id].shown() if model_id in models else None
 
-# %% ../../nbs/cells/06_widgets.ipynb #7988959e
+# %% ../../nbs/cells/06_widgets.ipynb #c64ffe7b
 class _Entering(_Following):
     def _opened(self, comm: Comm, msg: CommMessage) -> None:
         data = msg.data if isinstance(msg.data, dict) else {}
@@ -311,23 +317,23 @@ class _Entering(_Following):
         "A widget has come"
         models = self.models()
         widget = models[comm.id] = Widget(comm, models, state)
-        comm.tap = partial(self._changed, widget)
+        comm.tap = partial(weakly(self._changed), widget)
         if (state.get('_model_module'), state.get('_model_name')) == OUTPUT:
             widget.hold(self.runs.displays(), self.runs.max_output)
-            self._capture_for(widget, '', state.get('msg_id'))
+            self._capture_for(widget, '', widget.captures)
         return widget
 
     def _changed(self, widget: Widget, msg: CommMessage) -> None:
-        before = widget.state.get('msg_id')
+        before = widget.captures
         widget.change(msg)
-        self._capture_for(widget, before, widget.state.get('msg_id'))
+        self._capture_for(widget, before, widget.captures)
 
-    def _capture_for(self, widget: Widget, before: Any, now: Any) -> None:
+    def _capture_for(self, widget: Widget, before: str, now: str) -> None:
         if before == now or widget.kind != OUTPUT[1]: return
         if before and before in self.captured:
             left = [o for o in self.captured.pop(before) if o is not widget]
             if left: self.captured[before] = left
-        if isinstance(now, str) and now: self.captured.setdefault(now, []).append(widget)
+        if now: self.captured.setdefault(now, []).append(widget)
 
     def capture(self,
         msg: Message, # An iopub message
