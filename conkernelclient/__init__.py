@@ -4,14 +4,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from conkernelclient.cells.aside import Aside, Completion, Variable, Variables
+from conkernelclient.cells.comm import Comm, CommMessage, Comms
 from conkernelclient.cells.outputs import ErrorInfo, Event, ExecutionError, ExecutionTimeout, Image, Result, parse_literal
 from conkernelclient.cells.jobs import JobEvent
 from conkernelclient.cells.llm import LLMContent
 from conkernelclient.cells.run import Run
 from conkernelclient.cells.subshell import Subshell
+from conkernelclient.cells.widgets import Widget, Widgets
 from conkernelclient.core import ConIOLoopKernelManager, ConKernelClient, ConKernelManager, run_kernel
 from conkernelclient.engine.errors import (
-    ClientClosedError, ConKernelError, DeadKernelError, KernelRestartedError, NoReplyError, NotConnected, ReplyTimeout,
+    ClientClosedError, CommClosedError, ConKernelError, DeadKernelError, KernelRestartedError, NoReplyError, NotConnected, ReplyTimeout,
     ServerError, TooManyOpenFiles, UnknownKernel, UnsupportedFeature)
 from conkernelclient.engine.request import Request
 from conkernelclient.engine.session import Message
@@ -41,8 +43,8 @@ def __dir__() -> list[str]: return sorted({*globals(), *__all__})
 
 __all__ = ['open_kernel', 'Kernel', 'Job', 'KernelSubshell', 'ConKernelClient', 'ConKernelManager', 'ConIOLoopKernelManager', 'run_kernel',
            'KernelPool', 'Pool', 'PoolClosed', 'fork_spec', 'run_notebooks', 'NotebookError',
-           'Request', 'Run', 'Subshell', 'Aside', 'Completion', 'Variable', 'Variables', 'Result', 'Image', 'Event', 'JobEvent', 'ErrorInfo', 'LLMContent', 'Message', 'parse_literal',
+           'Request', 'Run', 'Subshell', 'Comm', 'CommMessage', 'Comms', 'Widget', 'Widgets', 'Aside', 'Completion', 'Variable', 'Variables', 'Result', 'Image', 'Event', 'JobEvent', 'ErrorInfo', 'LLMContent', 'Message', 'parse_literal',
            'ConKernelError', 'ExecutionError', 'ExecutionTimeout', 'UnsupportedFeature', 'UnknownKernel', 'NoRunningKernel',
-           'DeadKernelError', 'KernelRestartedError', 'ClientClosedError', 'NoReplyError', 'NotConnected',
+           'DeadKernelError', 'KernelRestartedError', 'ClientClosedError', 'CommClosedError', 'NoReplyError', 'NotConnected',
            'ReplyTimeout', 'TooManyOpenFiles', 'ServerError',
            'ServerKernelClient', 'ServerKernelManager', 'list_kernels', 'open_server_kernel']

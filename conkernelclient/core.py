@@ -40,6 +40,7 @@ from .cells.aside import HasAside
 from .cells.llm import terminal_text
 from .cells.outputs import as_output
 from .cells.run import Runs
+from .cells.widgets import HasWidgets, Widgets
 from .channels import ConChannel, HeartbeatView
 from .engine.connection import Connection
 from .engine.errors import ClientClosedError, DeadKernelError, UnknownKernel
@@ -263,7 +264,7 @@ class _Parts(_Sockets):
         return self.session
 
 # %% ../nbs/01_core.ipynb #66dc78ce
-class _ForConnection(HasAside, _Parts):
+class _ForConnection(HasAside, HasWidgets, _Parts):
     def _shown_name(self) -> str: return self.connection_file or self.connection.transport.describe('shell')
 
     def _learn_address(self) -> None:
@@ -318,6 +319,7 @@ class _Joined(_Views):
             window=self.window, grace=self.grace, unclaimed=self.unclaimed, lost_after=self.lost_after,
             readers_grace=self.readers_grace)
         self.runs = Runs(self.connection, weakly(self._answer))
+        self.widgets = Widgets(self.runs)
         if not isinstance(transport, ZMQTransport): self._view_channels()
         self._finalizer = finalize(self, _close_dropped, ref(self.connection), transport)
 

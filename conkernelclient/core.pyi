@@ -16,10 +16,12 @@ from jupyter_client.manager import AsyncKernelManager, KernelManager
 from traitlets import Bool, DottedObjectName, Float, Integer, Type
 
 from .cells.aside import Aside, Completion, HasAside, Variables
+from .cells.comm import Comm, CommMessage, Comms, Handler
 from .cells.jobs import Jobs
 from .cells.outputs import Event, Result
 from .cells.run import Run, Runs
 from .cells.subshell import Cells, Subshell
+from .cells.widgets import HasWidgets, Widgets
 from .channels import ConChannel
 from .engine.connection import Connection
 from .engine.request import Hook, Request
@@ -83,7 +85,7 @@ class Starting:
     def __init__(self, client: ConKernelClient) -> None: ...
     def __await__(self) -> Generator[Any, None, ConKernelClient]: ...
 
-class ConKernelClient(HasAside, AsyncKernelClient):
+class ConKernelClient(HasAside, HasWidgets, AsyncKernelClient):
     shell_channel_class: Type[type[ConChannel], type[ConChannel] | str]
     iopub_channel_class: Type[type[ConChannel], type[ConChannel] | str]
     stdin_channel_class: Type[type[ConChannel], type[ConChannel] | str]
@@ -96,6 +98,7 @@ class ConKernelClient(HasAside, AsyncKernelClient):
     startup_timeout: Float[float | None, float | None]
     readers_grace: Float[float, float]
     connection: Connection
+    widgets: Widgets
     runs: Runs
     ends: Callable[[], Awaitable[None]] | None
     leaves: Callable[[], Awaitable[None]] | None
@@ -103,13 +106,21 @@ class ConKernelClient(HasAside, AsyncKernelClient):
     def unused_heartbeat(self) -> Any: ...
     def make_transport(self) -> Transport: ...
     def make_host(self) -> Host: ...
+    # cells.comm
+    @property
+    def comms(self) -> Comms: ...
+    def on_comm(self, target: str, handler: Handler) -> Callable[[], None]: ...
+    async def open_comm(
+        self, target: str, data: Any = None, buffers: Sequence[Any] | None = None, *,
+        metadata: dict[str, Any] | None = None, subshell_id: str | None = None, timeout: float | None = None,
+    ) -> Comm: ...
     # cells.run
     def run(
         self, code: str, *, timeout: float | None = None, queue_timeout: float | None = None, check: bool = False,
         stdin: Callable[..., Any] | Iterable[str] | None = None, on_output: Callable[[Event], Any] | None = None,
         silent: bool = False, store_history: bool = True, user_expressions: dict[str, str] | None = None,
         metadata: dict[str, Any] | None = None, buffers: Sequence[Any] | None = None, display: bool = False,
-        subshell_id: str | None = None,
+        on_comm: Callable[[CommMessage], Any] | None = None, subshell_id: str | None = None,
     ) -> Run: ...
     @property
     def queue(self) -> list[Run]: ...

@@ -728,6 +728,10 @@ class _Controlled(_Opened):
         Raises what `ConKernelClient.restart` raises."""
         self.in_loop(lambda kc: kc.restart(now, timeout, if_dead=if_dead))
 
+    def widget_state(self) -> dict[str, Any]: # JSON; empty where there are no widgets
+        "The kernel's widgets in the form of `nb.metadata.widgets`. To change one: `k.in_loop(lambda kc: kc.widgets[id].set(…))`"
+        return self.in_loop(lambda kc: kc.widgets.state())   # type: ignore[no-any-return]
+
     @property
     def queue(self) -> list[Job]:
         "The cells that are not done, those that were sent first"

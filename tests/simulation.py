@@ -894,7 +894,7 @@ class Simulation:
         for o in (*router.shells.values(), *(s.lane for s in runs.shells.values())):
             need(not o.waiting and not o.under_way and not o.uncounted and not o.given_up, f'{o} is not empty')
         need(not player.kc.queue, f'queue: {player.kc.queue}')
-        need(len(player.kc.connection.lanes) == 1, f'lanes: {player.kc.connection.lanes}')
+        need(len(player.kc.connection.lanes) == 2, f'lanes: {player.kc.connection.lanes}')   # the main shell's, and the table of comms
         player.empty_mail()
 
     async def close(self):

@@ -14,7 +14,7 @@ from queue import Empty
 
 import pytest
 import conkernelclient
-from conkernelclient import (ClientClosedError, ConKernelClient, ConKernelManager, DeadKernelError, ExecutionError, ExecutionTimeout,
+from conkernelclient import (ClientClosedError, Comm, CommMessage, ConKernelClient, ConKernelManager, DeadKernelError, ExecutionError, ExecutionTimeout,
                              KernelRestartedError, run_kernel)
 from conkernelclient.cells.outputs import Result
 from conkernelclient.engine.session import ConSession
@@ -149,6 +149,12 @@ EITHER = dict(timedelta=timedelta(seconds=30), huge=10**400)
 
 def _setting(name): return lambda kc, sh, limit: setattr(kc, name, limit)
 
+def _comm(kc):
+    "A comm with a message to read"
+    comm = Comm(kc.comms, 't')
+    comm.take(CommMessage('msg', {}, [], {}, comm, None))
+    return comm
+
 def _reader(name): return lambda kc, sh, limit: getattr(kc, f'get_{name}_msg')(timeout=limit)
 
 LIMITS = {
@@ -170,6 +176,10 @@ LIMITS = {
     'request timeout': lambda kc, sh, limit: kc.request('history_request', {}, timeout=limit),
     'request timeout, control': lambda kc, sh, limit: kc.request('debug_request', {}, 'control', timeout=limit),
     'execute_interactive timeout': lambda kc, sh, limit: kc.execute_interactive('bad', timeout=limit),
+    'open_comm timeout': lambda kc, sh, limit: kc.open_comm('t', timeout=limit),
+    'receive timeout': lambda kc, sh, limit: _comm(kc).receive(limit),
+    'widgets load timeout': lambda kc, sh, limit: kc.widgets.load(timeout=limit),
+    'subshell open_comm timeout': lambda kc, sh, limit: sh.open_comm('t', timeout=limit),
     'subshell run timeout': lambda kc, sh, limit: sh.run('bad', timeout=limit),
     'subshell run queue_timeout': lambda kc, sh, limit: sh.run('bad', queue_timeout=limit),
     'subshell eval timeout': lambda kc, sh, limit: sh.eval('bad', timeout=limit),
@@ -242,7 +252,7 @@ async def test_report_02_limits_that_are_some(limit):
     async with fake() as (fk, kc):
         async with kc.subshell() as sh:
             for what, call in LIMITS.items():
-                if 'shutdown' in what or 'control' in what or 'wait_for_status timeout'==what or what.startswith(('get_', 'variables')): continue
+                if 'shutdown' in what or 'control' in what or 'wait_for_status timeout'==what or what.startswith(('get_', 'variables', 'widgets')): continue
                 if limit==float('inf') and what=='startup_timeout': continue
                 got = call(kc, sh, limit)
                 res = await outcome(got, BRIEF) if inspect.isawaitable(got) else None

@@ -145,6 +145,28 @@ async def test_binary_buffers(jupyter, connect):
         assert [bytes(o) for o in back['buffers']] == [b'cba', b'', (bytes(range(256))*1000)[::-1]]
 
 @PROTOCOLS
+async def test_comms_and_widgets(jupyter, connect):
+    pytest.importorskip('ipywidgets', reason="pip install -e '.[dev]'")
+    async with kernel(jupyter, connect=connect) as kc:
+        res = await kc.run('from tqdm.notebook import tqdm\nimport ipywidgets as w\nfor i in tqdm(range(5), bar_format="{n_fmt}/{total_fmt}"): pass\n'
+                           's, i, out = w.IntSlider(), w.Image(value=bytes(range(256))*1000), w.Output()\nwith out: print("captured")', check=True)
+        assert '5/5' in res.text and 'captured' not in res.text
+        slider, image, out = [next(o for o in kc.widgets.values() if o.kind == f'{k}Model') for k in ('IntSlider', 'Image', 'Output')]
+        slider.set(value=7)
+        assert await kc.eval('s.value, out.outputs[0]["text"]') == (7, 'captured\n') and out.text == 'captured\n'
+        assert bytes(image.state['value']) == bytes(range(256))*1000
+        image.set(value=b'x'*300_000)
+        assert await kc.eval('i.value == b"x"*300_000')
+        await kc.run('from comm import get_comm_manager as m\nm().register_target("t", lambda comm, msg: comm.on_msg(lambda msg: comm.send(1, buffers=msg["buffers"])))')
+        comm = await kc.open_comm('t', timeout=SOON)
+        comm.send(0, [b'abc'])
+        assert bytes((await comm.receive(SOON)).buffers[0]) == b'abc'
+        with pytest.raises(CommClosedError): await kc.open_comm('none', timeout=SOON)
+        await kc.restart()
+        with pytest.raises(KernelRestartedError): comm.send(1)
+        assert slider.closed and not kc.widgets
+
+@PROTOCOLS
 async def test_a_thousand_in_flight(jupyter, connect):
     async with kernel(jupyter, connect=connect) as kc:
         replies = await asyncio.gather(*(kc.execute('', user_expressions=dict(x=f'{i}'), reply=True) for i in range(1000)))

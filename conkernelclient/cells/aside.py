@@ -10,6 +10,7 @@ import asyncio
 import logging
 from typing import Any, NamedTuple
 
+from .comm import HasComms
 from .llm import strip_ansi
 from .outputs import ExecutionTimeout, Result
 from .subshell import HasSubshells
@@ -153,7 +154,7 @@ def parse_doc(
     return strip_ansi(''.join(text))
 
 # %% ../../nbs/cells/05_aside.ipynb #37d92524
-class _Answers(HasSubshells):
+class _Answers(HasSubshells, HasComms):
     _place: Place|None = None
 
     @property

@@ -12,11 +12,12 @@ import inspect
 import logging
 import threading
 from collections import deque
-from collections.abc import Awaitable as Awaits, Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable as Awaits, Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from typing import Any, NoReturn
 from weakref import ref
 
+from .comm import CommMessage, Comms
 from .jobs import JobFacts, Jobs
 from .outputs import Displays, Event, ExecutionError, ExecutionTimeout, Result
 from .outputs import as_output, output_size, update_displays, with_exit_code
@@ -26,6 +27,7 @@ from ..engine.connection import Connection
 from ..engine.errors import NoReplyError, UnsupportedFeature
 from ..engine.lane import Lane
 from ..engine.request import End, Request, first_of, seconds
+from ..engine.router import COMMS
 from ..engine.session import Message
 from ..engine.transport import weakly
 
@@ -84,6 +86,7 @@ class _Shells:
         self.shells: dict[str|None, ShellRuns] = {}
         self.hooked: dict[Run, None] = {}   # the kernel is done with them, their hooks are not
         self.jobs: Jobs[Run] = Jobs()
+        self.comms: Comms = Comms(connection)
         self.interrupts: Interrupts = Interrupts(connection, self.shell().lane)
         self._set_up()
 
@@ -101,15 +104,22 @@ class _Shells:
         "Drop the queue of a subshell that was deleted"
         shell = self.shells.pop(subshell_id, None)
         if shell is not None: self.connection.forget_lane(shell.lane)
+        self.comms.forget(subshell_id)
 
 # %% ../../nbs/cells/03_run.ipynb #79ff5b08
 class _Displaying(_Shells):
     "Updates displays"
     _displays: tuple[int, Displays]   # of which generation
+    captured: Mapping[str, Any]   # ids of requests whose outputs go elsewhere: to a widget
+    capture: Callable[[Message], bool]   # takes an output of one of them; did it?
+    views: Callable[[], Callable[[str], str|None]]|None   # gives what tells the texts of the kernel's widgets
 
     def _set_up(self) -> None:
         super()._set_up()
         self._displays = -1, Displays()
+        self.captured = {}
+        self.capture = lambda msg: False
+        self.views = None
         self.connection.router.on_display = weakly(self._display)
 
     def displays(self) -> Displays:
@@ -117,6 +127,7 @@ class _Displaying(_Shells):
         generation = self.connection.life.generation
         if self._displays[0] != generation:
             self._displays = generation, Displays()
+            if self.views is not None: self._displays[1].views = self.views()
             self.connection.router.displays = self._displays[1]
         return self._displays[1]
 
@@ -151,6 +162,7 @@ class _Following(_Displaying):
     def _late(self, msg: Message) -> None:
         msg_id: Any = msg['parent_header'].get('msg_id')
         result = self._followed[msg_id]()
+        if msg_id in self.captured and self.capture(msg): return
         if result is None: del self._followed[msg_id]
         elif as_output(msg) is not None: result.late += 1
 
@@ -194,7 +206,8 @@ Answer = Callable[[str, bool], Any]   # of prompt and password
 
 class _Arguments(_Progress):
     "What a run was asked to do"
-    __slots__ = ('shell', 'content', 'metadata', 'timeout', 'check', 'stdin', 'on_output', 'buffers', 'generation', 'keeps')
+    __slots__ = ('shell', 'content', 'metadata', 'timeout', 'check', 'stdin', 'on_output', 'buffers', 'generation', 'keeps',
+                 'on_comm')
     def __init__(self,
         shell: ShellRuns, # Where it runs
         content: dict[str, Any], # Of the execute request
@@ -204,6 +217,7 @@ class _Arguments(_Progress):
         stdin: Answer|None = None, # Gives the answer to a prompt; may be async
         on_output: Callable[[Event], Any]|None = None, # Called with each `Event`; may be async
         buffers: Sequence[Any]|None = None, # Binary data that goes with the message
+        on_comm: Callable[[CommMessage], Any]|None = None, # Called with each comm message that answers it; may be async
     ):
         connection = shell.runs.connection
         super().__init__(connection.need_loop())
@@ -215,6 +229,7 @@ class _Arguments(_Progress):
         self.stdin: Answer|None = stdin
         self.on_output: Callable[[Event], Any]|None = on_output
         self.buffers: Sequence[Any]|None = buffers
+        self.on_comm: Callable[[CommMessage], Any]|None = on_comm
         self.generation: int = connection.life.generation
         self.keeps: Any = connection.keeper()
 
@@ -301,6 +316,7 @@ class _Resolved(_Carrying):
     on_output: Callable[[Event], Any]|None
     stdin: Answer|None
     buffers: Sequence[Any]|None
+    on_comm: Callable[[CommMessage], Any]|None
 
     def _resolve(self) -> None:
         "Give the caller its result or its exception; after the hooks, if all is well"
@@ -320,7 +336,7 @@ class _Resolved(_Carrying):
             self.fail(verdict)
         self.shell.runs.jobs.end(self)   # type: ignore[arg-type]
         if self.journal is not None: self.record_end()
-        if self.state == 'done': self.on_output = self.stdin = self.buffers = None   # the table of jobs keeps the run, not these
+        if self.state == 'done': self.on_output = self.stdin = self.buffers = self.on_comm = None   # the table of jobs keeps the run, not these
 
     def _drop_hooks(self) -> None:
         "What the hooks have not done is not done any more"
@@ -427,7 +443,7 @@ class _Hooked(_Cancellable):
             for o in self._mail or (): o.put(e)
             if self.on_output is not None and self._verdict is None: self._call(self.on_output, e)
 
-    def _call(self, hook: Callable[[Event], Any], event: Event) -> None:
+    def _call(self, hook: Callable[[Any], Any], event: Event|CommMessage) -> None:
         try: res = hook(event)
         except (Exception, asyncio.CancelledError) as e: return self.end_early(e)
         if res is None or not inspect.isawaitable(res): return
@@ -610,8 +626,16 @@ class _Heard(_Begun):
             self.inside = True
             self._changed()
         if self.request is not None: self.request.iopub.clear()
+        if self.on_comm is not None and msg['msg_type'] in COMMS: self._tell_comm(self.on_comm, msg)
+        runs = self.shell.runs
+        if runs.captured and self.partial.msg_id in runs.captured and runs.capture(msg): return
         events = self.partial.add(msg)
         if events: self._show(events)
+
+    def _tell_comm(self, hook: Callable[[CommMessage], Any], msg: Message) -> None:
+        comms = self.shell.runs.comms
+        comm = comms.find(msg['content'].get('comm_id'))
+        if comm is not None and self._verdict is None: self._call(hook, comms.message(msg, comm))
 
     def _replied(self, reply: Message) -> None:
         if self._timer is not None: self._timer.cancel()
@@ -695,6 +719,7 @@ class RunsCells:
         metadata: dict[str, Any]|None = None, # The message's metadata
         buffers: Sequence[Any]|None = None, # Binary data that goes with the message: bytes, or views of them
         display: bool = False, # Show its outputs as they come, in this notebook cell or terminal?
+        on_comm: Callable[[CommMessage], Any]|None = None, # Called with each comm message that answers it; sync or async
         subshell_id: str|None = None, # The subshell to run in; `kc.subshell()` is the way to have one
     ) -> Run: # `await` it for the `Result`; `async for` gives its outputs as they come
         """Run `code` after the runs before it; it starts, or queues, at the call. Without `stdin` it may not ask
@@ -708,7 +733,7 @@ class RunsCells:
                        user_expressions=with_exit_code(code, user_expressions or {}), allow_stdin=stdin is not None, stop_on_error=False)
         shell = self.runs.shell(subshell_id)
         screen = Screen(on_output) if display else None
-        run = Run(shell, content, metadata, timeout, check, None if stdin is None else answerer(stdin), screen or on_output, buffers)
+        run = Run(shell, content, metadata, timeout, check, None if stdin is None else answerer(stdin), screen or on_output, buffers, on_comm)
         if screen is not None: screen.watch(run.partial)
         try:
             self.runs.jobs.begin(run)

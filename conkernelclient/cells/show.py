@@ -12,7 +12,7 @@ from contextvars import copy_context
 from typing import Any
 
 from .llm import Output, terminal_text
-from .outputs import Event, Outputs, Result, this_cell
+from .outputs import VIEW, Event, Outputs, Result, this_cell
 
 # %% ../../nbs/cells/02_show.ipynb #1a9904be
 class _Page:
@@ -42,7 +42,8 @@ class _Page:
         from IPython.display import publish_display_data
         known = self.names.setdefault(place, f'{id(self):x}-{len(self.names)}-{place}')
         data: Any = publish_display_data
-        data(output['data'], output['metadata'], transient=dict(display_id=known), update=update)
+        bundle = {k: v for k, v in output['data'].items() if k != VIEW}   # (the widget is another kernel's)
+        data(bundle, output['metadata'], transient=dict(display_id=known), update=update)
 
 # %% ../../nbs/cells/02_show.ipynb #dd40cc7c
 class Screen(_Page):

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, Literal, TypeVar, overload
 
+from .comm import Comm
 from .outputs import Event, Result
 from .run import Run, Runs
 from .values import MovesValues, literal
@@ -175,6 +176,16 @@ class _Executing(_Left):
         """Run `code` here, at the same time as cells elsewhere in the kernel.
         Raises what `kc.run` raises, and `KernelRestartedError` after a restart."""
         return self.kc.run(code, subshell_id=self._check(), **kwargs)
+
+    async def open_comm(self,
+        target: str, # The name that the kernel has registered
+        data: Any = None, # JSON
+        buffers: Sequence[Any]|None = None, # Binary data
+        **kwargs: Any # As for `kc.open_comm`
+    ) -> Comm:
+        """Open a comm whose messages are handled here, at the same time as cells elsewhere in the kernel.
+        Raises what `kc.open_comm` raises, and `KernelRestartedError` after a restart."""
+        return await self.runs.comms.open(target, data, buffers, subshell_id=self._check(), **kwargs)
 
     @overload
     def execute(self, code: str, *, reply: Literal[False] = False, **kwargs: Any) -> str: ...

@@ -19,7 +19,7 @@ from .errors import ClientClosedError, DeadKernelError, NoReplyError
 from .lane import Hold, Lane
 from .life import Action, Life, Link, State, cause, exit_code
 from .request import Hook, Request, first_of, seconds
-from .router import CHANNELS, Router, Shell
+from .router import CHANNELS, COMMS, Router, Shell
 from .session import ConSession, Message, Packed
 from .transport import Host, NoHost, Transport, weakly
 
@@ -567,13 +567,15 @@ class _Requesting(_Packing):
         first: bool = False, # Send it now, whatever waits or holds?
     ) -> Request: # `await` it for the reply
         """Send a request. Raises `ClientClosedError`, `DeadKernelError`, `NotConnected`,
-        and `ValueError` for a `msg_id` in flight. A `timeout` that is no time raises `TypeError` or `ValueError`."""
+        and `ValueError` for a `msg_id` in flight. A `timeout` that is no time raises `TypeError` or `ValueError`.
+        A comm message has no reply: awaiting it gives the message itself, once it was sent."""
         if timeout is not None: timeout = seconds(timeout)
         loop = self.loop
         if loop is None or self.life.state is CLOSED or _running_loop() is not loop: loop = self.need_loop()
         msg, packed = self._message(msg_type, content, channel, metadata, subshell_id, msg_id, buffers)
         req = Request(msg, channel, loop, generation=self.life.generation,
                       claims_iopub=iopub, on_iopub=on_iopub, on_stdin=on_stdin)
+        if msg_type in COMMS: req.has_reply = False
         req.keeps = self.keeper() or self   # neither is dropped while somebody waits
         self.router.submit(req, packed, timeout, first)
         return req

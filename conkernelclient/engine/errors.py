@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ConKernelError', 'DeadKernelError', 'KernelRestartedError', 'NoReplyError', 'ReplyTimeout', 'ClientClosedError',
-           'NotConnected', 'UnsupportedFeature', 'ServerError', 'TooManyOpenFiles', 'UnknownKernel']
+           'CommClosedError', 'NotConnected', 'UnsupportedFeature', 'ServerError', 'TooManyOpenFiles', 'UnknownKernel']
 
 # %% ../../nbs/engine/01_errors.ipynb #a988a68a
 import errno
@@ -51,6 +51,9 @@ class ReplyTimeout(ConKernelError, TimeoutError):
 
 class ClientClosedError(ConKernelError, RuntimeError):
     "The client's channels are not open, or no longer open. Make a new client with `km.client()`."
+
+class CommClosedError(ConKernelError, RuntimeError):
+    "The comm is closed, by the kernel or by this client. Open another one with `kc.open_comm(target)`."
 
 class NotConnected(ConKernelError, RuntimeError):
     "Nothing can be sent: the connection is away. The client connects anew by itself; send again."

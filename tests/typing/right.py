@@ -8,17 +8,17 @@ from datetime import datetime
 from pathlib import Path
 from queue import Empty
 from tempfile import TemporaryDirectory
-from typing import Any, assert_type
+from typing import Any, Literal, assert_type
 
 from jupyter_client import kernelspec
 from jupyter_client.asynchronous.client import AsyncKernelClient
 from jupyter_client.manager import AsyncKernelManager
 
-from conkernelclient import (Aside, ClientClosedError, ConIOLoopKernelManager, ConKernelClient, ConKernelError, ConKernelManager,
+from conkernelclient import (Aside, ClientClosedError, Comm, CommClosedError, CommMessage, Comms, ConIOLoopKernelManager, ConKernelClient, ConKernelError, ConKernelManager,
                              DeadKernelError, ErrorInfo, Event, ExecutionError, ExecutionTimeout, Image, Job, JobEvent, Kernel, KernelPool,
                              KernelRestartedError, KernelSubshell, LLMContent,
                              Message, NoReplyError, NoRunningKernel, NotConnected, Pool, ReplyTimeout, Request, Result, Run, Subshell, UnknownKernel,
-                             UnsupportedFeature, Variables, open_kernel, parse_literal, run_kernel)
+                             UnsupportedFeature, Variables, Widget, Widgets, open_kernel, parse_literal, run_kernel)
 from conkernelclient.cells.jobs import Outcome
 from conkernelclient.cells.outputs import Cursor
 from conkernelclient.sync import KernelJobs
@@ -252,6 +252,48 @@ def results(res: Result, event: Event) -> None:
     assert_type(res.live.outputs, list[dict[str, Any]])
 
 
+async def comms(kc: ConKernelClient) -> None:
+    "Comms, and what they carry"
+    await kc.run('from comm import get_comm_manager as m\nm().register_target("t", lambda comm, msg: comm.on_msg(lambda msg: comm.send(1)))')
+    comm = await kc.open_comm('t', {'n': 1}, [b'1'], metadata={}, subshell_id=None, timeout=20)
+    assert_type(comm, Comm)
+    assert_type(kc.comms, Comms)
+    assert_type(kc.comms[comm.id], Comm)
+    assert_type(kc.comms.get('none'), Comm | None)
+    assert_type(comm.send(dict(n=1), [memoryview(b'1')], {}), None)
+    msg = await comm.receive(20)
+    assert_type(msg, CommMessage)
+    assert_type((msg.kind, msg.data, msg.comm, msg.parent), tuple[Literal['open', 'msg', 'close'], Any, Comm, str | None])
+    assert_type(msg.buffers, list[memoryview])
+    assert_type((comm.target, comm.ours, comm.unread, comm.dropped, comm.closed), tuple[str, bool, int, int, bool])
+    assert_type((comm.opening, comm.closing, comm.error), tuple[CommMessage | None, CommMessage | None, Exception | None])
+    async def handler(comm: Comm, msg: CommMessage) -> None:
+        async for o in comm: assert_type(o, CommMessage)
+    assert_type(kc.on_comm('other', handler)(), None)
+    seen: list[CommMessage] = []
+    assert_type(await kc.run('1', on_comm=seen.append), Result)
+    comm.on_message = seen.append
+    assert_type(comm.close('bye'), None)
+    try: await comm.receive()
+    except CommClosedError as e: assert_type(e, CommClosedError)
+    async with kc.subshell() as sh: assert_type(await sh.open_comm('t', timeout=20), Comm)
+
+
+async def widgets(kc: ConKernelClient) -> None:
+    "The kernel's widgets"
+    assert_type(kc.widgets, Widgets)
+    assert_type(kc.widgets.state(), dict[str, Any])
+    assert_type(kc.widgets.get('none'), Widget | None)
+    try: assert_type(await kc.widgets.load(timeout=20), int)
+    except UnsupportedFeature: pass
+    for widget in kc.widgets.values():
+        assert_type((widget.id, widget.kind, widget.text, widget.closed, widget.comm), tuple[str, str, str, bool, Comm])
+        assert_type(widget.state, dict[str, Any])
+        assert_type(widget.children(), list[Widget])
+        assert_type(widget.set(value=1), None)
+        assert_type(widget.send({'event': 'click'}, [b'1']), None)
+
+
 async def subshells(kc: ConKernelClient) -> None:
     assert_type(kc.subshell(), Subshell)
     async with kc.subshell() as sh:
@@ -390,6 +432,7 @@ def synchronous() -> None:
     job = k.start('import time; time.sleep(30)', timeout=60, on_output=print)
     assert_type(job, Job)
     assert_type(k.queue, list[Job])
+    assert_type(k.widget_state(), dict[str, Any])
     assert_type((job.code, job.state, job.done, job.partial, job.run), tuple[str, str, bool, Result, Run | None])
     assert_type(job.settled(.1), bool)
     assert_type(job.for_llm(limit=100), LLMContent)
@@ -428,7 +471,7 @@ async def main() -> None:
         async with run_kernel('python3', startup_timeout=60, cwd=folder, manager_class=ConKernelManager) as (km, kc):
             assert_type(km, ConKernelManager)
             assert_type(kc, ConKernelClient)
-            for use in any_request, mailboxes, status, runs, jobs, together, values, subshells, errors: await use(kc)
+            for use in any_request, mailboxes, status, runs, jobs, together, values, comms, widgets, subshells, errors: await use(kc)
             await requests(kc, True)
             events = [o async for o in kc.run('print(1)')]
             results(await kc.run('1/0'), events[0])
