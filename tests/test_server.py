@@ -31,7 +31,7 @@ PROTOCOLS = pytest.mark.parametrize('connect', [tornado_connect, legacy])
 
 @asynccontextmanager
 async def kernel(jupyter, url=None, **kwargs):
-    async with open_server_kernel(url or jupyter.url, token=jupyter.token, **kwargs) as kc: yield kc
+    async with open_server_kernel(url or jupyter.url, token=jupyter.token, **jupyter.kernels|kwargs) as kc: yield kc
     kc = None
     await asyncio.sleep(0)
 
