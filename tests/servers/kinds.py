@@ -88,7 +88,7 @@ class Provisioners(Kind):
     def environ(self):
         if not (self.work/'share/jupyter').exists():
             self._run(self.program('jupyter-ssh-spec'), 'install', '--prefix', str(self.work))
-        return super().environ() | dict(JUPYTER_PATH=str(self.work/'share/jupyter'))
+        return super().environ() | dict(JUPYTER_PATH=str(self.work/'share/jupyter'), KERNEL_USERNAME='ann')   # (it starts none of root)
 
     def command(self): return [self.program('python'), *super().command()[1:]]
 
@@ -96,7 +96,7 @@ class Provisioners(Kind):
 class Jupygate(Kind):
     "A small gateway of others: legacy protocol only, no kernelspecs"
     name = 'jupygate'
-    packages = 'jupygate', 'ipymini'
+    packages = 'jupygate', 'ipymini', 'websockets'   # (without the last one, its server takes no WebSockets)
     restarts = False
 
     def command(self):
@@ -126,7 +126,7 @@ c.JupyterHub.authenticator_class = 'dummy'
 c.Authenticator.allow_all = True
 c.JupyterHub.spawner_class = 'simple'
 c.Spawner.cmd = [{singleuser!r}]
-c.Spawner.args = ['--allow-root', '--KernelRestarter.time_to_dead=0.5']
+c.Spawner.args = ['--allow-root', '--KernelRestarter.time_to_dead=0.5', '--KernelManager.transport=ipc']   # (other processes may take a free port)
 c.Spawner.env_keep = ['PATH', 'JUPYTER_PATH', 'IPYTHONDIR', 'LANG', 'LC_ALL']
 c.JupyterHub.services = [dict(name='checks', api_token={admin!r})]
 c.JupyterHub.load_roles = [dict(name='checks', scopes=['admin:users', 'admin:servers', 'tokens', 'access:servers'], services=['checks'])]
@@ -171,7 +171,11 @@ class Hub(Kind):
 
     async def start_server(self):
         "Start the server of the user, and wait until it is there"
-        await self.ask('POST', 'users/ann/server', {})
+        for last in False, False, True:
+            try: await self.ask('POST', 'users/ann/server', {})
+            except ServerError as e:
+                if last or e.code != 500: raise   # (somebody else has taken the port that the hub chose)
+            else: break
         async with asyncio.timeout(60):
             while not (await self.ask('GET', 'users/ann'))['servers'].get('', {}).get('ready'): await asyncio.sleep(.1)
 
