@@ -298,7 +298,9 @@ class _Starting(_OnServer):
 
     async def _has_kernels(self) -> bool:
         try: return isinstance(await self.server.fetch('GET', 'api/kernels'), list)
-        except ServerError: return False
+        except ServerError as e:
+            if e.code in (401, 403): raise
+            return False
 
     async def _attach(self, kernel_id: str) -> Any:
         try: model = await self.server.fetch('GET', f'api/kernels/{quote(kernel_id)}')

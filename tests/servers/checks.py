@@ -107,6 +107,25 @@ async def test_an_unknown_kernelspec(jupyter):
 
 # Ends
 
+@pytest.mark.parametrize('away', [False, True])
+async def test_deleted_there(jupyter, away):
+    async with proxied(jupyter) as (proxy, kc):
+        req = await printing(kc, 1000, .1)
+        if away:
+            await proxy.refuse()
+            proxy.cut()
+        await jupyter.delete(f'api/kernels/{kc.parent.kernel_id}')
+        if away: await proxy.listen()
+        error = await outcome(req)
+        assert interrupted(error) or isinstance(error, DeadKernelError), error
+        with pytest.raises(DeadKernelError): await outcome_of_next(kc)
+        await kc.wait_for_status('dead', timeout=SOON)
+
+async def outcome_of_next(kc):
+    "What a request gets that is sent after the end, raised"
+    res = await outcome(kc.execute('1', reply=True))
+    if isinstance(res, Exception): raise res
+
 @pytest.mark.only('provisioners', 'jupygate')
 async def test_the_kernel_dies_and_nobody_restarts_it(jupyter):
     async with kernel(jupyter) as kc:

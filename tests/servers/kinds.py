@@ -19,8 +19,7 @@ class Kind(Jupyter):
     name: str
     packages: tuple[str, ...]     # from PyPI
     npm: tuple[str, ...] = ()     # from npm
-    lists = True                  # does it list its kernels?
-    restarts = True               # does it restart a kernel that dies?
+    impossible: dict[str, str] = {}   # checks that cannot pass there, and why
 
     def __init__(self, envs: Path, port=None):
         super().__init__(port=port)
@@ -83,7 +82,7 @@ class Provisioners(Kind):
     name = 'provisioners'
     packages = 'gateway_provisioners==0.5.*', 'jupyter_server', 'ipykernel'
     kernels = dict(name='ssh_python')
-    restarts = False
+    impossible = dict(test_the_kernel_dies_and_the_server_restarts_it='it restarts no kernel that dies')
 
     def environ(self):
         if not (self.work/'share/jupyter').exists():
@@ -97,7 +96,11 @@ class Jupygate(Kind):
     "A small gateway of others: legacy protocol only, no kernelspecs"
     name = 'jupygate'
     packages = 'jupygate', 'ipymini', 'websockets'   # (without the last one, its server takes no WebSockets)
-    restarts = False
+    impossible = (dict(test_the_kernel_dies_and_the_server_restarts_it='it restarts no kernel that dies') |
+        dict.fromkeys(('test_a_reply_that_is_lost_in_the_outage', 'test_a_run_says_that_it_is_incomplete', 'test_cut_beside_another_client'),
+                      'it keeps what comes for a client that is away, also beside others') |
+        dict.fromkeys(('test_deleted_by_somebody_else', 'test_deleted_in_an_outage'),
+                      'it tells nobody of a deletion, and has other words for it: see test_deleted_there'))
 
     def command(self):
         argv = [sys.executable, '-m', 'ipykernel_launcher', '-f', '{connection_file}']

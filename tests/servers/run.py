@@ -30,7 +30,7 @@ class Given:
     def pytest_collection_modifyitems(self, items):
         mine = [o for o in items if (m := o.get_closest_marker('only')) is None or self.server.name in m.args]
         for o in mine:
-            why = getattr(self.server, 'impossible', {}).get(o.originalname or o.name)
+            why = self.server.impossible.get(o.originalname or o.name)
             if why: o.add_marker(pytest.mark.skip(reason=why))
         items[:] = mine
 
