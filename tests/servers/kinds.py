@@ -87,10 +87,9 @@ class Provisioners(Kind):
     def environ(self):
         if not (self.work/'share/jupyter').exists():
             self._run(self.program('jupyter-ssh-spec'), 'install', '--prefix', str(self.work))
-        return super().environ() | dict(JUPYTER_PATH=str(self.work/'share/jupyter'), KERNEL_USERNAME='ann',   # (it starts none of root)
-                                        GP_MAX_POLL_ATTEMPTS='2')   # (else each deletion takes half a minute)
+        return super().environ() | dict(JUPYTER_PATH=str(self.work/'share/jupyter'), KERNEL_USERNAME='ann')   # (it starts none of root)
 
-    def command(self): return [self.program('python'), *super().command()[1:], '--KernelManager.shutdown_wait_time=1']
+    def command(self): return [self.program('python'), *super().command()[1:]]
 
 
 class Jupygate(Kind):
