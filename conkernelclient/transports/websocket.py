@@ -831,6 +831,7 @@ class _Controlled(_Keeping):
         self._empty()
         self.notices = Notices(self.session_id)
         self.ledger = Ledger()
+        if self._line is not None and self.one_identity(): return self._take('', lambda sink: sink.link(None, Link.UP))
         self._disconnect()
         self._task = self.loop.create_task(self._keep())
 
