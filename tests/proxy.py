@@ -119,8 +119,8 @@ class Jupyter:
 
     def server(self): return Server(self.url, self.token, ssl_options=self.ssl_options)
     async def get(self, path): return await self.server().fetch('GET', path)
-    async def post(self, path, body=None): return await self.server().fetch('POST', path, body or {})
-    async def delete(self, path): return await self.server().fetch('DELETE', path)
+    async def post(self, path, body=None): return await self.server().fetch('POST', path, body or {}, 60)
+    async def delete(self, path): return await self.server().fetch('DELETE', path, None, 60)
 
     def stop(self, sig=signal.SIGTERM):
         if self.process is None: return
