@@ -89,10 +89,16 @@ def free_port():
 class Jupyter:
     "A Jupyter server in a process of its own"
     log = subprocess.DEVNULL
+    path = ''      # of its base address
+    kernels = {}   # what `start_kernel` needs there
     def __init__(self, *options, token='secret', port=None, ssl_options=None):
         self.port, self.token, self.options = port or free_port(), token, options
-        self.url = f'http://127.0.0.1:{self.port}'
+        self.url = self.through(self.port)
         self.process, self.ssl_options = None, ssl_options
+
+    def through(self, port):
+        "Its address behind a proxy"
+        return f'http://127.0.0.1:{port}{self.path}'
 
     def command(self):
         return [sys.executable, '-m', 'jupyter_server', f'--ServerApp.port={self.port}', f'--IdentityProvider.token={self.token}',
@@ -113,8 +119,8 @@ class Jupyter:
 
     def server(self): return Server(self.url, self.token, ssl_options=self.ssl_options)
     async def get(self, path): return await self.server().fetch('GET', path)
-    async def post(self, path, body=None): return await self.server().fetch('POST', path, body or {})
-    async def delete(self, path): return await self.server().fetch('DELETE', path)
+    async def post(self, path, body=None): return await self.server().fetch('POST', path, body or {}, 60)
+    async def delete(self, path): return await self.server().fetch('DELETE', path, None, 60)
 
     def stop(self, sig=signal.SIGTERM):
         if self.process is None: return

@@ -1,14 +1,18 @@
 """Kernels behind a real Jupyter server: everything that works over ZMQ works there, over both WebSocket protocols"""
 import asyncio, gc, os, shutil, ssl, subprocess
 from contextlib import AsyncExitStack, asynccontextmanager
+from math import inf
 
 import nbformat, pytest
 from nbclient import NotebookClient
 from tornado.httpclient import HTTPRequest
-from tornado.websocket import websocket_connect
+from tornado.httpserver import HTTPServer
+from tornado.testing import bind_unused_port
+from tornado.web import Application, RequestHandler
+from tornado.websocket import WebSocketHandler, websocket_connect
 from conkernelclient import *
 from conkernelclient.engine.request import first_of
-from conkernelclient.transports.websocket import TornadoPeer, tornado_connect
+from conkernelclient.transports.websocket import Server, TornadoPeer, WebSocketTransport, pack_v1, tornado_connect
 from proxy import Jupyter, Proxy, free_port
 
 bound = 90
@@ -31,7 +35,7 @@ PROTOCOLS = pytest.mark.parametrize('connect', [tornado_connect, legacy])
 
 @asynccontextmanager
 async def kernel(jupyter, url=None, **kwargs):
-    async with open_server_kernel(url or jupyter.url, token=jupyter.token, **kwargs) as kc: yield kc
+    async with open_server_kernel(url or jupyter.url, token=jupyter.token, **jupyter.kernels|kwargs) as kc: yield kc
     kc = None
     await asyncio.sleep(0)
 
@@ -302,6 +306,87 @@ async def test_who_is_refused(jupyter):
     async with kernel(jupyter) as kc:
         assert kc.parent.kernel_id in await message(kernel_id='11111111-2222-3333-4444-555555555555')
         assert kc.parent.kernel_id in await message(kernel_id='what')
+
+def serve(*handlers):
+    "A web server in this process, and its address"
+    sock, port = bind_unused_port()
+    web = HTTPServer(Application(handlers))
+    web.add_socket(sock)
+    return web, f'http://127.0.0.1:{port}'
+
+class HubForNobody(RequestHandler):
+    "A hub, in place of a server that is not running"
+    def get(self): self.redirect('/hub'+self.request.path)
+    def post(self): self.set_status(403)
+    delete = post
+
+async def test_a_hub_answers_for_a_server_that_is_not_running(caplog):
+    "It refuses what is no GET, as if the token were wrong"
+    caplog.set_level('CRITICAL')
+    web, url = serve(('/.*', HubForNobody))
+    try:
+        km = ServerKernelManager(url+'/user/ann', 'good')
+        km.kernel_id, km._running = '1', True
+        for o in list_kernels(km.server.url, 'good'), km.start_kernel('1'), km.start_kernel(), km.interrupt_kernel(), km.restart_kernel(), km.shutdown_kernel():
+            with pytest.raises(ServerError, match=f'{url}/user/ann is not running: start it .*POST {url}/hub/api/users/ann/server'): await o
+        with pytest.raises(ServerError, match=f'{url} is a JupyterHub: .* {url}/user/NAME'): await list_kernels(url, 'good')
+        with pytest.raises(ServerError, match='users/ann/servers/second$'): await list_kernels(url+'/user/ann/second', 'good')
+    finally: web.stop()
+
+class Kernels(RequestHandler):
+    "A gateway without kernelspecs"
+    def get(self): self.write('[]')
+    def post(self): self.write(dict(id='7', name=''))
+
+async def test_a_gateway_without_kernelspecs(caplog):
+    caplog.set_level('CRITICAL')
+    web, url = serve(('/api/kernels', Kernels))
+    try:
+        km = ServerKernelManager(url, kernel_name='of no importance')
+        await km.start_kernel()
+        assert km.kernel_id == '7' and km.kernel_spec is None and not km.is_jupyter
+        with pytest.raises(ServerError, match='no Jupyter server'): await ServerKernelManager(url+'/elsewhere').start_kernel()
+    finally: web.stop()
+
+class Flood(WebSocketHandler):
+    "Sends 100 MB, as fast as the client takes them"
+    sent, piece, n = 0, 50_000, 2000
+    def select_subprotocol(self, offered): return offered[0]
+    def open(self): self.task = asyncio.ensure_future(self.flood())
+    async def flood(self):
+        for _ in range(self.n):
+            await self.write_message(pack_v1('iopub', (b'', b'{}', b'{}', b'{}', bytes(self.piece))), binary=True)
+            Flood.sent += self.piece
+
+class Slow:
+    "A sink that takes nothing until it may, or must"
+    takes, got = False, 0
+    def link(self, *args): pass
+    def received(self, channel, batch, until):
+        while batch and (self.takes or until == inf):
+            self.got += len(batch.popleft()[4])
+
+async def test_a_program_that_is_slower_than_its_kernel():
+    "What it has not taken yet waits at the server, but for a little"
+    web, url = serve(('/api/kernels/1/channels', Flood))
+    Flood.sent = 0
+    sink, t = Slow(), WebSocketTransport(Server(url), lambda: '1', 'me')
+    try:
+        t.most, t.span = 500_000, 0
+        t.open(sink, ['iopub'])
+        t.start(asyncio.get_running_loop())
+        await until(lambda: Flood.sent)
+        before = -1
+        while Flood.sent != before:   # until it moves no more
+            before = Flood.sent
+            for _ in range(100): await asyncio.sleep(.005)
+        assert Flood.sent < 60_000_000   # (much of it in the buffers of the system)
+        sink.takes = True
+        await until(lambda: sink.got == Flood.n*Flood.piece, 60)
+    finally:
+        t.close()
+        web.stop()
+        await until(lambda: not t.up)
 
 @pytest.mark.skipif(shutil.which('openssl') is None, reason='needs openssl')
 async def test_certificates(tmp_path):

@@ -37,7 +37,7 @@ def jupyter():
 async def proxied(jupyter, **kwargs):
     "A kernel, and a client of it behind a proxy"
     async with Proxy(jupyter.port) as proxy:
-        async with kernel(jupyter, f'http://127.0.0.1:{proxy.port}', **kwargs) as kc: yield proxy, kc
+        async with kernel(jupyter, jupyter.through(proxy.port), **kwargs) as kc: yield proxy, kc
 
 async def printing(kc, n=40, pause=.02):
     "A cell that prints lines and has begun to"

@@ -732,6 +732,7 @@ class _Diagnosing(_Probes):
             if link is Link.REFUSED: return (f'the handshake with {where(o)} failed: what listens there is no kernel, '
                                              "or the CurveZMQ keys are not the kernel's")
         if links['shell'] is not Link.UP:
+            if trouble := getattr(self.transport, 'trouble', ''): return str(trouble)   # (only some transports know it)
             return f'nothing listens on {where("shell")}: is the kernel running, and is this its connection file?'
         if 'iopub' in self.channels and links['iopub'] is not Link.UP:
             return f'nothing listens on {where("iopub")}, where its outputs should come from'

@@ -170,7 +170,7 @@ class ServerKernelClient(ConKernelClient):
             raise UnsupportedFeature('This client needs a server: ServerKernelManager(url, token).client()')
         self._carrier = WebSocketTransport(
             km.server, lambda: cast('str|None', km.kernel_id), self.session.session, connect=km.connect,
-            in_flight=weakly(self.in_flight), on_quiet=weakly(self.look_after))
+            in_flight=weakly(self.in_flight), on_quiet=weakly(self.look_after), one_identity=lambda: not km.is_jupyter)
         return self._carrier
 
     def make_host(self) -> Host:
@@ -253,6 +253,7 @@ class _OnServer(ConKernelManager):
 class _Starting(_OnServer):
     kernel_id: Any
     kernel_name: Any
+    is_jupyter: bool = True   # is it a Jupyter Server or one of its gateways, and no other program with the same interface?
     _owned: bool
     _running: bool
 
@@ -273,6 +274,7 @@ class _Starting(_OnServer):
             body = dict(name=self.kernel_name, **(dict(path=path) if path else {}), **(dict(env=dict(env)) if env else {}))
             model = await self._ask(body, timeout)
         self.kernel_id = model['id']
+        self.is_jupyter = 'last_activity' in model
         self._running = True
 
     async def _ask(self, body: dict[str, Any], timeout: float) -> Any:
@@ -287,9 +289,18 @@ class _Starting(_OnServer):
             raise
 
     async def _read_spec(self) -> None:
-        specs = (await self.server.fetch('GET', 'api/kernelspecs'))['kernelspecs']
+        try: specs = (await self.server.fetch('GET', 'api/kernelspecs'))['kernelspecs']
+        except ServerError as e:
+            if e.code == 404 and await self._has_kernels(): return   # a small gateway: it has kernels of one kind
+            raise
         if self.kernel_name not in specs: raise UnknownKernel(self.kernel_name, specs)
         self._spec = KernelSpec(**specs[self.kernel_name]['spec'])
+
+    async def _has_kernels(self) -> bool:
+        try: return isinstance(await self.server.fetch('GET', 'api/kernels'), list)
+        except ServerError as e:
+            if e.code in (401, 403): raise
+            return False
 
     async def _attach(self, kernel_id: str) -> Any:
         try: model = await self.server.fetch('GET', f'api/kernels/{quote(kernel_id)}')
