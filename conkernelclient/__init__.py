@@ -22,10 +22,10 @@ from conkernelclient.kernels.pool import KernelPool, PoolClosed
 from conkernelclient.kernels.sync_pool import Pool
 from conkernelclient.sync import Job, Kernel, KernelSubshell
 
-if TYPE_CHECKING: from conkernelclient.kernels.server import ServerKernelClient, ServerKernelManager, list_kernels, open_server_kernel
+if TYPE_CHECKING: from conkernelclient.kernels.server import ServerKernelClient, ServerKernelManager, list_kernels, list_kernelspecs, open_server_kernel
 
 _LATE = {o: 'conkernelclient.kernels.server' for o in
-         ('ServerKernelClient', 'ServerKernelManager', 'list_kernels', 'open_server_kernel')}   # imported at their first use
+         ('ServerKernelClient', 'ServerKernelManager', 'list_kernels', 'list_kernelspecs', 'open_server_kernel')}   # imported at their first use
 
 
 def __getattr__(name: str) -> Any:
@@ -39,4 +39,4 @@ __all__ = ['open_kernel', 'Kernel', 'Job', 'KernelSubshell', 'ConKernelClient', 
            'ConKernelError', 'ExecutionError', 'ExecutionTimeout', 'UnsupportedFeature', 'UnknownKernel', 'NoRunningKernel',
            'DeadKernelError', 'KernelRestartedError', 'ClientClosedError', 'NoReplyError', 'NotConnected',
            'ReplyTimeout', 'TooManyOpenFiles', 'ServerError',
-           'ServerKernelClient', 'ServerKernelManager', 'list_kernels', 'open_server_kernel']
+           'ServerKernelClient', 'ServerKernelManager', 'list_kernels', 'list_kernelspecs', 'open_server_kernel']

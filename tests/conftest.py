@@ -9,6 +9,7 @@ import pytest
 from jupyter_client import KernelManager
 
 from conkernelclient import ConKernelClient
+from proxy import Jupyter
 
 # Many kernels at once would share IPython's history file, and print what they think of it among their outputs
 ipython_dir = Path(tempfile.mkdtemp(prefix='ipython-'))
@@ -38,6 +39,15 @@ async def kc(kernel_file):
     try:
         yield await kc.start_channels()
     finally: kc.stop_channels()
+
+@pytest.fixture(scope='module')
+def jupyter():
+    "A Jupyter server, one for each module of tests"
+    server = Jupyter().start()
+    try:
+        asyncio.run(server.ready())
+        yield server
+    finally: server.stop()
 
 
 def _bounded(test, seconds):

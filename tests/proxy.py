@@ -87,8 +87,8 @@ def free_port():
 
 
 class Jupyter:
-    "A Jupyter server in a process of its own"
-    log = subprocess.DEVNULL
+    "A Jupyter server in a process of its own. Its log goes to the file that SERVER_LOG names."
+    log = open(os.environ['SERVER_LOG'], 'ab') if os.environ.get('SERVER_LOG') else subprocess.DEVNULL
     def __init__(self, *options, token='secret', port=None, ssl_options=None):
         self.port, self.token, self.options = port or free_port(), token, options
         self.url = f'http://127.0.0.1:{self.port}'

@@ -36,13 +36,13 @@ KNOWS = {
     'kernels.server': f'{ENGINE} transports.websocket core',
     'kernels.template': '',
     'kernels.fork': 'engine.errors kernels.template',
-    'kernels.pool': f'{ENGINE} cells.outputs cells.subshell core kernels.fork',
+    'kernels.pool': f'{ENGINE} cells.outputs cells.subshell core kernels.fork kernels.server transports.websocket',
     'kernels.notebooks': 'engine.errors cells.values cells.subshell kernels.pool',
     'sync': 'engine.errors engine.session cells.jobs cells.outputs cells.show cells.run cells.subshell core',
     'kernels.sync_pool': 'cells.outputs kernels.pool sync',
     'kernel': 'engine.errors core sync kernels.fork kernels.pool kernels.sync_pool kernels.server transports.websocket',
     'demo': 'engine.session cells.subshell core',
-    'cli': 'cells.jobs cells.llm cells.outputs cells.run kernels.notebooks sync kernel demo',
+    'cli': 'engine.errors cells.jobs cells.llm cells.outputs cells.run kernels.notebooks kernels.server sync kernel demo',
 }
 FREE = {'__init__', '__main__', '_modidx', 'engine.__init__', 'transports.__init__', 'cells.__init__', 'kernels.__init__'}   # these import what they pass on
 SANS_IO = 'engine.lane', 'engine.life'    # they get the time as an argument, and no event loop

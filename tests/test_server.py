@@ -1,5 +1,5 @@
 """Kernels behind a real Jupyter server: everything that works over ZMQ works there, over both WebSocket protocols"""
-import asyncio, gc, os, shutil, ssl, subprocess
+import asyncio, gc, os, shutil, ssl, subprocess, threading
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import nbformat, pytest
@@ -8,6 +8,7 @@ from tornado.httpclient import HTTPRequest
 from tornado.websocket import websocket_connect
 from conkernelclient import *
 from conkernelclient.engine.request import first_of
+from conkernelclient.kernels.server import restarts_under_way
 from conkernelclient.transports.websocket import TornadoPeer, tornado_connect
 from proxy import Jupyter, Proxy, free_port
 
@@ -15,13 +16,6 @@ bound = 90
 SOON = 30   # seconds: far more than anything here takes that has no bound of its own
 pytestmark = pytest.mark.filterwarnings('error')
 
-
-@pytest.fixture(scope='module')
-def jupyter():
-    server = Jupyter().start()
-    asyncio.run(server.ready())
-    try: yield server
-    finally: server.stop()
 
 async def legacy(url, headers, on_message, *, ssl_options, ping_every, timeout):
     "Opens a WebSocket that offers no subprotocol, as to an old server"
@@ -319,3 +313,106 @@ async def test_a_token_that_expires(jupyter, is_async):
         assert await km.is_alive() and len(given) == 1
         km.server.forget_token()
         assert await km.is_alive() and given == [jupyter.token, 'expired', jupyter.token]
+
+
+# Connections that are given up
+
+async def silent(reader, writer):
+    "A server that takes everything, and says nothing"
+    while await reader.read(2**16): pass
+    writer.close()
+
+@pytest.mark.parametrize('when', ['at once', 'connected', 'asked'])
+async def test_a_handshake_that_is_given_up(when):
+    "Its socket is closed, wherever it was, and no task or timer is left"
+    sockets = []
+    async def serve(reader, writer):
+        sockets.append('open')
+        if when == 'asked': await reader.readuntil(b'\r\n\r\n')
+        sockets.append('asked')
+        await silent(reader, writer)
+        sockets.append('closed')
+    before = asyncio.all_tasks()
+    async with await asyncio.start_server(serve, '127.0.0.1', 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        opening = asyncio.ensure_future(tornado_connect(
+            f'ws://127.0.0.1:{port}/', {}, lambda data: None, ssl_options=None, ping_every=20, timeout=60))
+        if when == 'at once': await asyncio.sleep(0)
+        else: await until(lambda: when == 'connected' and sockets or 'asked' in sockets)
+        opening.cancel()
+        await asyncio.wait([opening])
+        assert opening.cancelled()
+        await until(lambda: sockets.count('open') == sockets.count('closed'))
+    opening = None
+    await until(lambda: asyncio.all_tasks() == before)
+    gc.collect()
+
+async def test_a_server_that_goes_away_in_a_handshake():
+    for cut in b'', b'HTTP/1.1 101 Switching', b'HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n':
+        async def serve(reader, writer):
+            await reader.readuntil(b'\r\n\r\n')
+            writer.write(cut)
+            await writer.drain()
+            writer.close()
+        async with await asyncio.start_server(serve, '127.0.0.1', 0) as server:
+            with pytest.raises(Exception):
+                await tornado_connect(f'ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/', {}, lambda data: None,
+                                      ssl_options=None, ping_every=20, timeout=5)
+        gc.collect()
+
+
+# Restarts of one kernel by many managers
+
+class Restarts:
+    "In place of a server: answers a restart when it may, and counts those at a time"
+    url = 'http://127.0.0.1:8888'
+    def __init__(self):
+        self.now = self.most = self.done = 0
+        self.may = threading.Event()
+    async def fetch(self, method, path, body=None, timeout=20.):
+        if not path.endswith('/restart'): return dict(id='1', name='python3', execution_state='idle')
+        self.now += 1
+        self.most = max(self.most, self.now)
+        try:
+            while not self.may.is_set(): await asyncio.sleep(.001)
+        finally: self.now -= 1
+        self.done += 1
+
+async def test_restarts_of_one_kernel_follow_each_other():
+    "Whatever manager and thread they come from; a caller that gives up holds nobody up"
+    server = Restarts()
+    async def manager():
+        km = ServerKernelManager(server.url, 'x')
+        km.server = server
+        await km.start_kernel('1')
+        return km
+    async def elsewhere(): await (await manager()).restart_kernel()
+    managers = [await manager() for _ in range(4)]
+    restarts = [asyncio.ensure_future(o.restart_kernel()) for o in managers]
+    threads = [asyncio.ensure_future(asyncio.to_thread(asyncio.run, elsewhere())) for _ in range(2)]
+    await until(lambda: server.now)
+    restarts[0].cancel()   # it is under way
+    restarts[1].cancel()   # it waits
+    server.may.set()
+    results = await asyncio.gather(*restarts, *threads, return_exceptions=True)
+    assert [type(o) for o in results] == [asyncio.CancelledError]*2+[type(None)]*4
+    assert server.most == 1 and server.done == 4 and not restarts_under_way
+
+async def test_shut_down_while_the_server_starts_it_again():
+    "A server answers 500 then; the kernel must not be left there"
+    server = Restarts()
+    server.asked = []
+    async def fetch(method, path, body=None, timeout=20.):
+        if method == 'DELETE':
+            server.asked.append(path)
+            if len(server.asked) < 3: raise ServerError('Unhandled error', 500)
+            if len(server.asked) == 4: raise ServerError('There is none', 404, True)
+        return dict(id='1', name='python3')
+    server.fetch = fetch
+    for n in 3, 4:
+        km = ServerKernelManager(server.url, 'x')
+        km.server = server
+        await km.start_kernel('1')
+        km._owned = True   # as if it had started it
+        await km.shutdown_kernel()
+        assert len(server.asked) == n and not km.has_kernel

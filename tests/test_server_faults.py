@@ -13,25 +13,14 @@ from test_server import legacy, ask, client, kernel, outcome, text, until, until
 
 bound = 90
 SOON = 30
-# A server that goes away in the middle of a handshake leaves an object of tornado's that nobody can close
-# (nor can a client that closes in the middle of one close its socket)
 # Slow: these are real servers and their own time limits, which a loaded machine does not keep. `pytest -m slow tests/test_server_faults.py`
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings('error'), pytest.mark.filterwarnings('ignore:Unclosed WebSocketClientConnection'),
-              pytest.mark.filterwarnings('ignore:unclosed <socket:ResourceWarning'),
-              pytest.mark.filterwarnings('ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning')]
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings('error')]
 
 def interrupted(outcome):
     "Has it ended before the kernel did? jupyter_client interrupts a kernel before it asks it to shut down, so its cell may reply"
     return isinstance(outcome, Result) or isinstance(outcome, dict) and outcome['content']['status'] != 'ok'
 LINES = 'import time\nfor i in range({n}):\n    print(i, flush=True)\n    time.sleep({pause})'
 
-
-@pytest.fixture(scope='module')
-def jupyter():
-    server = Jupyter().start()
-    asyncio.run(server.ready())
-    try: yield server
-    finally: server.stop()
 
 @asynccontextmanager
 async def proxied(jupyter, **kwargs):

@@ -16,8 +16,7 @@ from test_server_faults import (
     test_restart_in_an_outage, test_the_kernel_dies_and_the_server_restarts_it)
 
 bound = 90
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings('error'), pytest.mark.filterwarnings('ignore:Unclosed WebSocketClientConnection'),
-              pytest.mark.filterwarnings('ignore:unclosed <socket:ResourceWarning')]   # (see test_server_faults)
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings('error')]
 
 
 @pytest.fixture(scope='module')

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['log', 'V1', 'Data', 'Frames', 'DROPPED', 'NUMBERED', 'Token', 'QUICKACK', 'LACKING', 'size_of', 'pack_v1',
            'unpack_v1', 'pack_legacy', 'unpack_legacy', 'Notices', 'Ledger', 'refusal', 'unreachable', 'Server', 'Peer',
-           'Connect', 'TornadoPeer', 'tornado_connect', 'Line', 'parent_id', 'told_lost', 'told_kept', 'weakly_told',
-           'WebSocketTransport']
+           'Connect', 'TornadoPeer', 'Handshake', 'tornado_connect', 'Line', 'parent_id', 'told_lost', 'told_kept',
+           'weakly_told', 'WebSocketTransport']
 
 # %% ../../nbs/transports/01_websocket.ipynb #970160e0
 import asyncio
@@ -30,8 +30,9 @@ from weakref import ref
 import orjson
 from jupyter_client.session import orjson_packer, orjson_unpacker
 from tornado.httpclient import HTTPClientError, HTTPRequest, HTTPResponse
+from tornado.httputil import HTTPHeaders
 from tornado.simple_httpclient import HTTPStreamClosedError, HTTPTimeoutError, SimpleAsyncHTTPClient
-from tornado.websocket import WebSocketClosedError, websocket_connect
+from tornado.websocket import WebSocketClientConnection, WebSocketClosedError
 
 from ..engine.errors import NotConnected, ServerError
 from ..engine.life import Link
@@ -393,21 +394,42 @@ class TornadoPeer:
         except RuntimeError: pass   # the loop is closed
         if sock is not None: sock.close()
 
+# %% ../../nbs/transports/01_websocket.ipynb #95ea160a
+class Handshake(WebSocketClientConnection):
+    "A WebSocket that is being opened, and can be given up"
+    stream: Any
+    _running: 'asyncio.Task[Any]|None' = None
+
+    async def run(self) -> None:
+        "Connect, and read the answer"
+        self._running = asyncio.current_task()
+        await super().run()
+
+    def abort(self) -> None:
+        "Give it up, now. Harmless when called again, also with a closed event loop."
+        self.final_callback = None   # type: ignore[assignment]   # (there is nobody to hear how it ended)
+        self.protocol, stream = None, getattr(self, 'stream', None)
+        self.connect_future.cancel()
+        sock = stream and stream.socket
+        try:
+            self._remove_timeout()
+            if stream is None and self._running is not None: self._running.cancel()   # it connects
+            if stream is not None: stream.close()
+            self.tcp_client.close()
+        except RuntimeError: pass   # the loop is closed
+        if sock: sock.close()
+
 # %% ../../nbs/transports/01_websocket.ipynb #84a3f003
 async def tornado_connect(url: str, headers: dict[str, str], on_message: Callable[[Data|None], None], *,
                           ssl_options: ssl.SSLContext|None, ping_every: float, timeout: float) -> Peer:
     "Open a WebSocket with tornado's client. Raises `HTTPClientError` for a refusal, and `OSError`."
-    request = HTTPRequest(url, headers=headers, connect_timeout=10, request_timeout=timeout, ssl_options=ssl_options)
-    opening = asyncio.ensure_future(websocket_connect(
-        request, on_message_callback=on_message, ping_interval=ping_every, ping_timeout=ping_every,
-        max_message_size=2**62, subprotocols=[V1]))
-    try: return TornadoPeer(await asyncio.shield(opening))
-    except asyncio.CancelledError:   # it cannot be interrupted
-        opening.add_done_callback(_close_late)
+    request = HTTPRequest(url, headers=HTTPHeaders(headers), connect_timeout=10, request_timeout=timeout,
+                          ssl_options=ssl_options, validate_cert=True)   # (nobody fills in defaults here)
+    ws = Handshake(request, on_message, ping_interval=ping_every, ping_timeout=ping_every, max_message_size=2**62, subprotocols=[V1])
+    try: return TornadoPeer(await ws.connect_future)
+    except BaseException:
+        ws.abort()
         raise
-
-def _close_late(opening: 'asyncio.Future[Any]') -> None:
-    if not opening.cancelled() and opening.exception() is None: opening.result().close()
 
 # %% ../../nbs/transports/01_websocket.ipynb #948176ce
 class _Made:
@@ -631,6 +653,10 @@ class _Sending(_Receiving):
         return f'{self.server.url}/api/kernels/{self.kernel_id()}'
 
 # %% ../../nbs/transports/01_websocket.ipynb #9c7fe52e
+def _close_late(opening: 'asyncio.Future[Peer]') -> None:
+    "It may have opened in the moment in which it was given up"
+    if not opening.cancelled() and opening.exception() is None: opening.result().close()
+
 class _Connecting(_Sending):
     "Opens a WebSocket"
     def _url(self) -> str:
@@ -658,6 +684,7 @@ class _Connecting(_Sending):
         except BaseException as e:
             line.end()
             opening.cancel()
+            opening.add_done_callback(_close_late)
             if isinstance(e, HTTPClientError): raise self._refused(e) from None
             raise
         self._line = line
