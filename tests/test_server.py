@@ -1,5 +1,5 @@
 """Kernels behind a real Jupyter server: everything that works over ZMQ works there, over both WebSocket protocols"""
-import asyncio, gc, os, shutil, ssl, subprocess, threading
+import asyncio, gc, json, os, shutil, ssl, subprocess, sys, threading, time
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import nbformat, pytest
@@ -9,7 +9,7 @@ from tornado.websocket import websocket_connect
 from conkernelclient import *
 from conkernelclient.engine.request import first_of
 from conkernelclient.kernels.server import restarts_under_way
-from conkernelclient.transports.websocket import TornadoPeer, tornado_connect
+from conkernelclient.transports.websocket import Handshake, TornadoPeer, WebSocketTransport, tornado_connect
 from proxy import Jupyter, Proxy, free_port
 
 bound = 90
@@ -319,12 +319,14 @@ async def test_a_token_that_expires(jupyter, is_async):
 
 async def silent(reader, writer):
     "A server that takes everything, and says nothing"
-    while await reader.read(2**16): pass
-    writer.close()
+    try:
+        while await reader.read(2**16): pass
+    finally: writer.transport.abort()
 
 @pytest.mark.parametrize('when', ['at once', 'connected', 'asked'])
-async def test_a_handshake_that_is_given_up(when):
+async def test_a_handshake_that_is_given_up(when, monkeypatch):
     "Its socket is closed, wherever it was, and no task or timer is left"
+    monkeypatch.setattr(Handshake, 'grace', .05)
     sockets = []
     async def serve(reader, writer):
         sockets.append('open')
@@ -347,8 +349,65 @@ async def test_a_handshake_that_is_given_up(when):
     await until(lambda: asyncio.all_tasks() == before)
     gc.collect()
 
+def test_a_handshake_that_is_given_up_before_the_loop_ends():
+    "The loop does not wait for it, and nothing is left"
+    asked = []
+    async def main():
+        async def serve(reader, writer):
+            await reader.readuntil(b'\r\n\r\n')
+            asked.append(True)
+            await silent(reader, writer)
+        server = await asyncio.start_server(serve, '127.0.0.1', 0)
+        opening = asyncio.ensure_future(tornado_connect(
+            f'ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/', {}, lambda data: None, ssl_options=None, ping_every=20, timeout=60))
+        await until(lambda: asked)
+        opening.cancel()
+        await asyncio.wait([opening])
+        server.close()
+    asyncio.run(main())
+    gc.collect()
+
+async def test_the_server_goes_on_counting(jupyter):
+    "A server takes a handshake that breaks for a client less: one that nobody wants any more is ended in order"
+    async with kernel(jupyter) as kc:
+        for turns in range(6):
+            opening = asyncio.ensure_future(tornado_connect(
+                f'{jupyter.url.replace("http", "ws")}/api/kernels/{kc.parent.kernel_id}/channels?session_id=other{turns}',
+                {'Authorization': f'token {jupyter.token}'}, lambda data: None, ssl_options=None, ping_every=20, timeout=60))
+            for _ in range(turns): await asyncio.sleep(.001)
+            if not opening.cancel(): opening.result().close()   # (it was faster)
+            await asyncio.wait([opening])
+        connections, ended = [], 0
+        while ended < 10:   # (in the meantime there may be more)
+            connections.append((await jupyter.get(f'api/kernels/{kc.parent.kernel_id}'))['connections'])
+            ended = ended+1 if connections[-1] == 1 else 0
+            assert len(connections) < 200 and min(connections) > 0
+            await asyncio.sleep(.02)
+
+STUMBLES = """import os, sys, time
+if os.path.exists({mark!r}): os.execv(sys.executable, [sys.executable, '-m', 'ipykernel_launcher', '-f', sys.argv[1]])
+open({mark!r}, 'w').close()
+time.sleep(2)
+sys.exit(1)"""
+
+async def test_a_kernel_that_dies_at_its_start(tmp_path, monkeypatch):
+    "The server starts it again, with other ports, and goes on waiting for an answer at the old ones"
+    folder = tmp_path/'kernels'/'stumbles'
+    folder.mkdir(parents=True)
+    argv = [sys.executable, '-c', STUMBLES.format(mark=str(tmp_path/'mark')), '{connection_file}']
+    (folder/'kernel.json').write_text(json.dumps(dict(argv=argv, display_name='Stumbles', language='python')))
+    monkeypatch.setenv('JUPYTER_PATH', str(tmp_path))
+    monkeypatch.setattr(WebSocketTransport, 'handshake_patience', 5.)
+    jupyter = Jupyter().start()
+    try:
+        await jupyter.ready()
+        begin = time.monotonic()
+        async with kernel(jupyter, name='stumbles') as kc: assert await kc.eval('6*7') == 42
+        print(f'figure | kernel that died at its start, ready after | {time.monotonic()-begin:.1f} s')
+    finally: jupyter.stop()
+
 async def test_a_server_that_goes_away_in_a_handshake():
-    for cut in b'', b'HTTP/1.1 101 Switching', b'HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n':
+    for cut in b'', b'HTTP/1.1 101 Switching':
         async def serve(reader, writer):
             await reader.readuntil(b'\r\n\r\n')
             writer.write(cut)

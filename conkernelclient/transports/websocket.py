@@ -394,27 +394,40 @@ class TornadoPeer:
         except RuntimeError: pass   # the loop is closed
         if sock is not None: sock.close()
 
-# %% ../../nbs/transports/01_websocket.ipynb #95ea160a
+# %% ../../nbs/transports/01_websocket.ipynb #0c593c17
 class Handshake(WebSocketClientConnection):
     "A WebSocket that is being opened, and can be given up"
+    grace: float = 3.   # seconds that a handshake may go on when nobody wants it any more
     stream: Any
     _running: 'asyncio.Task[Any]|None' = None
 
     async def run(self) -> None:
         "Connect, and read the answer"
         self._running = asyncio.current_task()
-        await super().run()
+        try: await super().run()
+        except BaseException:   # the event loop ends
+            self.abort()
+            raise
+
+    def leave(self) -> None:
+        "Nobody wants it any more: close it when it is open, and after `grace` seconds in any case"
+        if not hasattr(self, 'stream'): return self.abort()   # nothing was asked yet
+        timer = asyncio.get_running_loop().call_later(self.grace, self.abort)
+        def ended(opened: 'asyncio.Future[Any]') -> None:
+            timer.cancel()
+            if not opened.cancelled() and opened.exception() is None: TornadoPeer(self).close()
+        self.connect_future.add_done_callback(ended)
 
     def abort(self) -> None:
-        "Give it up, now. Harmless when called again, also with a closed event loop."
+        "End it, now. Harmless when called again, also with a closed event loop."
         self.final_callback = None   # type: ignore[assignment]   # (there is nobody to hear how it ended)
         self.protocol, stream = None, getattr(self, 'stream', None)
-        self.connect_future.cancel()
         sock = stream and stream.socket
         try:
+            self.connect_future.cancel()
             self._remove_timeout()
-            if stream is None and self._running is not None: self._running.cancel()   # it connects
             if stream is not None: stream.close()
+            elif self._running is not None: self._running.cancel()   # it connects
             self.tcp_client.close()
         except RuntimeError: pass   # the loop is closed
         if sock: sock.close()
@@ -426,7 +439,10 @@ async def tornado_connect(url: str, headers: dict[str, str], on_message: Callabl
     request = HTTPRequest(url, headers=HTTPHeaders(headers), connect_timeout=10, request_timeout=timeout,
                           ssl_options=ssl_options, validate_cert=True)   # (nobody fills in defaults here)
     ws = Handshake(request, on_message, ping_interval=ping_every, ping_timeout=ping_every, max_message_size=2**62, subprotocols=[V1])
-    try: return TornadoPeer(await ws.connect_future)
+    try: return TornadoPeer(await asyncio.shield(ws.connect_future))
+    except asyncio.CancelledError:
+        ws.leave()
+        raise
     except BaseException:
         ws.abort()
         raise
@@ -437,6 +453,7 @@ class _Made:
     ping_every: float = 20.          # seconds between pings; a peer that does not answer one is lost
     reconnect_timeout: float = 60.   # seconds until a server that cannot be reached counts as gone
     handshake_timeout: float = 75.   # seconds for the opening: a server waits for the kernel, 60 s long
+    handshake_patience: float = 20.  # seconds until it is begun anew: a server may wait at ports that the kernel has left
     quiet: float = 5.                # seconds without a message, with something in flight, until the kernel is looked after
     max_request: int = 10*2**20-2**16   # bytes; a server closes the connection for all when a message is larger
 
@@ -653,6 +670,11 @@ class _Sending(_Receiving):
         return f'{self.server.url}/api/kernels/{self.kernel_id()}'
 
 # %% ../../nbs/transports/01_websocket.ipynb #9c7fe52e
+def _give_up(line: Line, opening: 'asyncio.Future[Peer]') -> None:
+    line.end()
+    opening.cancel()
+    opening.add_done_callback(_close_late)
+
 def _close_late(opening: 'asyncio.Future[Peer]') -> None:
     "It may have opened in the moment in which it was given up"
     if not opening.cancelled() and opening.exception() is None: opening.result().close()
@@ -673,18 +695,22 @@ class _Connecting(_Sending):
         return await self.server.fetch('GET', f'api/kernels/{quote(self.kernel_id() or "")}')
 
     async def _open_line(self) -> Line:
+        first = await self._try_line(self.handshake_patience, self.handshake_timeout)
+        return first or cast(Line, await self._try_line(float('inf'), max(self.handshake_timeout-self.handshake_patience, 1.)))
+
+    async def _try_line(self, patience: float, timeout: float) -> Line|None: # `None`: it takes longer than `patience`
         line = Line(self._came, self._ended, asyncio.get_running_loop())
         headers = await self.server.headers()
-        opening = asyncio.ensure_future(self.connect(
-            self._url(), headers, line.message, ssl_options=self.server.ssl_options,
-            ping_every=self.ping_every, timeout=self.handshake_timeout))
+        opening = asyncio.ensure_future(self.connect(self._url(), headers, line.message,
+                                                     ssl_options=self.server.ssl_options, ping_every=self.ping_every, timeout=timeout))
+        until = time.monotonic()+patience
         try:
-            while not (await asyncio.wait([opening], timeout=self.quiet))[0]: await self._still_there()
+            while not (await asyncio.wait([opening], timeout=min(self.quiet, patience)))[0]:
+                await self._still_there()
+                if time.monotonic() > until: return _give_up(line, opening)
             peer = opening.result()
         except BaseException as e:
-            line.end()
-            opening.cancel()
-            opening.add_done_callback(_close_late)
+            _give_up(line, opening)
             if isinstance(e, HTTPClientError): raise self._refused(e) from None
             raise
         self._line = line
