@@ -162,9 +162,36 @@ async def test_half_open(jupyter):
 async def test_a_slow_line(jupyter):
     "A large output over a line that takes seconds for it is whole, and others are not stopped"
     async with proxied(jupyter) as (proxy, kc), client(kc, jupyter.url) as kc2:
-        proxy.rate = 4_000_000
-        r, _ = await asyncio.gather(kc.run('from IPython.display import display\ndisplay({"text/plain": "x"*8_000_000}, raw=True)'), goes_on(kc2))
-        assert r.complete and len(r.outputs[0]['data']['text/plain']) == 8_000_000
+        transport = kc.connection.transport
+        transport.ping_every, transport.quiet = 1., 1.
+        transport.reconnect('with other pings')
+        await until(lambda: transport.up)
+        await goes_on(kc)
+        outages, proxy.rate, kc.connection.grace = transport.outages, 1_500_000, .5
+        r, _ = await asyncio.gather(kc.run('from IPython.display import display\ndisplay({"text/plain": "x"*6_000_000}, raw=True)'), goes_on(kc2))
+        assert r.complete and len(r.outputs[0]['data']['text/plain']) == 6_000_000 and transport.outages == outages
+
+async def test_a_line_that_stops_in_a_message(jupyter):
+    "It is given up, and what was missed is said"
+    async with proxied(jupyter) as (proxy, kc):
+        transport = kc.connection.transport
+        transport.ping_every, transport.quiet = 1., 1.
+        transport.reconnect('with other pings')
+        await until(lambda: transport.up)
+        await goes_on(kc)
+        proxy.rate = 3_000_000
+        run = kc.run('from IPython.display import display\ndisplay({"text/plain": "x"*6_000_000}, raw=True)')
+        begin = proxy.passed
+        await until(lambda: proxy.passed-begin > 1_000_000)
+        proxy.stall()
+        await until(lambda: not transport.up)
+        proxy.rate = 0
+        proxy.cut(server=False)
+        proxy.resume()
+        r = await outcome(run)
+        if isinstance(r, Exception): r = r.result
+        assert not r.complete or len(r.outputs[0]['data']['text/plain']) == 6_000_000
+        await goes_on(kc)
 
 async def test_not_reachable(jupyter):
     "After `reconnect_timeout` pending calls fail, and when it is back the client goes on"

@@ -337,6 +337,7 @@ class Server(_Address):
 class Peer(Protocol):
     "An open WebSocket"
     subprotocol: str|None   # that the server has chosen
+    received: int   # bytes so far, also of a message that has not come to its end
     def write(self, data: Data) -> None:
         "Write, now. Raises `ConnectionError` when it is closed."
     def acknowledge(self) -> None:
@@ -351,7 +352,7 @@ class Connect(Protocol):
         headers: dict[str, str], # For the handshake
         on_message: Callable[[Data|None], None], # Called with each message; with `None` when the connection has ended
         *, ssl_options: ssl.SSLContext|None, # For `wss`
-        ping_every: float, # Seconds between pings; a peer that has not answered until the next is lost
+        ping_every: float, # Seconds between pings; a peer from which nothing at all has come since the last one is lost
         timeout: float, # Seconds for the handshake
     ) -> Awaitable[Peer]:
         "Raises `ServerError`, or whatever prevents it"
@@ -364,6 +365,7 @@ class TornadoPeer:
     "A WebSocket of tornado's client"
     def __init__(self,
         ws: Any, # A `WebSocketClientConnection`, open
+        ping_every: float|None = None, # Seconds between pings
     ):
         self.ws = ws
         self.protocol: Any = ws.protocol
@@ -371,6 +373,29 @@ class TornadoPeer:
         self.stream.max_buffer_size = 2**62   # a single message may be larger than the usual 100 MB
         self.stream.set_nodelay(True)
         self.subprotocol: str|None = ws.selected_subprotocol
+        self.received: int = 0
+        self._count()
+        self._pinged = -1   # what `received` was at the last ping
+        self._timer: asyncio.TimerHandle|None = None
+        if ping_every is not None: self._ping(ping_every)
+
+    def _count(self) -> None:
+        "Count what comes, also of a message that takes long"
+        read = self.stream.read_from_fd
+        def counting(buf: Any) -> int|None:
+            n: int|None = read(buf)
+            self.received += n or 0
+            return n
+        self.stream.read_from_fd = counting
+
+    def _ping(self, every: float) -> None:
+        "tornado would end a connection that brings a large message: the answer to its ping stands behind that"
+        if self.stream.closed(): return
+        if self.received == self._pinged: return cast(None, self.stream.close())
+        self._pinged = self.received
+        try: self.ws.ping()
+        except WebSocketClosedError: return
+        self._timer = asyncio.get_running_loop().call_later(every, weakly(self._ping), every)
 
     def write(self, data: Data) -> None:
         "Write, now. Raises `ConnectionError` when it is closed."
@@ -388,6 +413,7 @@ class TornadoPeer:
     def close(self) -> None:
         "Close. Harmless when called again, also with a closed event loop."
         sock = self.stream.socket
+        if self._timer is not None: self._timer.cancel()
         try:
             self.ws.close(1000)
             self.stream.close()   # now: nothing is waited for
@@ -438,8 +464,8 @@ async def tornado_connect(url: str, headers: dict[str, str], on_message: Callabl
     "Open a WebSocket with tornado's client. Raises `HTTPClientError` for a refusal, and `OSError`."
     request = HTTPRequest(url, headers=HTTPHeaders(headers), connect_timeout=10, request_timeout=timeout,
                           ssl_options=ssl_options, validate_cert=True)   # (nobody fills in defaults here)
-    ws = Handshake(request, on_message, ping_interval=ping_every, ping_timeout=ping_every, max_message_size=2**62, subprotocols=[V1])
-    try: return TornadoPeer(await asyncio.shield(ws.connect_future))
+    ws = Handshake(request, on_message, max_message_size=2**62, subprotocols=[V1])
+    try: return TornadoPeer(await asyncio.shield(ws.connect_future), ping_every)
     except asyncio.CancelledError:
         ws.leave()
         raise
@@ -502,7 +528,7 @@ class _Delivering(_Made):
         self._due = False
         try: self._hand_over(time.monotonic()+self.span)
         finally:
-            if self.pending() and not self._due and self.loop is not None and not self.closed:
+            if self._left() and not self._due and self.loop is not None and not self.closed:
                 self._due = True
                 self.loop.call_soon(weakly(self._turn))
 
@@ -523,9 +549,11 @@ class _Delivering(_Made):
         "Hand over all that has arrived"
         self._hand_over(float('inf'))
 
+    def _left(self) -> bool: return bool(self._arrived or self._batch)
+
     def pending(self) -> bool:
         "Has anything arrived that was not handed over?"
-        return bool(self._arrived or self._batch)
+        return self._left()
 
 # %% ../../nbs/transports/01_websocket.ipynb #f3c10f56
 class Line:
@@ -570,6 +598,9 @@ class _Receiving(_Delivering):
     "Takes in what a WebSocket brings"
     heard: float
     malformed: int = 0   # frames that could not be read
+    _line: Line|None
+    _complete = 0   # bytes that had been received at the last message
+    _growing = 0, 0.   # how many there were when somebody looked, and since when
     outages: int = 0   # how often the connection was lost
 
     def __init__(self, *args: Any, **kwargs: Any):
@@ -583,8 +614,19 @@ class _Receiving(_Delivering):
         self.silent = silent
         self._take('', lambda sink: sink.beat(not silent))
 
+    def coming(self) -> bool:
+        "Is a message on its way, of which something has come in the last seconds? Over a slow line it takes long."
+        received = 0 if self._line is None or self._line.peer is None else self._line.peer.received
+        if received != self._growing[0]: self._growing = received, time.monotonic()
+        return received > self._complete and time.monotonic()-self._growing[1] < self.quiet
+
+    def pending(self) -> bool:
+        "Has anything arrived that was not handed over, or is it on its way?"
+        return super().pending() or self.coming()
+
     def _came(self, line: Line, data: Data) -> None:
         self.heard = time.monotonic()
+        self._complete = cast(Peer, line.peer).received
         if self.silent: self.fell_silent(False)
         try: channel, frames = (unpack_v1 if cast(Peer, line.peer).subprotocol == V1 else unpack_legacy)(data)
         except Exception as e:
@@ -857,6 +899,7 @@ class WebSocketTransport(_Controlled):
     def _look_after(self) -> None:
         "Is anything in flight, and nothing heard?"
         if self.closed or self.loop is None: return
+        if self.coming(): self.heard = time.monotonic()
         if time.monotonic()-self.heard > self.quiet and self.in_flight(): self.on_quiet()
         self._timer = self.loop.call_later(self.quiet/5, weakly(self._look_after))
 
