@@ -398,7 +398,7 @@ async def test_a_kernel_that_dies_at_its_start(tmp_path, monkeypatch):
     (folder/'kernel.json').write_text(json.dumps(dict(argv=argv, display_name='Stumbles', language='python')))
     monkeypatch.setenv('JUPYTER_PATH', str(tmp_path))
     monkeypatch.setattr(WebSocketTransport, 'handshake_patience', 5.)
-    jupyter = Jupyter().start()
+    jupyter = Jupyter('--KernelManager.transport=tcp').start()
     try:
         await jupyter.ready()
         begin = time.monotonic()
