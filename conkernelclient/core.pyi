@@ -94,6 +94,7 @@ class ConKernelClient(HasAside, AsyncKernelClient):
     lost_after: Float[float, float]
     startup_timeout: Float[float | None, float | None]
     readers_grace: Float[float, float]
+    count_messages: Bool[bool, bool]
     connection: Connection
     runs: Runs
     ends: Callable[[], Awaitable[None]] | None

@@ -488,8 +488,9 @@ async def test_nothing_is_missed_where_nothing_is_missing(jupyter):
     "Four clients, subshells, prompts and comms: no false alarm"
     async with kernel(jupyter) as kc, client(kc) as a, client(kc) as b, client(kc) as c:
         async def work(kc):
-            results = await asyncio.gather(*(kc.run(f'print({i}); {i}') for i in range(30)), kc.kernel_info(reply=True, channel='control'))
-            assert all(o.complete for o in results[:-1])
+            results = await asyncio.gather(*(kc.run(f'print({i}); {i}') for i in range(30)), kc.run('input("?")', stdin=['answer']),
+                                           kc.kernel_info(reply=True, channel='control'))
+            assert all(o.complete and not o.missing for o in results[:-1])
             assert all(o.complete for o in await kc.map(f'print({i}); {i}' for i in range(8)))
         await asyncio.gather(*map(work, (kc, a, b, c)))
         assert not [o.connection.transport.ledger for o in (kc, a, b, c) if len(o.connection.transport.ledger.missing) > 2000]
