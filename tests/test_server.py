@@ -1,5 +1,5 @@
 """Kernels behind a real Jupyter server: everything that works over ZMQ works there, over both WebSocket protocols"""
-import asyncio, gc, json, os, shutil, ssl, subprocess, sys, threading, time
+import asyncio, gc, json, os, shutil, ssl, subprocess, sys, threading, time, warnings
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import nbformat, pytest
@@ -210,6 +210,41 @@ async def test_nbclient(jupyter):
     runner.kc.stop_channels()
     await km.shutdown_kernel()
     assert [o.outputs[0].get('text') or o.outputs[0].ename for o in nb.cells] == ['42\n', 'ZeroDivisionError', 'err\n']
+
+@pytest.mark.parametrize('how', ['km', 'class'])
+def test_papermill(jupyter, tmp_path, monkeypatch, how):
+    "With a manager that the caller keeps, or with the class, which finds its server in the environment"
+    papermill = pytest.importorskip('papermill')
+    cells = [nbformat.v4.new_code_cell('n = 1', metadata=dict(tags=['parameters'])), nbformat.v4.new_code_cell('print(n*7)')]
+    nb = nbformat.v4.new_notebook(cells=cells, metadata=dict(kernelspec=dict(name='python3', display_name='', language='python')))
+    nbformat.write(nb, tmp_path/'in.ipynb')
+    km = ServerKernelManager(jupyter.url, jupyter.token)
+    monkeypatch.setenv('JUPYTER_GATEWAY_URL', jupyter.url)
+    monkeypatch.setenv('JUPYTER_GATEWAY_AUTH_TOKEN', jupyter.token)
+    def run(name, n):
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')   # (papermill's own)
+            done = papermill.execute_notebook(str(tmp_path/'in.ipynb'), str(tmp_path/name), dict(n=n), progress_bar=False,
+                                              **(dict(km=km) if how == 'km' else dict(kernel_manager_class=ServerKernelManager)))
+        return done.cells[-1].outputs[0].text
+    assert run('out.ipynb', 6) == '42\n'
+    nb.cells[-1].source = '1/n'
+    nbformat.write(nb, tmp_path/'in.ipynb')
+    with pytest.raises(papermill.PapermillExecutionError, match='ZeroDivisionError'): run('failed.ipynb', 0)
+    assert nbformat.read(tmp_path/'failed.ipynb', 4).cells[-1].outputs[-1].ename == 'ZeroDivisionError'
+    if how == 'km': asyncio.run(km.shutdown_kernel())
+    assert asyncio.run(list_kernels(jupyter.url, jupyter.token)) == []
+
+async def test_nbclient_and_a_kernel_that_dies(jupyter):
+    "nbclient waits for ever where a server starts the kernel again (nbclient#319); here the cell fails"
+    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell('import os, signal; os.kill(os.getpid(), signal.SIGKILL)')])
+    km = ServerKernelManager(jupyter.url, jupyter.token)
+    runner = NotebookClient(nb, km=km)
+    async with asyncio.timeout(SOON):
+        with pytest.raises(Exception) as e: await runner.async_execute()
+    assert 'ied' in str(e.value), e.value
+    if runner.kc is not None: runner.kc.stop_channels()
+    await km.shutdown_kernel()
 
 async def test_from_the_environment(jupyter, monkeypatch):
     monkeypatch.setenv('JUPYTER_GATEWAY_URL', jupyter.url)

@@ -188,9 +188,19 @@ class ServerKernelClient(ConKernelClient):
         "The server"
         return cast(Host, ServerHost(self.parent, self._carrier))
 
+    def __init__(self, **kwargs: Any):
+        super().__init__(**kwargs)
+        self._replaced = False   # has the kernel died or been restarted by others, and nobody asked since?
+        self.on_status(weakly(self._notes))
+
+    def _notes(self, status: str) -> None:
+        if status == 'restarting' and not getattr(self.parent, 'restarting', False): self._replaced = True
+
     async def is_alive(self) -> bool:
-        "Does the kernel live, as far as we know? Asks nobody."
-        return self.connection.life.state not in (State.NEW, State.DEAD, State.CLOSED)
+        """Does the kernel live, as far as we know? Asks nobody. False, once, where the server has put another in its place:
+        nbclient asks each second, and would wait for the reply of the old one."""
+        replaced, self._replaced = self._replaced, False
+        return not replaced and self.connection.life.state not in (State.NEW, State.DEAD, State.CLOSED)
 
     def kernel_ended(self, why: str) -> None:
         "The manager has ended the kernel"

@@ -21,6 +21,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from functools import partial
 from itertools import accumulate
 from typing import Any, Protocol, TypeAlias, cast
 from urllib.parse import parse_qs, quote, urlsplit, urlunsplit
@@ -338,10 +339,9 @@ class TornadoPeer:
         "Close. Harmless when called again, also with a closed event loop."
         sock = self.stream.socket
         if self._timer is not None: self._timer.cancel()
-        try:
-            self.ws.close(1000)
-            self.stream.close()   # now: nothing is waited for
-        except RuntimeError: pass   # the loop is closed
+        for close in partial(self.ws.close, 1000), self.stream.close:   # the second: nothing is waited for
+            try: close()
+            except RuntimeError: pass   # the loop is closed, or does not run
         if sock is not None: sock.close()
 
 # %% ../../nbs/transports/01_websocket.ipynb #0c593c17
@@ -608,11 +608,20 @@ class _Sending(_Receiving):
         else: raise NotConnected(f'Not connected to {self.describe(channel)}: nothing was sent')
 
     def _write(self, line: Line, channel: str, packed: Packed) -> None:
+        try: asyncio.get_running_loop()
+        except RuntimeError:   # between two runs of the loop, as in papermill
+            if self.loop is not None and not self.loop.is_closed(): self.loop.call_soon(weakly(self._write_late), line, channel, packed)
+            return
         peer = cast(Peer, line.peer)
         try: peer.write((pack_v1 if peer.subprotocol == V1 else pack_legacy)(channel, packed))
         except ConnectionError:
             if self.loop is not None: self.loop.call_soon(line.end, 'the connection broke')
             raise NotConnected(f'Not connected to {self.describe(channel)}: nothing was sent') from None
+
+    def _write_late(self, line: Line, channel: str, packed: Packed) -> None:
+        try:
+            if not line.over: self._write(line, channel, packed)
+        except NotConnected: pass   # the end of the connection is told anyway
 
     @property
     def up(self) -> bool:
