@@ -103,5 +103,6 @@ def _bounded(test, seconds):
 
 def pytest_collection_modifyitems(items):
     for item in items:
+        if getattr(item, 'originalname', '') in getattr(item.module, 'slow_tests', ()): item.add_marker(pytest.mark.slow)   # (here)
         seconds = getattr(item.module, 'bound', None)
         if seconds and inspect.iscoroutinefunction(getattr(item, 'obj', None)): item.obj = _bounded(item.obj, item.get_closest_marker('slow') and 1800 or seconds)

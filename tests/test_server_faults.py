@@ -13,8 +13,8 @@ from test_server import legacy, ask, client, kernel, outcome, text, until, until
 
 bound = 90
 SOON = 30
-# Slow: these are real servers and their own time limits, which a loaded machine does not keep. `pytest -m slow tests/test_server_faults.py`
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings('error')]
+pytestmark = pytest.mark.filterwarnings('error')
+slow = pytest.mark.slow   # (for their length: they wait for the time limits of a server)
 
 def interrupted(outcome):
     "Has it ended before the kernel did? jupyter_client interrupts a kernel before it asks it to shut down, so its cell may reply"
@@ -172,6 +172,7 @@ async def test_a_slow_line(jupyter):
         r, _ = await asyncio.gather(kc.run('from IPython.display import display\ndisplay({"text/plain": "x"*6_000_000}, raw=True)'), goes_on(kc2))
         assert r.complete and len(r.outputs[0]['data']['text/plain']) == 6_000_000 and transport.outages == outages
 
+@slow
 async def test_a_line_that_stops_in_a_message(jupyter):
     "It is given up, and what was missed is said"
     async with proxied(jupyter) as (proxy, kc):
@@ -194,6 +195,7 @@ async def test_a_line_that_stops_in_a_message(jupyter):
         assert not r.complete or len(r.outputs[0]['data']['text/plain']) == 6_000_000
         await goes_on(kc)
 
+@slow
 async def test_not_reachable(jupyter):
     "After `reconnect_timeout` pending calls fail, and when it is back the client goes on"
     async with proxied(jupyter) as (proxy, kc):
@@ -212,8 +214,8 @@ async def test_not_reachable(jupyter):
         await goes_on(kc)
 
 
-@pytest.mark.parametrize('answer', [
-    '302 Found\r\nLocation: /hub/user/ann', '424 Failed Dependency', '503 Service Unavailable', '200 OK', '500 Internal Server Error'])
+@pytest.mark.parametrize('answer', ['302 Found\r\nLocation: /hub/user/ann', '503 Service Unavailable', *(pytest.param(o, marks=slow) for o in (
+    '424 Failed Dependency', '200 OK', '500 Internal Server Error'))])
 async def test_a_proxy_that_answers_for_the_server(jupyter, answer):
     "As a hub does while a user's server is away: it is not there now"
     async with proxied(jupyter) as (proxy, kc):
@@ -303,6 +305,7 @@ async def test_the_kernel_dies_in_an_outage(jupyter):
         await goes_on(kc)
 
 
+@slow
 async def test_the_kernel_dies_too_often():
     jupyter = Jupyter('--KernelRestarter.restart_limit=1').start()
     try:
@@ -345,6 +348,7 @@ async def test_deleted_in_an_outage(jupyter):
         await proxy.listen()
         assert isinstance(error := await outcome(req), DeadKernelError) and 'does not exist' in str(error), error
 
+@slow
 async def test_killed_and_nobody_restarts_it():
     "The server says nothing, and its model stays *busy*: the client asks the kernel itself"
     jupyter = Jupyter('--KernelManager.autorestart=False', '--MappingKernelManager.kernel_info_timeout=60').start()
@@ -368,6 +372,7 @@ async def test_killed_and_nobody_restarts_it():
             await goes_on(kc)
     finally: jupyter.stop()
 
+@slow
 @pytest.mark.parametrize('sig', [signal.SIGTERM, signal.SIGKILL])
 async def test_the_server_ends(sig):
     jupyter = Jupyter().start()
@@ -386,6 +391,7 @@ async def test_the_server_ends(sig):
         with pytest.raises(ServerError, match='Nothing listens'): await km.shutdown_kernel()
     finally: jupyter.stop(signal.SIGKILL)
 
+@slow
 async def test_the_server_is_started_again():
     "It does not know the kernel any more"
     jupyter = Jupyter().start()
@@ -404,6 +410,7 @@ async def test_the_server_is_started_again():
         await km.shutdown_kernel()   # there is nothing to delete
     finally: jupyter.stop(signal.SIGKILL)
 
+@slow
 async def test_the_server_has_another_token_now():
     jupyter = Jupyter().start()
     try:
@@ -425,6 +432,7 @@ async def test_the_server_has_another_token_now():
             await km.shutdown_kernel()
     finally: jupyter.stop()
 
+@slow
 async def test_culled():
     jupyter = Jupyter('--MappingKernelManager.cull_idle_timeout=5', '--MappingKernelManager.cull_interval=1',
                       '--MappingKernelManager.cull_connected=True').start()
@@ -470,6 +478,7 @@ async def test_the_rate_limit_is_hit_by_a_neighbour(strict):
         r = await kc.run('1')
         assert r.complete
 
+@slow
 async def test_a_loss_that_nobody_reports():
     "A flood too fast for the server: the kernel drops messages, and the numbers of those that come tell"
     jupyter = Jupyter('--ZMQChannelsWebsocketConnection.limit_rate=False').start()

@@ -344,7 +344,7 @@ class TornadoPeer:
             except RuntimeError: pass   # the loop is closed, or does not run
         if sock is not None: sock.close()
 
-# %% ../../nbs/transports/01_websocket.ipynb #0c593c17
+# %% ../../nbs/transports/01_websocket.ipynb #6e427213
 class Handshake(WebSocketClientConnection):
     "A WebSocket that is being opened, and can be given up"
     grace: float = 3.   # seconds that a handshake may go on when nobody wants it any more
@@ -375,7 +375,6 @@ class Handshake(WebSocketClientConnection):
         sock = stream and stream.socket
         try:
             self.connect_future.cancel()
-            self._remove_timeout()
             if stream is not None: stream.close()
             elif self._running is not None: self._running.cancel()   # it connects
             self.tcp_client.close()
@@ -520,7 +519,7 @@ class _Receiving(_Delivering):
     "Takes in what a WebSocket brings"
     heard: float
     malformed: int = 0   # frames that could not be read
-    _line: Line|None
+    _line: Line|None = None
     _complete = 0   # bytes that had been received at the last message
     _growing = 0, 0.   # how many there were when somebody looked, and since when
     outages: int = 0   # how often the connection was lost
