@@ -1,9 +1,9 @@
 """Have all outputs come? Over ZMQ, a client that counts the kernel's messages knows (`count_messages=True`)."""
-import asyncio
+import asyncio, time
 
 import pytest
 from conkernelclient import KernelRestartedError, run_kernel
-from fault_tools import SOON, nothing_unheard, outcomes, within
+from fault_tools import SOON, nothing_unheard, outcomes, until, within
 
 bound = 90
 FLOOD = 'from IPython.display import display\nfor i in range({n}): display({{"text/plain": "x"*100_000}}, raw=True)'
@@ -14,18 +14,17 @@ def counting(km, **kwargs):
     kc.max_output = 10**9   # (200 MB would be cut)
     return kc
 
-async def test_a_flood_that_the_kernel_drops_some_of():
+async def test_a_flood_that_the_kernel_drops_some_of(tmp_path):
     "2,000 displays of 100 kB while this process does not read: more than the kernel keeps for a client. Nobody reports it"
     async with run_kernel() as (km, plain):
         kc = await counting(km).start_channels()
         try:
             await kc.run('1')   # (the account begins)
-            run = kc.run(FLOOD.format(n=2000)+'\nprint("end")')
-            await asyncio.sleep(0)
-            stopped = await asyncio.create_subprocess_exec('sleep', '0')   # (the loop has sent it)
-            await stopped.wait()
-            import time
-            time.sleep(6)   # the loop is blocked
+            go, done = tmp_path/'go', tmp_path/'done'
+            run = kc.run(f'import os, time\nwhile not os.path.exists({str(go)!r}): time.sleep(.01)\n{FLOOD.format(n=2000)}\nopen({str(done)!r}, "w")')
+            await until(lambda: kc.router.busy)
+            go.touch()
+            while not done.exists(): time.sleep(.01)   # the event loop is blocked, so that nothing is read
             r, _ = await within(SOON, run)
             came = len([o for o in r.outputs if o['output_type'] == 'display_data'])
             print(f'figure | displays of 2,000 that came over ZMQ | {came}')
