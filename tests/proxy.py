@@ -98,10 +98,15 @@ class Jupyter:
         self.url = f'http://127.0.0.1:{self.port}'
         self.process, self.ssl_options = None, ssl_options
 
+    def settings(self):
+        "The options, which come before those of all"
+        given = {o.partition('=')[0] for o in self.options}
+        return [*self.options, *(o for o in QUIET if o.partition('=')[0] not in given)]
+
     def command(self):
         return [sys.executable, '-m', 'jupyter_server', f'--ServerApp.port={self.port}', f'--IdentityProvider.token={self.token}',
                 '--ServerApp.port_retries=0', '--ServerApp.open_browser=False', '--ServerApp.allow_root=True',
-                f'--ServerApp.root_dir={tempfile.mkdtemp()}', *QUIET, *self.options]
+                f'--ServerApp.root_dir={tempfile.mkdtemp()}', *self.settings()]
 
     def start(self):
         self.process = subprocess.Popen(self.command(), stdout=self.log, stderr=self.log, start_new_session=True)
@@ -141,4 +146,4 @@ class Gateway(Jupyter):
     "A Kernel Gateway in a process of its own"
     def command(self):
         return [sys.executable, '-m', 'kernel_gateway', f'--KernelGatewayApp.port={self.port}', f'--KernelGatewayApp.auth_token={self.token}',
-                '--KernelGatewayApp.port_retries=0', *QUIET, *self.options]
+                '--KernelGatewayApp.port_retries=0', *self.settings()]

@@ -9,7 +9,7 @@ from tornado.websocket import websocket_connect
 from conkernelclient import *
 from conkernelclient.engine.request import first_of
 from conkernelclient.kernels.server import restarts_under_way
-from conkernelclient.transports.websocket import Handshake, TornadoPeer, WebSocketTransport, tornado_connect
+from conkernelclient.transports.websocket import Handshake, Server, TornadoPeer, WebSocketTransport, tornado_connect
 from proxy import Jupyter, Proxy, free_port
 
 bound = 90
@@ -279,6 +279,7 @@ async def test_a_dropped_client_is_collected(jupyter):
 @PROTOCOLS
 async def test_a_large_output(jupyter, connect):
     async with kernel(jupyter, connect=connect) as kc:
+        kc.connection.grace = SOON   # (a busy server may take long to pack it, and reply first)
         r = await kc.run('from IPython.display import display\ndisplay({"text/plain": "x"*50_000_000}, raw=True)')
         assert r.complete and len(r.outputs[0]['data']['text/plain']) == 50_000_000
 
@@ -357,6 +358,27 @@ async def silent(reader, writer):
     try:
         while await reader.read(2**16): pass
     finally: writer.transport.abort()
+
+@pytest.mark.parametrize('when', ['at once', 'connected'])
+def test_a_request_that_is_given_up(when, caplog):
+    "Its connection ends with it, also where the loop ends too"
+    sockets = []
+    async def main():
+        async def serve(reader, writer):
+            sockets.append('open')
+            await silent(reader, writer)
+            sockets.append('closed')
+        async with await asyncio.start_server(serve, '127.0.0.1', 0) as server:
+            asking = asyncio.ensure_future(Server(f'http://127.0.0.1:{server.sockets[0].getsockname()[1]}', 'x').fetch('GET', 'api'))
+            if when == 'at once': await asyncio.sleep(0)
+            else: await until(lambda: sockets)
+            asking.cancel()
+            await asyncio.wait([asking])
+            assert asking.cancelled()
+            await until(lambda: sockets.count('open') == sockets.count('closed'))
+    asyncio.run(main())
+    gc.collect()
+    assert not caplog.records
 
 @pytest.mark.parametrize('when', ['at once', 'connected', 'asked'])
 async def test_a_handshake_that_is_given_up(when, monkeypatch):

@@ -34,12 +34,11 @@ async def test_kernels_that_are_used_again(jupyter):
         async with pool.kernel(timeout=SOON, env=dict(COLOUR='blue')) as kc: assert kc.parent.kernel_id != first   # another one
     assert await there(jupyter) == []
 
-async def test_a_spare_that_somebody_deletes_is_replaced(jupyter):
+async def test_a_spare_that_somebody_deletes_is_not_lent(jupyter):
     async with pool_at(jupyter, 1, 1) as pool:
         await pool.filled(SOON)
         first, = await there(jupyter)
         await jupyter.delete(f'api/kernels/{first}')
-        await until(lambda: pool.stats.died)
         async with pool.kernel(timeout=SOON) as kc: assert await kc.eval('6*7') == 42 and kc.parent.kernel_id != first
 
 async def test_a_kernel_that_dies_in_use(jupyter):

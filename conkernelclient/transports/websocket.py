@@ -31,7 +31,9 @@ import orjson
 from jupyter_client.session import orjson_packer, orjson_unpacker
 from tornado.httpclient import HTTPClientError, HTTPRequest, HTTPResponse
 from tornado.httputil import HTTPHeaders
+from tornado.iostream import IOStream
 from tornado.simple_httpclient import HTTPStreamClosedError, HTTPTimeoutError, SimpleAsyncHTTPClient
+from tornado.tcpclient import TCPClient
 from tornado.websocket import WebSocketClientConnection, WebSocketClosedError
 
 from ..engine.errors import NotConnected, ServerError
@@ -227,6 +229,25 @@ class _Address:
         return callable(self.token) and known is not None
 
 # %% ../../nbs/transports/01_websocket.ipynb #8a712e76
+class _Connections(TCPClient):
+    "Ends its connections with it: else those of a request that is cancelled stay until their time limit"
+    def __init__(self) -> None:
+        super().__init__()
+        self.streams: list[IOStream] = []
+        self.over: bool = False
+
+    async def connect(self, *args: Any, **kwargs: Any) -> IOStream:
+        stream = await super().connect(*args, **kwargs)
+        self.streams.append(stream)
+        if self.over: stream.close()
+        return stream
+
+    def close(self) -> None:
+        self.over = True
+        for o in self.streams: o.close()
+        super().close()
+
+# %% ../../nbs/transports/01_websocket.ipynb #0b29b952
 class Server(_Address):
     "A Jupyter server, and what it takes to talk to it"
     async def fetch(self,
@@ -250,13 +271,18 @@ class Server(_Address):
         raise refusal(self.url, response.code, response.body or b'', response.headers.get('Location', ''), bool(self.token))
 
     async def _fetch(self, method: str, path: str, body: Any, timeout: float) -> HTTPResponse:
+        request = HTTPRequest(f'{self.url}/{path}', method, await self.headers(), follow_redirects=False,
+                              body=None if body is None else orjson.dumps(body), allow_nonstandard_methods=True,
+                              connect_timeout=min(timeout, 10), request_timeout=timeout, ssl_options=self.ssl_options)
         client = SimpleAsyncHTTPClient(force_instance=True)   # (the shared one takes ten requests at a time)
-        try: return await client.fetch(
-            HTTPRequest(f'{self.url}/{path}', method, await self.headers(), follow_redirects=False,
-                        body=None if body is None else orjson.dumps(body), allow_nonstandard_methods=True,
-                        connect_timeout=min(timeout, 10), request_timeout=timeout, ssl_options=self.ssl_options),
-            raise_error=False)
-        finally: client.close()
+        client.tcp_client = _Connections()
+        fetching = client.fetch(request, raise_error=False)
+        try:
+            await asyncio.wait([fetching])   # (tornado would log an error of a future that was cancelled)
+            return fetching.result()
+        finally:
+            client.close()
+            fetching.add_done_callback(lambda o: o.cancelled() or o.exception())
 
 # %% ../../nbs/transports/01_websocket.ipynb #c0e0e067
 class Peer(Protocol):
