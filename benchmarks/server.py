@@ -32,7 +32,7 @@ async def runs(kc, n=100):
     return (time.perf_counter()-begin)*1000
 
 async def main(rounds=9):
-    jupyter = Jupyter().start()
+    jupyter = Jupyter("--KernelManager.transport=tcp").start()   # as servers do; tests have files
     try:
         await jupyter.ready()
         async with open_server_kernel(jupyter.url, token=jupyter.token) as ws:

@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from conkernelclient.kernels.fork import fork_spec
     from conkernelclient.kernels.notebooks import NotebookError, run_notebooks
     from conkernelclient.kernels.pool import KernelPool, PoolClosed
-    from conkernelclient.kernels.server import ServerKernelClient, ServerKernelManager, list_kernels, open_server_kernel
+    from conkernelclient.kernels.server import ServerKernelClient, ServerKernelManager, list_kernels, list_kernelspecs, open_server_kernel
     from conkernelclient.kernels.sync_pool import Pool
 
 _LATE = {name: f'conkernelclient.kernels.{module}' for module, names in dict(
     fork='fork_spec', notebooks='NotebookError run_notebooks', pool='KernelPool PoolClosed', sync_pool='Pool',
-    server='ServerKernelClient ServerKernelManager list_kernels open_server_kernel').items()
+    server='ServerKernelClient ServerKernelManager list_kernels list_kernelspecs open_server_kernel').items()
     for name in names.split()}   # imported at their first use: many kernels, and kernels elsewhere
 
 
@@ -47,4 +47,4 @@ __all__ = ['open_kernel', 'Kernel', 'Job', 'KernelSubshell', 'ConKernelClient', 
            'ConKernelError', 'ExecutionError', 'ExecutionTimeout', 'UnsupportedFeature', 'UnknownKernel', 'NoRunningKernel',
            'DeadKernelError', 'KernelRestartedError', 'ClientClosedError', 'CommClosedError', 'NoReplyError', 'NotConnected',
            'ReplyTimeout', 'TooManyOpenFiles', 'ServerError',
-           'ServerKernelClient', 'ServerKernelManager', 'list_kernels', 'open_server_kernel']
+           'ServerKernelClient', 'ServerKernelManager', 'list_kernels', 'list_kernelspecs', 'open_server_kernel']

@@ -49,6 +49,7 @@ from .engine.request import Hook, Joined, Request, prompt, seconds
 from .engine.router import Router
 from .engine.session import ConSession, Message, apply_session_patch, own_session
 from .engine.transport import Host, NoHost, Transport, weakly
+from .transports.ledger import Ledger
 from .transports.sockets import ContextView, check_descriptors, connect, is_near, limits_said
 from .transports.zmq import Heartbeat, ZMQTransport
 
@@ -169,6 +170,8 @@ class _Settings(AsyncKernelClient):
     startup_timeout = Seconds(None, allow_none=True, config=True, help='Seconds that `await start_channels()` waits; '
                             'by default 60, or 300 where we see that the process lives')
     readers_grace = Seconds(3., config=True, help='Seconds after a death until get_shell_msg and the like raise')
+    count_messages = Bool(False, config=True, help='Tell by the numbers of an ipykernel\'s messages whether outputs were '
+                          'lost on the way, as when there are too many: then `complete` is False. It costs some 15 % of the CPU time')
 
 # %% ../nbs/01_core.ipynb #56a4fda3
 class _Sockets(_Settings):
@@ -250,7 +253,7 @@ class _Parts(_Sockets):
     def make_transport(self) -> Transport:
         """What carries the messages: by default, ZMQ sockets. Called once, by `__init__`.
         The transport must not keep the client alive."""
-        return ZMQTransport(ClientSockets(self))
+        return ZMQTransport(ClientSockets(self), Ledger(self.session.session) if self.count_messages else None)
 
     def make_host(self) -> Host:
         """Who runs the kernel's process: by default, the manager that made this client, or nobody we know.

@@ -97,6 +97,7 @@ class ConKernelClient(HasAside, HasWidgets, AsyncKernelClient):
     lost_after: Float[float, float]
     startup_timeout: Float[float | None, float | None]
     readers_grace: Float[float, float]
+    count_messages: Bool[bool, bool]
     connection: Connection
     widgets: Widgets
     runs: Runs

@@ -86,9 +86,13 @@ def free_port():
         return s.getsockname()[1]
 
 
+# Kernels of a server under test listen at files. At ports, one in some hundred dies at its start on a busy machine, as
+# another process has taken the port that was free when the server chose it. (That is a test of its own, in test_server.)
+QUIET = '--KernelManager.transport=ipc', '--KernelRestarter.time_to_dead=0.5'
+
 class Jupyter:
-    "A Jupyter server in a process of its own"
-    log = subprocess.DEVNULL
+    "A Jupyter server in a process of its own. Its log goes to the file that SERVER_LOG names."
+    log = open(os.environ['SERVER_LOG'], 'ab') if os.environ.get('SERVER_LOG') else subprocess.DEVNULL
     path = ''      # of its base address
     kernels = {}   # what `start_kernel` needs there
     def __init__(self, *options, token='secret', port=None, ssl_options=None):
@@ -100,21 +104,31 @@ class Jupyter:
         "Its address behind a proxy"
         return f'http://127.0.0.1:{port}{self.path}'
 
+    def settings(self):
+        "The options, which come before those of all"
+        given = {o.partition('=')[0] for o in self.options}
+        return [*self.options, *(o for o in QUIET if o.partition('=')[0] not in given)]
+
     def command(self):
         return [sys.executable, '-m', 'jupyter_server', f'--ServerApp.port={self.port}', f'--IdentityProvider.token={self.token}',
                 '--ServerApp.port_retries=0', '--ServerApp.open_browser=False', '--ServerApp.allow_root=True',
-                f'--ServerApp.root_dir={tempfile.mkdtemp()}', '--KernelRestarter.time_to_dead=0.5', *self.options]
+                f'--ServerApp.root_dir={tempfile.mkdtemp()}', *self.settings()]
 
     def start(self):
         self.process = subprocess.Popen(self.command(), stdout=self.log, stderr=self.log, start_new_session=True)
         return self
 
     async def ready(self):
+        "Wait until it answers. Where another process has taken its port, it is started once more, with another."
         until = time.monotonic()+60
         while True:
             try: return await self.get('api/kernelspecs')
             except ServerError:
-                if time.monotonic() > until or self.process.poll() is not None: raise
+                if time.monotonic() > until: raise
+                if self.process.poll() is not None:
+                    old, self.port = self.port, free_port()
+                    self.url = self.url.replace(str(old), str(self.port))
+                    self.start()
                 await asyncio.sleep(.1)
 
     def server(self): return Server(self.url, self.token, ssl_options=self.ssl_options)
@@ -138,4 +152,4 @@ class Gateway(Jupyter):
     "A Kernel Gateway in a process of its own"
     def command(self):
         return [sys.executable, '-m', 'kernel_gateway', f'--KernelGatewayApp.port={self.port}', f'--KernelGatewayApp.auth_token={self.token}',
-                '--KernelGatewayApp.port_retries=0', '--KernelRestarter.time_to_dead=0.5', *self.options]
+                '--KernelGatewayApp.port_retries=0', *self.settings()]

@@ -11,6 +11,7 @@ import inside
 from conkernelclient import ClientClosedError,ConKernelClient,ConKernelManager,DeadKernelError,run_kernel
 
 bound = 60
+both_transports = 'slow'
 
 async def works(kc):
     "It executes, and nothing is left in flight"
@@ -55,6 +56,7 @@ async def test_start_channels_after_stop_channels(kc):
     kc.stop_channels()
     with pytest.raises(ClientClosedError, match='new client'): kc.start_channels()
 
+@pytest.mark.zmq_only('looks at the sockets')
 async def test_start_channels_twice(kc):
     sockets = inside.sockets(kc)
     kc.start_channels()
@@ -62,6 +64,7 @@ async def test_start_channels_twice(kc):
     assert inside.sockets(kc)==sockets
     await works(kc)
 
+@pytest.mark.zmq_only('looks at the sockets')
 async def test_stop_channels_twice(kc):
     await works(kc)
     for _ in range(3): kc.stop_channels()

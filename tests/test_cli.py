@@ -1,12 +1,11 @@
 """The command line, as a person, a script or a CI job runs it."""
-import asyncio, io, json, os, shutil, signal, subprocess, sys, time
+import asyncio, io, json, os, re, shutil, signal, subprocess, sys, time
 from base64 import b64encode
 from pathlib import Path
 
 import pytest
 
 from conkernelclient import cli, list_kernels, open_kernel
-from proxy import Jupyter
 from test_kernel import SOON, lives, posix, until
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -253,14 +252,6 @@ def test_json_is_what_job_events_are(tmp_path):
     assert first[-1]['output'] == dict(output_type='stream', name='stdout', text='2\n') and first[-1]['index'] == 0
 
 
-@pytest.fixture(scope='module')
-def jupyter():
-    server = Jupyter().start()
-    asyncio.run(server.ready())
-    try: yield server
-    finally: server.stop()
-
-
 def test_url(jupyter):
     def there(): return [o['id'] for o in asyncio.run(list_kernels(jupyter.url, jupyter.token))]
     at = '--url', jupyter.url
@@ -276,6 +267,21 @@ def test_url(jupyter):
 
 
 @posix
+def test_kernels_of_a_server(jupyter):
+    at = 'kernels', '--url', jupyter.url
+    secret = dict(JUPYTER_GATEWAY_AUTH_TOKEN=jupyter.token)
+    out = run(*at, **secret)[0]
+    assert f'Installed kernels at {jupyter.url}' in out and 'Python 3' in out and 'No kernel is running.' in out
+    with open_kernel(url=jupyter.url, token=jupyter.token) as k:
+        out, err = run(*at, '--token', jupyter.token)
+        assert re.search(rf'^  python3 +{k.manager.kernel_id}  (idle|busy|starting), clients: 1$', out, re.M) and not err
+        told = json.loads(run(*at, '--json', **secret)[0])
+        assert told['running'][0]['id'] == k.manager.kernel_id and told['running'][0]['clients'] == 1
+        assert 'python3' in [o['name'] for o in told['installed']]
+    assert 'refuses the token' in run(*at, '--token', 'wrong', code=1)[1]
+    assert 'Give --url' in run('kernels', '--token', 'x', code=1)[1]
+    assert 'must begin with http' in run('kernels', '--url', 'nowhere', code=1)[1]
+
 def test_url_and_ctrl_c(jupyter):
     "The kernel of the server is interrupted, and deleted"
     p = begin('run', '-c', 'print("on", flush=True)\nimport time; time.sleep(60)', '--url', jupyter.url, '--token', jupyter.token)

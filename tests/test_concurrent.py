@@ -1,14 +1,14 @@
-"""Many requests at once on a real ipykernel, each with its own reply."""
+"""Many requests at once on a real ipykernel, each with its own reply: over ZMQ, and over a server's WebSocket."""
 import asyncio,random
 
 import pytest
 from jupyter_client.session import Session
 
-from conftest import attach
-from conkernelclient import ConKernelManager,run_kernel
+from conkernelclient import ConKernelManager
 from fault_tools import at_rest,nothing_unheard,text,until_busy
 
 bound = 90
+both_transports = True
 
 def expression(reply, name='x'):
     content = reply['content']
@@ -52,16 +52,16 @@ async def test_1000_executes_each_with_its_own_result(kc):
     await at_rest(kc)
 
 @pytest.mark.slow
-async def test_1000_executes_50_times():
-    async with run_kernel() as (_,kc):
+async def test_1000_executes_50_times(start_kernel):
+    async with start_kernel() as (_,kc):
         for _ in range(50):
             await own_results(kc, 1000)
             await kc.get_pubs()
         await at_rest(kc)
 
 @pytest.mark.slow
-async def test_10000_executes_5_times():
-    async with run_kernel() as (_,kc):
+async def test_10000_executes_5_times(start_kernel):
+    async with start_kernel() as (_,kc):
         for _ in range(5): await own_results(kc, 10_000)
         await at_rest(kc)
 
@@ -129,8 +129,8 @@ async def test_outputs_of_each(kc):
         assert text(req)==f'{i}\n' and req.complete
     await at_rest(kc)
 
-async def test_several_clients_of_one_kernel_at_once(kernel_file):
-    kcs = [attach(kernel_file) for _ in range(4)]
+async def test_several_clients_of_one_kernel_at_once(shared):
+    kcs = [shared() for _ in range(4)]
     try:
         await asyncio.gather(*(o.start_channels() for o in kcs))
         assert len({o.session.session for o in kcs})==4
@@ -139,8 +139,8 @@ async def test_several_clients_of_one_kernel_at_once(kernel_file):
     finally:
         for o in kcs: o.stop_channels()
 
-async def test_an_error_aborts_those_behind_it_within_and_beyond_the_window():
-    async with run_kernel() as (_,kc):
+async def test_an_error_aborts_those_behind_it_within_and_beyond_the_window(start_kernel):
+    async with start_kernel() as (_,kc):
         kc.router.window = 8
         first = kc.execute('import time; time.sleep(.3); 1/0', reply=True)
         behind = [kc.execute(f'ran = {i}', reply=True) for i in range(40)]

@@ -8,19 +8,10 @@ from conkernelclient import *
 from conkernelclient.kernel import Owned
 from conkernelclient.sync import AHEAD
 from conkernelclient.transports.websocket import Server
-from proxy import Jupyter
 from test_kernel import SOON, ended, lives, posix, program, quiet, until
 
 bound = 90
 LINUX = pytest.mark.skipif(not sys.platform.startswith('linux'), reason='forks')
-
-
-@pytest.fixture(scope='module')
-def jupyter():
-    server = Jupyter().start()
-    asyncio.run(server.ready())
-    try: yield server
-    finally: server.stop()
 
 
 @pytest.fixture(autouse=True)

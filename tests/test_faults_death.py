@@ -10,19 +10,31 @@ from fault_tools import *
 from fault_tools import nothing_unheard, pytestmark
 
 STAY = 'import time; time.sleep(120)'
+both_transports = True   # (of the tests that use `start_kernel`)
+
+async def process(km, kc):
+    "The process of a kernel that is idle"
+    return km.provisioner.pid if km.provisioner is not None else await kc.eval('__import__("os").getpid()')
+
+def death(kc):
+    "What is raised for a kernel that was killed: a server starts it again"
+    return DeadKernelError if type(kc) is ConKernelClient else KernelRestartedError
 
 
 # --- killed --------------------------------------------------------------------------------------------------------
 
-async def test_sigkill_with_1000_in_flight_owned():
-    async with run_kernel() as (km, kc):
-        kc.hb_channel.pause()      # the end of the connection is enough to know
+async def test_sigkill_with_1000_in_flight_owned(start_kernel):
+    async with start_kernel() as (km, kc):
+        pid, local = await process(km, kc), type(kc) is ConKernelClient
+        if local: kc.hb_channel.pause()      # the end of the connection is enough to know
         reqs = [ask(kc, STAY), *(ask(kc, '1') for _ in range(500)), *(kc.execute('1', reply=True) for _ in range(499))]
         ends = [o.wait() for o in reqs[:10]]
         await until_busy(reqs[0])
-        os.kill(km.provisioner.pid, signal.SIGKILL)
+        os.kill(pid, signal.SIGKILL)
         res, took = await outcomes(reqs+ends)
-        assert kinds(res)=={DeadKernelError} and {o.exit_code for o in res}=={-signal.SIGKILL}
+        assert kinds(res)=={death(kc)}
+        if not local: return await as_good_as_new(kc)   # the server has started it again
+        assert {o.exit_code for o in res}=={-signal.SIGKILL}
         assert took<1*SLACK
         figure('SIGKILL, 1,000 in flight, owned: seconds until all had failed', took)
         assert kc.status=='dead'
@@ -47,14 +59,14 @@ async def test_sigkill_with_1000_in_flight_connection_file_only():
         with pytest.raises(DeadKernelError): kc.execute('1', reply=True)
 
 
-async def test_kernel_exits_in_the_middle_of_output(tmp_path):
-    async with run_kernel() as (km, kc):
+async def test_kernel_exits_in_the_middle_of_output(start_kernel, tmp_path):
+    async with start_kernel() as (km, kc):
         go = tmp_path/'go'
         req = ask(kc, f"import os,itertools\nfor i in itertools.count():\n    print(i, flush=True)\n    if os.path.exists({str(go)!r}): os._exit(3)")
         while text(req).count('\n')<10: await within(SOON, anext(aiter(req))); await asyncio.sleep(0)
         go.touch()
         (e,), took = await outcomes([req])
-        assert type(e) is DeadKernelError and e.exit_code==3
+        assert type(e) is death(kc) and e.exit_code==(3 if type(kc) is ConKernelClient else None)
         lines = text(req).split('\n')[:-1]
         assert len(lines)>=10 and lines==[str(i) for i in range(len(lines))]
 
@@ -87,16 +99,17 @@ async def test_readers_of_a_dead_kernel_are_told():
         assert kinds(res)=={DeadKernelError}
 
 
-async def test_waiters_on_all_channels_and_subshells_are_told():
-    async with run_kernel() as (km, kc):
+async def test_waiters_on_all_channels_and_subshells_are_told(start_kernel):
+    async with start_kernel() as (km, kc):
+        pid = await process(km, kc)
         sub = (await within(SOON, kc.request('create_subshell_request', {}, 'control')))[0]['content']['subshell_id']
         reqs = [ask(kc, STAY), ask(kc, STAY, subshell_id=sub), ask(kc, '1', subshell_id=sub)]
         for o in reqs[:2]: await until_busy(o)
         async def outs(o): return [m async for m in o]
         its = [asyncio.ensure_future(outs(o)) for o in reqs]
-        os.kill(km.provisioner.pid, signal.SIGKILL)
+        os.kill(pid, signal.SIGKILL)
         res, took = await outcomes(reqs+its)
-        assert kinds(res)=={DeadKernelError}
+        assert kinds(res)=={death(kc)}
         await at_rest(kc)
 
 
@@ -133,11 +146,12 @@ async def test_sigstop_then_sigcont(owned, seconds):
 
 async def restart_with_requests_in_flight(km, clients, now):
     "The seconds from the end of the old process to the end of the last waiter"
+    old = await process(km, clients[0])
     reqs = [ask(kc, STAY if not i else '1') for kc in clients for i in range(400)]
     await until(lambda: any(o.iopub for o in reqs[::400]), what='a first cell that runs')     # of two clients, either may be first
-    ends,ended,last = [],ProcessEnd(km.provisioner.pid),[]
+    last = []
     for o in reqs: o.add_done_callback(lambda _: last.append(time.monotonic()))
-    old = km.provisioner.pid
+    ended = ProcessEnd(old)
     restart = asyncio.ensure_future(km.restart_kernel(now=now))
     await asyncio.sleep(0)
     meanwhile = [ask(kc, 'print("new")') for kc in clients]
@@ -148,21 +162,21 @@ async def restart_with_requests_in_flight(km, clients, now):
     for o in meanwhile:
         await within(SOON, o.wait())
         assert text(o)=='new\n'
-    assert km.provisioner.pid!=old
+    assert await process(km, clients[0])!=old
     for kc in clients: await as_good_as_new(kc)
     return max(last)-ended.at
 
 @pytest.mark.parametrize('times', [2, pytest.param(20, marks=pytest.mark.slow)])
 @pytest.mark.parametrize('now', [True, False], ids=['now','politely'])
-async def test_restart_with_requests_in_flight(now, times):
-    async with run_kernel() as (km, kc):
+async def test_restart_with_requests_in_flight(start_kernel, now, times):
+    async with start_kernel() as (km, kc):
         took = [await restart_with_requests_in_flight(km, [kc], now) for _ in range(times)]
         assert max(took)<1*SLACK
         figure(f'restart_kernel(now={now}) x {times}: seconds from the old process\'s end to the last waiter told', max(took))
 
 @pytest.mark.parametrize('newports', [False, True])
-async def test_restart_with_two_clients(newports):
-    async with run_kernel() as (km, kc):
+async def test_restart_with_two_clients(start_kernel, newports):
+    async with start_kernel() as (km, kc):
         other = await km.client().start_channels()
         try: await restart_with_requests_in_flight(km, [kc, other], True)
         finally: other.stop_channels()
@@ -208,8 +222,8 @@ async def test_restart_seen_by_a_client_without_manager(interrupted):
         await as_good_as_new(kc)
 
 
-async def test_restart_that_is_cancelled_leaves_nobody_waiting():
-    async with run_kernel() as (km, kc):
+async def test_restart_that_is_cancelled_leaves_nobody_waiting(start_kernel):
+    async with start_kernel() as (km, kc):
         reqs = [ask(kc, STAY if not i else '1') for i in range(300)]
         await until_busy(reqs[0])
         task = asyncio.ensure_future(km.restart_kernel(now=True))

@@ -10,6 +10,7 @@ from inside import sockets
 from fault_tools import nothing_unheard, pytestmark
 
 slow = pytest.mark.slow
+both_transports = True   # (of the tests that use `start_kernel`)
 QUIET = dict(silent=True)     # for real kernels: keeps the history's database out of it
 
 
@@ -23,8 +24,8 @@ async def ready(fk, **kwargs):
 # --- many clients --------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize('clients,n', [(2,100), (10,20), pytest.param(2, 500, marks=slow), pytest.param(10, 500, marks=slow)])
-async def test_clients_of_one_manager(clients, n, caplog):
-    async with run_kernel() as (km, kc):
+async def test_clients_of_one_manager(start_kernel, clients, n, caplog):
+    async with start_kernel() as (km, kc):
         kcs = [kc, *[km.client() for _ in range(clients-1)]]
         assert len({o.session.session for o in kcs})==clients
         try:
@@ -96,8 +97,8 @@ async def test_burst_on_a_slow_kernel_with_a_mark_of_1000(n):
 
 
 @pytest.mark.parametrize('n', [300, pytest.param(20_000, marks=slow)])
-async def test_burst_on_a_real_kernel(n):
-    async with run_kernel() as (km, kc):
+async def test_burst_on_a_real_kernel(start_kernel, n):
+    async with start_kernel() as (km, kc):
         reqs, res, longest, turn, took = await burst(kc, n, lambda i: ask(kc, f'x={i}', content=dict(silent=True, user_expressions=dict(x='x'))), 600)
         assert kinds(res)=={dict}
         assert [int(o['content']['user_expressions']['x']['data']['text/plain']) for o in res]==list(range(n))
@@ -150,7 +151,7 @@ async def test_ten_thousand_answered_in_reverse(rounds):
 # --- an error aborts what waits ------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize('real', [False, True], ids=['scripted','ipykernel'])
-async def test_error_aborts_what_waits_in_the_window(real):
+async def test_error_aborts_what_waits_in_the_window(start_kernel, real):
     async def check(kc, boom, good):
         first = ask(kc, boom)
         behind = [ask(kc, good, **how) for _ in range(200) for how in ({}, dict(content=dict(stop_on_error=False)))]
@@ -166,7 +167,7 @@ async def test_error_aborts_what_waits_in_the_window(real):
         await outcomes([o.wait() for o in (first, *behind, later)])
         await at_rest(kc)
     if real:
-        async with run_kernel() as (km, kc):
+        async with start_kernel() as (km, kc):
             kc.window = 32
             await check(kc, 'import time; time.sleep(.3); 1/0', '1')
     else:

@@ -15,6 +15,8 @@ from fault_tools import *
 from inside import reader
 from fault_tools import nothing_unheard, pytestmark
 
+both_transports = True   # (of the tests that use `start_kernel`)
+
 
 async def ready(fk, **kwargs):
     kc = fk.client(ConKernelClient, **kwargs)
@@ -562,8 +564,8 @@ async def test_ten_cells_ask_at_once_on_one_client():
         kc.stop_channels()
 
 
-async def test_ten_clients_ask_at_once():
-    async with run_kernel() as (km, kc):
+async def test_ten_clients_ask_at_once(start_kernel):
+    async with start_kernel() as (km, kc):
         kcs = [kc, *[km.client() for _ in range(9)]]
         try:
             for o in kcs[1:]: o.start_channels()

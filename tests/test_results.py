@@ -9,6 +9,7 @@ from conkernelclient.cells import subshell
 from conkernelclient.cells.outputs import Node
 
 bound = 90
+both_transports = 'slow'
 
 def png(n=1):
     "A black picture of n times n pixels"

@@ -1,5 +1,5 @@
 """Kernels behind a real Jupyter server: everything that works over ZMQ works there, over both WebSocket protocols"""
-import asyncio, gc, os, shutil, ssl, subprocess
+import asyncio, gc, json, os, shutil, ssl, subprocess, sys, threading, time, warnings
 from contextlib import AsyncExitStack, asynccontextmanager
 from math import inf
 
@@ -12,20 +12,14 @@ from tornado.web import Application, RequestHandler
 from tornado.websocket import WebSocketHandler, websocket_connect
 from conkernelclient import *
 from conkernelclient.engine.request import first_of
-from conkernelclient.transports.websocket import Server, TornadoPeer, WebSocketTransport, pack_v1, tornado_connect
+from conkernelclient.kernels.server import restarts_under_way
+from conkernelclient.transports.websocket import Handshake, Server, TornadoPeer, WebSocketTransport, pack_v1, tornado_connect
 from proxy import Jupyter, Proxy, free_port
 
 bound = 90
 SOON = 30   # seconds: far more than anything here takes that has no bound of its own
 pytestmark = pytest.mark.filterwarnings('error')
 
-
-@pytest.fixture(scope='module')
-def jupyter():
-    server = Jupyter().start()
-    asyncio.run(server.ready())
-    try: yield server
-    finally: server.stop()
 
 async def legacy(url, headers, on_message, *, ssl_options, ping_every, timeout):
     "Opens a WebSocket that offers no subprotocol, as to an old server"
@@ -243,6 +237,41 @@ async def test_nbclient(jupyter):
     await km.shutdown_kernel()
     assert [o.outputs[0].get('text') or o.outputs[0].ename for o in nb.cells] == ['42\n', 'ZeroDivisionError', 'err\n']
 
+@pytest.mark.parametrize('how', ['km', 'class'])
+def test_papermill(jupyter, tmp_path, monkeypatch, how):
+    "With a manager that the caller keeps, or with the class, which finds its server in the environment"
+    papermill = pytest.importorskip('papermill')
+    cells = [nbformat.v4.new_code_cell('n = 1', metadata=dict(tags=['parameters'])), nbformat.v4.new_code_cell('print(n*7)')]
+    nb = nbformat.v4.new_notebook(cells=cells, metadata=dict(kernelspec=dict(name='python3', display_name='', language='python')))
+    nbformat.write(nb, tmp_path/'in.ipynb')
+    km = ServerKernelManager(jupyter.url, jupyter.token)
+    monkeypatch.setenv('JUPYTER_GATEWAY_URL', jupyter.url)
+    monkeypatch.setenv('JUPYTER_GATEWAY_AUTH_TOKEN', jupyter.token)
+    def run(name, n):
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')   # (papermill's own)
+            done = papermill.execute_notebook(str(tmp_path/'in.ipynb'), str(tmp_path/name), dict(n=n), progress_bar=False,
+                                              **(dict(km=km) if how == 'km' else dict(kernel_manager_class=ServerKernelManager)))
+        return done.cells[-1].outputs[0].text
+    assert run('out.ipynb', 6) == '42\n'
+    nb.cells[-1].source = '1/n'
+    nbformat.write(nb, tmp_path/'in.ipynb')
+    with pytest.raises(papermill.PapermillExecutionError, match='ZeroDivisionError'): run('failed.ipynb', 0)
+    assert nbformat.read(tmp_path/'failed.ipynb', 4).cells[-1].outputs[-1].ename == 'ZeroDivisionError'
+    if how == 'km': asyncio.run(km.shutdown_kernel())
+    assert asyncio.run(list_kernels(jupyter.url, jupyter.token)) == []
+
+async def test_nbclient_and_a_kernel_that_dies(jupyter):
+    "nbclient waits for ever where a server starts the kernel again (nbclient#319); here the cell fails"
+    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell('import os, signal; os.kill(os.getpid(), signal.SIGKILL)')])
+    km = ServerKernelManager(jupyter.url, jupyter.token)
+    runner = NotebookClient(nb, km=km)
+    async with asyncio.timeout(SOON):
+        with pytest.raises(Exception) as e: await runner.async_execute()
+    assert 'ied' in str(e.value), e.value
+    if runner.kc is not None: runner.kc.stop_channels()
+    await km.shutdown_kernel()
+
 async def test_from_the_environment(jupyter, monkeypatch):
     monkeypatch.setenv('JUPYTER_GATEWAY_URL', jupyter.url)
     monkeypatch.setenv('JUPYTER_GATEWAY_AUTH_TOKEN', jupyter.token)
@@ -276,6 +305,7 @@ async def test_a_dropped_client_is_collected(jupyter):
 @PROTOCOLS
 async def test_a_large_output(jupyter, connect):
     async with kernel(jupyter, connect=connect) as kc:
+        kc.connection.grace = SOON   # (a busy server may take long to pack it, and reply first)
         r = await kc.run('from IPython.display import display\ndisplay({"text/plain": "x"*50_000_000}, raw=True)')
         assert r.complete and len(r.outputs[0]['data']['text/plain']) == 50_000_000
 
@@ -426,3 +456,186 @@ async def test_a_token_that_expires(jupyter, is_async):
         assert await km.is_alive() and len(given) == 1
         km.server.forget_token()
         assert await km.is_alive() and given == [jupyter.token, 'expired', jupyter.token]
+
+
+# Connections that are given up
+
+async def silent(reader, writer):
+    "A server that takes everything, and says nothing"
+    try:
+        while await reader.read(2**16): pass
+    finally: writer.transport.abort()
+
+@pytest.mark.parametrize('when', ['at once', 'connected'])
+def test_a_request_that_is_given_up(when, caplog):
+    "Its connection ends with it, also where the loop ends too"
+    sockets = []
+    async def main():
+        async def serve(reader, writer):
+            sockets.append('open')
+            await silent(reader, writer)
+            sockets.append('closed')
+        async with await asyncio.start_server(serve, '127.0.0.1', 0) as server:
+            asking = asyncio.ensure_future(Server(f'http://127.0.0.1:{server.sockets[0].getsockname()[1]}', 'x').fetch('GET', 'api'))
+            if when == 'at once': await asyncio.sleep(0)
+            else: await until(lambda: sockets)
+            asking.cancel()
+            await asyncio.wait([asking])
+            assert asking.cancelled()
+            await until(lambda: sockets.count('open') == sockets.count('closed'))
+    asyncio.run(main())
+    gc.collect()
+    assert not caplog.records
+
+@pytest.mark.parametrize('when', ['at once', 'connected', 'asked'])
+async def test_a_handshake_that_is_given_up(when, monkeypatch):
+    "Its socket is closed, wherever it was, and no task or timer is left"
+    monkeypatch.setattr(Handshake, 'grace', .05)
+    sockets = []
+    async def serve(reader, writer):
+        sockets.append('open')
+        if when == 'asked': await reader.readuntil(b'\r\n\r\n')
+        sockets.append('asked')
+        await silent(reader, writer)
+        sockets.append('closed')
+    before = asyncio.all_tasks()
+    async with await asyncio.start_server(serve, '127.0.0.1', 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        opening = asyncio.ensure_future(tornado_connect(
+            f'ws://127.0.0.1:{port}/', {}, lambda data: None, ssl_options=None, ping_every=20, timeout=60))
+        if when == 'at once': await asyncio.sleep(0)
+        else: await until(lambda: when == 'connected' and sockets or 'asked' in sockets)
+        opening.cancel()
+        await asyncio.wait([opening])
+        assert opening.cancelled()
+        await until(lambda: sockets.count('open') == sockets.count('closed'))
+    opening = None
+    await until(lambda: asyncio.all_tasks() == before)
+    gc.collect()
+
+def test_a_handshake_that_is_given_up_before_the_loop_ends():
+    "The loop does not wait for it, and nothing is left"
+    asked = []
+    async def main():
+        async def serve(reader, writer):
+            await reader.readuntil(b'\r\n\r\n')
+            asked.append(True)
+            await silent(reader, writer)
+        server = await asyncio.start_server(serve, '127.0.0.1', 0)
+        opening = asyncio.ensure_future(tornado_connect(
+            f'ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/', {}, lambda data: None, ssl_options=None, ping_every=20, timeout=60))
+        await until(lambda: asked)
+        opening.cancel()
+        await asyncio.wait([opening])
+        server.close()
+    asyncio.run(main())
+    gc.collect()
+
+async def test_the_server_goes_on_counting(jupyter):
+    "A server takes a handshake that breaks for a client less: one that nobody wants any more is ended in order"
+    async with kernel(jupyter) as kc:
+        for turns in range(6):
+            opening = asyncio.ensure_future(tornado_connect(
+                f'{jupyter.url.replace("http", "ws")}/api/kernels/{kc.parent.kernel_id}/channels?session_id=other{turns}',
+                {'Authorization': f'token {jupyter.token}'}, lambda data: None, ssl_options=None, ping_every=20, timeout=60))
+            for _ in range(turns): await asyncio.sleep(.001)
+            if not opening.cancel(): opening.result().close()   # (it was faster)
+            await asyncio.wait([opening])
+        connections, ended = [], 0
+        while ended < 10:   # (in the meantime there may be more)
+            connections.append((await jupyter.get(f'api/kernels/{kc.parent.kernel_id}'))['connections'])
+            ended = ended+1 if connections[-1] == 1 else 0
+            assert len(connections) < 200 and min(connections) > 0
+            await asyncio.sleep(.02)
+
+STUMBLES = """import os, sys, time
+if os.path.exists({mark!r}): os.execv(sys.executable, [sys.executable, '-m', 'ipykernel_launcher', '-f', sys.argv[1]])
+open({mark!r}, 'w').close()
+time.sleep(2)
+sys.exit(1)"""
+
+async def test_a_kernel_that_dies_at_its_start(tmp_path, monkeypatch):
+    "The server starts it again, with other ports, and goes on waiting for an answer at the old ones"
+    folder = tmp_path/'kernels'/'stumbles'
+    folder.mkdir(parents=True)
+    argv = [sys.executable, '-c', STUMBLES.format(mark=str(tmp_path/'mark')), '{connection_file}']
+    (folder/'kernel.json').write_text(json.dumps(dict(argv=argv, display_name='Stumbles', language='python')))
+    monkeypatch.setenv('JUPYTER_PATH', str(tmp_path))
+    monkeypatch.setattr(WebSocketTransport, 'handshake_patience', 5.)
+    jupyter = Jupyter('--KernelManager.transport=tcp').start()
+    try:
+        await jupyter.ready()
+        begin = time.monotonic()
+        async with kernel(jupyter, name='stumbles') as kc: assert await kc.eval('6*7') == 42
+        print(f'figure | kernel that died at its start, ready after | {time.monotonic()-begin:.1f} s')
+    finally: jupyter.stop()
+
+async def test_a_server_that_goes_away_in_a_handshake():
+    for cut in b'', b'HTTP/1.1 101 Switching':
+        async def serve(reader, writer):
+            await reader.readuntil(b'\r\n\r\n')
+            writer.write(cut)
+            await writer.drain()
+            writer.close()
+        async with await asyncio.start_server(serve, '127.0.0.1', 0) as server:
+            with pytest.raises(Exception):
+                await tornado_connect(f'ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/', {}, lambda data: None,
+                                      ssl_options=None, ping_every=20, timeout=5)
+        gc.collect()
+
+
+# Restarts of one kernel by many managers
+
+class Restarts:
+    "In place of a server: answers a restart when it may, and counts those at a time"
+    url = 'http://127.0.0.1:8888'
+    def __init__(self):
+        self.now = self.most = self.done = 0
+        self.may = threading.Event()
+    async def fetch(self, method, path, body=None, timeout=20.):
+        if not path.endswith('/restart'): return dict(id='1', name='python3', execution_state='idle')
+        self.now += 1
+        self.most = max(self.most, self.now)
+        try:
+            while not self.may.is_set(): await asyncio.sleep(.001)
+        finally: self.now -= 1
+        self.done += 1
+
+async def test_restarts_of_one_kernel_follow_each_other():
+    "Whatever manager and thread they come from; a caller that gives up holds nobody up"
+    server = Restarts()
+    async def manager():
+        km = ServerKernelManager(server.url, 'x')
+        km.server = server
+        await km.start_kernel('1')
+        return km
+    async def elsewhere(): await (await manager()).restart_kernel()
+    managers = [await manager() for _ in range(4)]
+    restarts = [asyncio.ensure_future(o.restart_kernel()) for o in managers]
+    threads = [asyncio.ensure_future(asyncio.to_thread(asyncio.run, elsewhere())) for _ in range(2)]
+    await until(lambda: server.now)
+    restarts[0].cancel()   # it is under way
+    restarts[1].cancel()   # it waits
+    server.may.set()
+    results = await asyncio.gather(*restarts, *threads, return_exceptions=True)
+    assert [type(o) for o in results] == [asyncio.CancelledError]*2+[type(None)]*4
+    assert server.most == 1 and server.done == 4 and not restarts_under_way
+
+async def test_shut_down_while_the_server_starts_it_again():
+    "A server answers 500 then; the kernel must not be left there"
+    server = Restarts()
+    server.asked = []
+    async def fetch(method, path, body=None, timeout=20.):
+        if method == 'DELETE':
+            server.asked.append(path)
+            if len(server.asked) < 3: raise ServerError('Unhandled error', 500)
+            if len(server.asked) == 4: raise ServerError('There is none', 404, True)
+        return dict(id='1', name='python3')
+    server.fetch = fetch
+    for n in 3, 4:
+        km = ServerKernelManager(server.url, 'x')
+        km.server = server
+        await km.start_kernel('1')
+        km._owned = True   # as if it had started it
+        await km.shutdown_kernel()
+        assert len(server.asked) == n and not km.has_kernel

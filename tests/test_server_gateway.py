@@ -1,7 +1,4 @@
-"""The tests of kernels behind a server once more, with a Kernel Gateway as the server
-
-A death in an outage is not among them: a gateway may take more than half a minute to say that the kernel is back.
-"""
+"""The tests of kernels behind a server once more, with a Kernel Gateway as the server"""
 import asyncio
 
 import pytest
@@ -13,11 +10,14 @@ from test_server import (
 from test_server_faults import (
     test_a_reply_that_is_lost_in_the_outage, test_cut_again_and_again_with_a_thousand_in_flight, test_cut_as_the_only_client,
     test_cut_beside_another_client, test_deleted_by_somebody_else, test_restart_by_somebody_else, test_restart_by_us,
-    test_restart_in_an_outage, test_the_kernel_dies_and_the_server_restarts_it)
+    test_restart_in_an_outage, test_the_kernel_dies_and_the_server_restarts_it, test_the_kernel_dies_in_an_outage)
 
 bound = 90
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings('error'), pytest.mark.filterwarnings('ignore:Unclosed WebSocketClientConnection'),
-              pytest.mark.filterwarnings('ignore:unclosed <socket:ResourceWarning')]   # (see test_server_faults)
+pytestmark = pytest.mark.filterwarnings('error')
+slow_tests = set('''
+    test_a_large_output test_a_thousand_in_flight test_binary_buffers test_control_overtakes test_nbclient
+    test_one_cell_is_interrupted_and_no_other test_a_reply_that_is_lost_in_the_outage test_cut_beside_another_client
+    test_cut_again_and_again_with_a_thousand_in_flight test_deleted_by_somebody_else test_the_kernel_dies_in_an_outage'''.split())
 
 
 @pytest.fixture(scope='module')

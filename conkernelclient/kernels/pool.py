@@ -13,9 +13,10 @@ import os
 import re
 import sys
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, NamedTuple, cast
+from ssl import SSLContext
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from jupyter_client.kernelspec import KernelSpec
 
@@ -24,6 +25,8 @@ from ..cells.subshell import progress_bar
 from ..core import ConKernelClient, ConKernelManager
 from ..engine.errors import ConKernelError, DeadKernelError, UnsupportedFeature
 from .fork import TemplateProcess, fork_spec, templates
+
+if TYPE_CHECKING: from conkernelclient.transports.websocket import Connect, Token
 
 log: logging.Logger = logging.getLogger('conkernelclient')
 LINUX: bool = sys.platform.startswith('linux')
@@ -119,7 +122,7 @@ class Stats(NamedTuple):
     failed: int     # so far: starts that failed
     died: int       # so far: kernels that died, in use or ready
     recycled: int   # so far: kernels that were ended after their use
-    memory: int|None   # bytes, of the kernels and the template; `None`: unknown (not Linux)
+    memory: int|None   # bytes, of the kernels and the template; `None`: unknown (not Linux, or behind a server)
 
 # %% ../../nbs/kernels/03_pool.ipynb #19c2b215
 class _Settings:
@@ -138,11 +141,25 @@ class _Settings:
         startup_timeout: float = 60, # Seconds until a kernel must be ready
         grace: float = 5, # Seconds that lent kernels have when the pool is closed
         manager_class: type[ConKernelManager] = ConKernelManager, # Manages each kernel
+        url: str|None = None, # Run them behind this Jupyter server; default, where there is a `token`: `JUPYTER_GATEWAY_URL`
+        token: 'Token' = None, # For the server, or a function that returns it, sync or async
+        headers: Mapping[str, str]|None = None, # More headers for each request to the server
+        ssl_options: SSLContext|None = None, # For `https`
+        connect: 'Connect|None' = None, # Opens WebSockets; by default tornado's client
         **start_kernel: Any # For `start_kernel`: `cwd`, `env`, `extra_arguments`, …
     ) -> None:
         if min(size, max_uses, spare+1) < 1: raise ValueError('size and max_uses must be at least 1, spare at least 0')
+        self.server: dict[str, Any]|None = None   # how its managers reach it
+        if url is not None or token is not None:
+            given = dict(url=url, token=token, headers=headers, ssl_options=ssl_options, connect=connect)
+            self.server = {k: v for k, v in given.items() if v is not None}
+            if kernel_spec is not None or manager_class is not ConKernelManager:
+                raise ValueError('kernel_spec, manager_class: not with url; the server has kernelspecs of its own')
+        self.check_options(start_kernel)
         limits = max_memory, kernel_memory
         if limits != (None, None) and not LINUX: raise UnsupportedFeature('Memory limits need Linux')
+        if limits != (None, None) and self.server is not None:
+            raise UnsupportedFeature('Memory limits need kernels on this machine: a server does not say what its kernels use')
         self.size: int = size
         self.spare: int = spare
         self.preload: list[str] = [preload] if isinstance(preload, str) else list(preload)
@@ -156,9 +173,17 @@ class _Settings:
         self.manager_class: type[ConKernelManager] = manager_class
         self.kernel_name: str = kernel_name
         self.kernel_spec: KernelSpec|None = kernel_spec
-        if kernel_spec is None and fork: self.kernel_spec = fork_spec(self.preload, kernel_name)
+        if kernel_spec is None and fork and self.server is None: self.kernel_spec = fork_spec(self.preload, kernel_name)
         self.options: dict[str, Any] = start_kernel
         self._begin_empty()
+
+    def check_options(self,
+        start_kernel: dict[str, Any], # Options of `start_kernel`
+    ) -> None:
+        "Raise `ValueError` for what a server could not do"
+        cwd = start_kernel.get('cwd')
+        if self.server is not None and cwd is not None and os.path.isabs(cwd):
+            raise ValueError(f'cwd={os.fspath(cwd)!r}: give a folder of the server, relative to its root')
 
     def _begin_empty(self) -> None: ...
 
@@ -215,7 +240,8 @@ class _Counting(_State):
         "What there is now, and what happened so far. Measuring the memory takes half a millisecond per kernel."
         states = [o.state for o in self.kernels]
         here = map(states.count, ('starting', 'ready', 'lent'))
-        return Stats(len(states), *here, len(self.queue), **self._counts, memory=self._measure() if LINUX else None)
+        return Stats(len(states), *here, len(self.queue), **self._counts,
+                     memory=self._measure() if LINUX and self.server is None else None)
 
     def _measure(self) -> int:
         pids = [o.manager.provisioner.pid for o in self.kernels if o.manager.has_kernel]   # type: ignore[union-attr]
@@ -232,6 +258,7 @@ class _Starting(_Counting):
     def _arguments(self, special: dict[str, Any]) -> dict[str, Any]:
         "For `start_kernel`"
         options = {**self.options, **special}
+        if self.server is not None: return options
         argv = ['ipykernel'] if self.kernel_name == 'python3' else []
         if self.kernel_spec is not None: argv = self.kernel_spec.argv
         if not any('ipykernel' in o for o in argv): return options
@@ -261,6 +288,9 @@ class _Starting(_Counting):
             await self._bring_up(k, special)
 
     def _new_manager(self) -> ConKernelManager:
+        if self.server is not None:
+            from conkernelclient.kernels.server import ServerKernelManager
+            return ServerKernelManager(kernel_name=self.kernel_name, **self.server)
         return self.manager_class(kernel_name=self.kernel_name, kernel_spec=self.kernel_spec)
 
     def _note_template(self, k: PooledKernel) -> TemplateProcess|None:
@@ -506,6 +536,7 @@ class _Lending(_Taking):
         """`async with pool.kernel() as kc:` lends a kernel, first come first served.
         Raises `TimeoutError`, `PoolClosed`, and why kernels cannot be started."""
         special = {k: v for k, v in start_kernel.items() if v is not None and v != self.options.get(k)}
+        self.check_options(special)
         k = await self._healthy(special, timeout)
         try: yield cast(ConKernelClient, k.client)
         except BaseException as e:

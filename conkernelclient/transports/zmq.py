@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol, cast
 from weakref import ref
 
@@ -29,6 +30,7 @@ from ..engine.errors import NotConnected
 from ..engine.life import Link
 from ..engine.session import Packed, readers
 from ..engine.transport import Sink, weakly
+from .ledger import LACKING, Ledger
 from .sockets import check_descriptors, impatient, limits_said
 
 log: logging.Logger = logging.getLogger('conkernelclient')
@@ -542,8 +544,11 @@ class _Open:
     "What is open"
     def __init__(self,
         sockets: Sockets, # Makes the sockets
+        ledger: Ledger|None = None, # Keeps account of the kernel's messages, if wanted
     ):
         self.sockets = sockets
+        self.ledger = ledger
+        self._entered: dict[str, int] = {}   # of the messages that were not delivered yet, how many are in the ledger
         self.channels: dict[str, Channel] = {}
         self.monitors: dict[str, Monitor] = {}
         self.hb: Any = None
@@ -561,7 +566,16 @@ class _Reporting(_Open):
     def _deliver(self, channel: str, batch: deque[Any], until: float) -> None:
         sink = self._sink()
         if sink is None: batch.clear()
+        elif self.ledger is not None: self._account(self.ledger, sink, channel, batch, until)
         else: sink.received(channel, batch, until)
+
+    def _account(self, ledger: Ledger, sink: Sink, channel: str, batch: deque[Any], until: float) -> None:
+        for o in islice(batch, self._entered.get(channel, 0), None):
+            if len(o) < 5: continue   # (it is too short to be a message)
+            lacking = ledger.judge(channel, o)
+            if lacking: sink.lost_output(LACKING.format(lacking), ledger.spared(o))
+        try: sink.received(channel, batch, until)
+        finally: self._entered[channel] = len(batch)
 
     def _link(self, channel: str, link: Link) -> None:
         if link is Link.DOWN and isinstance(self.hb, Heartbeat): self.hb.hurry()   # is anybody there?
@@ -632,6 +646,8 @@ class _Reopening(_Opening):
         "Connect anew, all channels by default. Nothing of the old connections is delivered."
         if self.closed: return
         self._connections += 1
+        if self.ledger is not None and channels is None: self.ledger = Ledger(self.ledger.mine.decode())
+        for o in channels or list(self.channels): self._entered.pop(o, None)
         identity = b'%s-%d' % (self.sockets.identity(), self._connections)
         with limits_said('clients'):
             for o in channels or list(self.channels):
