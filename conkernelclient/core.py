@@ -34,6 +34,7 @@ from jupyter_core.utils import ensure_async
 from traitlets import Bool, DottedObjectName, Float, Integer, TraitError, Type, default, observe
 
 from .cells.aside import HasAside
+from .cells.force import stop_by_force
 from .cells.llm import terminal_text
 from .cells.outputs import as_output
 from .cells.run import Runs
@@ -267,6 +268,8 @@ class _ForConnection(HasAside, _Parts):
 
     def _answer(self, string: str, parent: Message) -> None: cast(Any, self).input(string, parent=parent)
 
+    async def _force(self) -> bool: return await stop_by_force(self.aside)
+
     def _closed(self) -> None:
         "The connection is closed: its channel objects are too, also those that were used before `start_channels`"
         for o in CHANNELS:
@@ -302,6 +305,7 @@ class _Joined(_Views):
             window=self.window, grace=self.grace, unclaimed=self.unclaimed, lost_after=self.lost_after,
             readers_grace=self.readers_grace)
         self.runs = Runs(self.connection, weakly(self._answer))
+        self.runs.force = weakly(self._force)
         if not isinstance(transport, ZMQTransport): self._view_channels()
         self._finalizer = finalize(self, _close_dropped, ref(self.connection), transport)
 

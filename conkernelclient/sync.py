@@ -293,7 +293,9 @@ class _Stoppable(_Ending):
         "Start it, and return when it is sent or queued"
         self._in_loop(lambda: self.begin(start, **kwargs))
 
-    def interrupt(self) -> bool: # Whether it was running
+    def interrupt(self,
+        force: bool = False, # If the kernel ignores it inside an awaited coroutine, raise an exception there?
+    ) -> bool: # Whether it was running
         """Interrupt the cell, as a notebook's stop button does: its result then is its `KeyboardInterrupt`.
         Nothing happens to a cell that waits for others. Raises `UnsupportedFeature` on a subshell."""
         async def interrupt() -> bool:
@@ -302,7 +304,7 @@ class _Stoppable(_Ending):
             before = run.shell.all
             if all(o is run or o.over for o in before[:before.index(run)+1 if run in before else 0]):   # it is next
                 await run.wait_until(lambda: run.state not in ('queued', 'sent'), SENT)
-            return await run.interrupt()
+            return await run.interrupt(force)
         return Call[bool](self._back, interrupt).result()
 
     def give_up(self, error: BaseException) -> None:

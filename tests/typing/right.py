@@ -144,7 +144,7 @@ async def runs(kc: ConKernelClient) -> None:
     long = kc.run('import time; time.sleep(30)')
     await long.wait_until(lambda: long.began is not None)
     assert_type(await long.settled(timeout=.01), bool)
-    assert_type(await long.interrupt(), bool)
+    assert_type(await long.interrupt(force=True), bool)
     assert_type(await long, Result)
     kc.run('time.sleep(30)')
     assert_type(await kc.interrupt(), None)
