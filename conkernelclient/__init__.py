@@ -7,6 +7,7 @@ from conkernelclient.cells.aside import Aside, Completion, Variable, Variables
 from conkernelclient.cells.outputs import ErrorInfo, Event, ExecutionError, ExecutionTimeout, Image, Result, parse_literal
 from conkernelclient.cells.jobs import JobEvent
 from conkernelclient.cells.llm import LLMContent
+from conkernelclient.cells.record import Recording
 from conkernelclient.cells.run import Run
 from conkernelclient.cells.subshell import Subshell
 from conkernelclient.core import ConIOLoopKernelManager, ConKernelClient, ConKernelManager, run_kernel
@@ -35,7 +36,7 @@ def __getattr__(name: str) -> Any:
 
 __all__ = ['open_kernel', 'Kernel', 'Job', 'KernelSubshell', 'ConKernelClient', 'ConKernelManager', 'ConIOLoopKernelManager', 'run_kernel',
            'KernelPool', 'Pool', 'PoolClosed', 'fork_spec', 'run_notebooks', 'NotebookError',
-           'Request', 'Run', 'Subshell', 'Aside', 'Completion', 'Variable', 'Variables', 'Result', 'Image', 'Event', 'JobEvent', 'ErrorInfo', 'LLMContent', 'Message', 'parse_literal',
+           'Request', 'Run', 'Subshell', 'Aside', 'Completion', 'Variable', 'Variables', 'Result', 'Image', 'Event', 'JobEvent', 'ErrorInfo', 'LLMContent', 'Message', 'Recording', 'parse_literal',
            'ConKernelError', 'ExecutionError', 'ExecutionTimeout', 'UnsupportedFeature', 'UnknownKernel', 'NoRunningKernel',
            'DeadKernelError', 'KernelRestartedError', 'ClientClosedError', 'NoReplyError', 'NotConnected',
            'ReplyTimeout', 'TooManyOpenFiles', 'ServerError',

@@ -33,10 +33,10 @@ from jupyter_client.manager import AsyncKernelManager, KernelManager
 from jupyter_core.utils import ensure_async
 from traitlets import Bool, DottedObjectName, Float, Integer, TraitError, Type, default, observe
 
-from .cells.aside import HasAside
 from .cells.force import stop_by_force
 from .cells.llm import terminal_text
 from .cells.outputs import as_output
+from .cells.record import Records
 from .cells.run import Runs
 from .channels import ConChannel, HeartbeatView
 from .engine.connection import Connection
@@ -245,7 +245,7 @@ class _Parts(_Sockets):
         return self.session
 
 # %% ../nbs/01_core.ipynb #66dc78ce
-class _ForConnection(HasAside, _Parts):
+class _ForConnection(Records, _Parts):
     def _shown_name(self) -> str: return self.connection_file or self.connection.transport.describe('shell')
 
     def _learn_address(self) -> None:

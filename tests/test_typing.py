@@ -20,6 +20,8 @@ HELD = {
     'cells.outputs.Event': '',
     'cells.llm.LLMContent': '',
     'cells.subshell.Subshell': '',
+    'cells.record.Recording': '',
+    'sync.KernelRecording': '',
     'kernel.Opening': '',
     'sync.Kernel': 'background table job_of',
     'kernels.sync_pool.Pool': 'close',

@@ -12,7 +12,7 @@ import inspect
 import logging
 import threading
 from collections import deque
-from collections.abc import Awaitable as Awaits, Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable as Awaits, Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from typing import Any, NoReturn
 from weakref import ref
@@ -90,6 +90,8 @@ class _Shells:
         self.jobs: Jobs[Run] = Jobs()
         self.interrupts: Interrupts = Interrupts(connection, self.shell().lane)
         self.force: Callable[[], Awaits[bool]] = never   # raises an exception in a cell that ignores interrupts
+        self.recorders: list[Callable[[Run], None]] = []   # called with each run when it begins to queue
+        self.widget_state: Callable[[], Mapping[str, Any]] = dict   # gives what a notebook stores as `metadata.widgets`
 
     def shell(self,
         subshell_id: str|None = None, # `None`: the main shell
@@ -735,6 +737,7 @@ class RunsCells:
         if screen is not None: screen.watch(run.partial)
         try:
             self.runs.jobs.begin(run)
+            for o in self.runs.recorders: o(run)
             if queue_timeout is not None: run.must_begin_within(queue_timeout)
             shell.lane.add(run, run)
         except BaseException as e:

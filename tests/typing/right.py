@@ -17,11 +17,11 @@ from jupyter_client.manager import AsyncKernelManager
 from conkernelclient import (Aside, ClientClosedError, ConIOLoopKernelManager, ConKernelClient, ConKernelError, ConKernelManager,
                              DeadKernelError, ErrorInfo, Event, ExecutionError, ExecutionTimeout, Image, Job, JobEvent, Kernel, KernelPool,
                              KernelRestartedError, KernelSubshell, LLMContent,
-                             Message, NoReplyError, NoRunningKernel, NotConnected, Pool, ReplyTimeout, Request, Result, Run, Subshell, UnknownKernel,
+                             Message, NoReplyError, NoRunningKernel, NotConnected, Pool, Recording, ReplyTimeout, Request, Result, Run, Subshell, UnknownKernel,
                              UnsupportedFeature, Variables, open_kernel, parse_literal, run_kernel)
 from conkernelclient.cells.jobs import Outcome
 from conkernelclient.cells.outputs import Cursor
-from conkernelclient.sync import KernelJobs
+from conkernelclient.sync import KernelJobs, KernelRecording
 
 
 async def requests(kc: ConKernelClient, wanted: bool) -> None:
@@ -175,6 +175,18 @@ async def jobs(kc: ConKernelClient) -> None:
     remove = kc.on_message(lambda msg: seen.append(msg['msg_type']), channel='iopub')
     assert_type(remove, Callable[[], None])
     remove()
+
+
+async def recorded(kc: ConKernelClient) -> None:
+    "A session as a notebook"
+    with TemporaryDirectory() as folder:
+        with kc.record(f'{folder}/session.ipynb', autosave=True) as rec:
+            assert_type(rec, Recording)
+            await kc.run('1')
+        assert_type((rec.notebook(), rec.save(), rec.path, len(rec)), tuple[Any, Path, Path | None, int])
+        rec.stop()
+        assert_type([(o.id, o.code, o.result, o.outcome, o.message) for o in rec.cells], list[tuple[str, str, Result, str, str]])
+        assert_type(await kc.replay(rec.path, until=0, timeout=20), list[Result])
 
 
 async def together(kc: ConKernelClient) -> None:
@@ -395,6 +407,13 @@ def synchronous() -> None:
     assert_type(job.wait(20), Result)
     assert_type(job.result(), Result)
     assert_type(job.stop(), bool)
+    folder = TemporaryDirectory()
+    with k.record(Path(folder.name)/'session.ipynb', autosave=True) as kept: assert_type(kept, KernelRecording)
+    assert_type((kept.notebook(), kept.save(), len(kept)), tuple[Any, Path, int])
+    kept.stop()
+    folder.cleanup()
+    assert_type(kept.recording, Recording)
+    assert_type(k.replay(kept.notebook(), until=None, timeout=20), list[Result])
     for numbered in job.follow(): assert_type(numbered, JobEvent)
     with Pool(size=2, spare=1, preload='decimal') as pool, pool.kernel(timeout=60) as lent:
         assert_type(lent, Kernel)
@@ -422,7 +441,7 @@ async def main() -> None:
         async with run_kernel('python3', startup_timeout=60, cwd=folder, manager_class=ConKernelManager) as (km, kc):
             assert_type(km, ConKernelManager)
             assert_type(kc, ConKernelClient)
-            for use in any_request, mailboxes, status, runs, jobs, together, values, subshells, errors: await use(kc)
+            for use in any_request, mailboxes, status, runs, jobs, recorded, together, values, subshells, errors: await use(kc)
             await requests(kc, True)
             events = [o async for o in kc.run('print(1)')]
             results(await kc.run('1/0'), events[0])
