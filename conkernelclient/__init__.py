@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from conkernelclient.cells.aside import Aside, Completion, Variable, Variables
+from conkernelclient.cells.debug import DebugError, Debugger, Stopped
 from conkernelclient.cells.outputs import ErrorInfo, Event, ExecutionError, ExecutionTimeout, Image, Result, parse_literal
 from conkernelclient.cells.jobs import JobEvent
 from conkernelclient.cells.llm import LLMContent
@@ -36,8 +37,8 @@ def __getattr__(name: str) -> Any:
 
 __all__ = ['open_kernel', 'Kernel', 'Job', 'KernelSubshell', 'ConKernelClient', 'ConKernelManager', 'ConIOLoopKernelManager', 'run_kernel',
            'KernelPool', 'Pool', 'PoolClosed', 'fork_spec', 'run_notebooks', 'NotebookError',
-           'Request', 'Run', 'Subshell', 'Aside', 'Completion', 'Variable', 'Variables', 'Result', 'Image', 'Event', 'JobEvent', 'ErrorInfo', 'LLMContent', 'Message', 'Recording', 'parse_literal',
+           'Request', 'Run', 'Subshell', 'Aside', 'Completion', 'Variable', 'Variables', 'Result', 'Image', 'Event', 'JobEvent', 'ErrorInfo', 'LLMContent', 'Message', 'Recording', 'Debugger', 'Stopped', 'parse_literal',
            'ConKernelError', 'ExecutionError', 'ExecutionTimeout', 'UnsupportedFeature', 'UnknownKernel', 'NoRunningKernel',
            'DeadKernelError', 'KernelRestartedError', 'ClientClosedError', 'NoReplyError', 'NotConnected',
-           'ReplyTimeout', 'TooManyOpenFiles', 'ServerError',
+           'ReplyTimeout', 'TooManyOpenFiles', 'ServerError', 'DebugError',
            'ServerKernelClient', 'ServerKernelManager', 'list_kernels', 'open_server_kernel']

@@ -33,6 +33,7 @@ from jupyter_client.manager import AsyncKernelManager, KernelManager
 from jupyter_core.utils import ensure_async
 from traitlets import Bool, DottedObjectName, Float, Integer, TraitError, Type, default, observe
 
+from .cells.debug import HasDebugger
 from .cells.force import stop_by_force
 from .cells.llm import terminal_text
 from .cells.outputs import as_output
@@ -245,7 +246,7 @@ class _Parts(_Sockets):
         return self.session
 
 # %% ../nbs/01_core.ipynb #66dc78ce
-class _ForConnection(Records, _Parts):
+class _ForConnection(HasDebugger, Records, _Parts):
     def _shown_name(self) -> str: return self.connection_file or self.connection.transport.describe('shell')
 
     def _learn_address(self) -> None:

@@ -17,6 +17,7 @@ from jupyter_client.manager import AsyncKernelManager, KernelManager
 from traitlets import Bool, DottedObjectName, Float, Integer, Type
 
 from .cells.aside import Aside, Completion, Variables
+from .cells.debug import Debugger, HasDebugger
 from .cells.jobs import Jobs
 from .cells.outputs import Event, Result
 from .cells.record import Recording, Records
@@ -84,7 +85,7 @@ class Starting:
     def __init__(self, client: ConKernelClient) -> None: ...
     def __await__(self) -> Generator[Any, None, ConKernelClient]: ...
 
-class ConKernelClient(Records, AsyncKernelClient):
+class ConKernelClient(HasDebugger, Records, AsyncKernelClient):
     shell_channel_class: Type[type[ConChannel], type[ConChannel] | str]
     iopub_channel_class: Type[type[ConChannel], type[ConChannel] | str]
     stdin_channel_class: Type[type[ConChannel], type[ConChannel] | str]
@@ -99,6 +100,7 @@ class ConKernelClient(Records, AsyncKernelClient):
     connection: Connection
     runs: Runs
     parent: Any
+    debugger: Debugger | None
     ends: Callable[[], Awaitable[None]] | None
     leaves: Callable[[], Awaitable[None]] | None
     def address(self, channel: str) -> str: ...
@@ -212,6 +214,8 @@ class ConKernelClient(Records, AsyncKernelClient):
     # cells.record
     def record(self, path: str | Path | None = None, autosave: bool = False) -> Recording: ...
     async def replay(self, nb: Any, until: str | int | None = None, **kwargs: Any) -> list[Result]: ...
+    # cells.debug
+    def debug(self, take_over: bool = False) -> Debugger: ...
     # core
     def __init__(self, **kwargs: Any) -> None: ...
     async def wait_for_ready(self, timeout: float | None = None) -> None: ...
