@@ -21,6 +21,8 @@ HELD = {
     'cells.llm.LLMContent': '',
     'cells.subshell.Subshell': '',
     'cells.record.Recording': '',
+    'cells.debug.Debugger': 'check hear news cell_over heal resume',
+    'cells.debug.Stopped': '',
     'sync.KernelRecording': '',
     'kernel.Opening': '',
     'sync.Kernel': 'background table job_of',

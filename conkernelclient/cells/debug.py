@@ -70,7 +70,7 @@ class _Asking:
         if not answer.get('success'): raise DebugError(f"{command}: {answer.get('message') or 'the debugger refuses'}")
         return answer.get('body') or {}
 
-# %% ../../nbs/cells/07_debug.ipynb #672a607d
+# %% ../../nbs/cells/07_debug.ipynb #81607c0b
 EventHook = Callable[[dict[str, Any]], object]   # of an event, as in the Debug Adapter Protocol
 
 class _Hearing(_Asking):
@@ -78,7 +78,7 @@ class _Hearing(_Asking):
         super().__init__(kc)
         self.halted: dict[str, Any]|None = None   # body of `stopped`, while a thread stands at a breakpoint
         self.disturbed: bool = False   # has the cell gone on without us, as by an interrupt?
-        self._resuming: bool = False
+        self._expected: int = 0   # `continued` events that we have asked for
         self._hooks: list[EventHook] = []
         self._news: list[asyncio.Future[None]] = []
 
@@ -107,11 +107,13 @@ class _Hearing(_Asking):
             except Exception: log.exception('A hook for the events of the debugger failed')
         self._changed()
 
-    def _stopped(self, body: dict[str, Any]) -> None: self.halted = body
+    def _stopped(self, body: dict[str, Any]) -> None:
+        self.halted = body
+        self._expected = 0   # (events keep their order)
 
     def _continued(self) -> None:
-        if not self._resuming: self.disturbed = True
-        self._resuming = False
+        if not self._expected: self.disturbed = True
+        else: self._expected -= 1
         self.halted = None
 
     def _changed(self) -> None:
@@ -124,7 +126,7 @@ class _Hearing(_Asking):
         self._news.append(news := asyncio.get_running_loop().create_future())
         return news
 
-# %% ../../nbs/cells/07_debug.ipynb #9fabf12f
+# %% ../../nbs/cells/07_debug.ipynb #981a6a20
 HEAL = '''
 def _heal():
     import threading
@@ -152,11 +154,14 @@ class _Healing(_Hearing):
         self._left_over: bool = False   # does a step outlive its cell?
 
     def _stopped(self, body: dict[str, Any]) -> None:
-        if self._left_over and body.get('reason') == 'step':
-            self._left_over = False
-            self._resuming = True
-            self.connection.spawn(self._ask('continue', dict(threadId=body.get('threadId'))))
-        else: super()._stopped(body)
+        super()._stopped(body)
+        if self._left_over and body.get('reason') == 'step': self._go_on(body)
+        self._left_over = False
+
+    def _go_on(self, body: dict[str, Any]) -> None:
+        self.halted = None
+        self._expected += 1
+        self.connection.spawn(self._ask('continue', dict(threadId=body.get('threadId'))))
 
     def cell_over(self,
         run: Run, # That has ended
@@ -164,10 +169,12 @@ class _Healing(_Hearing):
         "Nothing of it must disturb the next one"
         if run is not self.cell: return
         self.cell = None
-        hurt = self.halted is not None or self.disturbed or bool(run.interrupted)
-        self._left_over = not hurt and self._command in STEPS
+        self._left_over = self._command in STEPS
+        hurt = self.disturbed or bool(run.interrupted)
+        if self.halted is not None and not hurt and self._left_over: self._stopped(self.halted)   # (this event was faster)
+        elif self.halted is not None: hurt = True
         self.halted = None
-        self.disturbed = self._resuming = False
+        self.disturbed = False
         self._command = ''
         if hurt: self.heal()
         self._changed()
@@ -212,7 +219,7 @@ def as_value(
     text = found.get('value', found.get('result', ''))
     return Value(str(text), str(found.get('type') or ''), int(found.get('variablesReference') or 0))
 
-# %% ../../nbs/cells/07_debug.ipynb #9e5b0c41
+# %% ../../nbs/cells/07_debug.ipynb #89d34c19
 class _Place:
     def __init__(self,
         debugger: '_Running', # That the cell runs under
@@ -280,7 +287,7 @@ class Stopped(_Looking):
         timeout: float|None = None, # Seconds that the cell may run until its next stop, or its end
     ) -> 'Stopped|Result':
         """Go on to the next breakpoint, or to the end of the cell. Raises `DebugError` when the cell has gone on already,
-        `ExecutionTimeout`, and what the run raises. A cancelled call stops the cell."""
+        `ExecutionTimeout`, and what the run raises. A cancelled call stops the cell, and ends when it has stopped."""
         self._need()
         return await self._debugger.resume('continue', self, timeout)
 
@@ -299,7 +306,7 @@ class Stopped(_Looking):
         self._need()
         return await self._debugger.resume('stepOut', self, timeout)
 
-# %% ../../nbs/cells/07_debug.ipynb #761a41bf
+# %% ../../nbs/cells/07_debug.ipynb #dc461016
 class _Waiting(_Healing):
     async def _until(self, run: Run, timeout: float|None = None) -> 'Stopped|Result':
         loop = asyncio.get_running_loop()
@@ -317,6 +324,7 @@ class _Waiting(_Healing):
                 await first_of(self.news(), run, timeout=left)
         except asyncio.CancelledError:
             run.cancel()
+            await first_of(run)
             raise
         self.cell_over(run)
         return run.result()
@@ -342,7 +350,7 @@ class _Waiting(_Healing):
                 run.overdue(f'{run.shown_code(16)} took longer than {timeout} s, without the time at breakpoints')
                 break
 
-# %% ../../nbs/cells/07_debug.ipynb #bb876b68
+# %% ../../nbs/cells/07_debug.ipynb #2c24e026
 class _Running(_Waiting):
     async def run(self,
         code: str, # The cell; exactly the code that was given to `breakpoints`
@@ -358,6 +366,7 @@ class _Running(_Waiting):
         if self.cell is not None: raise DebugError(f'One cell at a time: {self.cell} is not done')
         run = self.kc.run(code, timeout=timeout if count_stops else None, **kwargs)
         self.cell = run
+        self.disturbed = False
         run.add_done_callback(self.cell_over)
         if timeout is not None and not count_stops: self.connection.spawn(self._limit(run, timeout))
         return await self._until(run)
@@ -370,7 +379,8 @@ class _Running(_Waiting):
         "Let the cell go on; the methods of `Stopped` call this"
         if timeout is not None: timeout = seconds(timeout)
         self.halted = None
-        self._resuming = True
+        self._expected += 1
+        self._left_over = False
         self._command = command
         self._changed()
         asked = self.connection.spawn_awaited(self._ask(command, dict(threadId=stop.thread)))
@@ -381,10 +391,11 @@ class _Running(_Waiting):
                 self.heal()   # an interrupt was faster, and the debugger waits for the next stop
         except asyncio.CancelledError:
             stop.run.cancel()
+            await first_of(stop.run)
             raise
         return await self._until(stop.run, timeout)
 
-# %% ../../nbs/cells/07_debug.ipynb #829ccda7
+# %% ../../nbs/cells/07_debug.ipynb #8f429c12
 class _Entering(_Running):
     def __init__(self,
         kc: 'HasDebugger', # The client
@@ -394,6 +405,7 @@ class _Entering(_Running):
         self.take_over = take_over
         self._client: HasDebugger = kc
         self._untap: Callable[[], None] = lambda: None
+        self._begun: bool = False   # is there a session to end?
 
     async def _start(self) -> None:
         conn = self.connection
@@ -404,6 +416,7 @@ class _Entering(_Running):
         if started: await self._ask('disconnect', dict(restart=False, terminateDebuggee=False))
         await conn.request('kernel_info_request', {})
         self._untap = conn.tap(self.hear, 'iopub')
+        self._begun = True
         await self._ask('initialize', dict(
             clientID='conkernelclient', clientName='conkernelclient', adapterID='', locale='en', pathFormat='path',
             linesStartAt1=True, columnsStartAt1=True, supportsVariableType=True), timeout=60)
@@ -413,13 +426,15 @@ class _Entering(_Running):
     async def _end(self) -> None:
         self._untap()
         life = self.connection.life
-        if self.ended or life.generation != self.generation or life.state is not State.READY: return
+        if not self._begun or self.ended or life.generation != self.generation or life.state is not State.READY: return
         try: await self._ask('disconnect', dict(restart=False, terminateDebuggee=False))
         except (ConKernelError, TimeoutError) as e: log.warning('The debugger was not left in good order: %r', e)
 
-# %% ../../nbs/cells/07_debug.ipynb #9e6bd2ff
+# %% ../../nbs/cells/07_debug.ipynb #08420aac
 class Debugger(_Entering):
     "A session of the kernel's debugger: `async with kc.debug() as dbg:`"
+    open: bool
+
     def __repr__(self) -> str: return f"<Debugger: {'closed' if not self.open else self.cell or 'no cell'}>"
 
     async def __aenter__(self) -> 'Debugger':

@@ -15,10 +15,11 @@ from jupyter_client.asynchronous.client import AsyncKernelClient
 from jupyter_client.manager import AsyncKernelManager
 
 from conkernelclient import (Aside, ClientClosedError, ConIOLoopKernelManager, ConKernelClient, ConKernelError, ConKernelManager,
-                             DeadKernelError, ErrorInfo, Event, ExecutionError, ExecutionTimeout, Image, Job, JobEvent, Kernel, KernelPool,
+                             DeadKernelError, DebugError, Debugger, ErrorInfo, Event, ExecutionError, ExecutionTimeout, Image, Job, JobEvent, Kernel, KernelPool,
                              KernelRestartedError, KernelSubshell, LLMContent,
-                             Message, NoReplyError, NoRunningKernel, NotConnected, Pool, Recording, ReplyTimeout, Request, Result, Run, Subshell, UnknownKernel,
+                             Message, NoReplyError, NoRunningKernel, NotConnected, Pool, Recording, ReplyTimeout, Request, Result, Run, Stopped, Subshell, UnknownKernel,
                              UnsupportedFeature, Variables, open_kernel, parse_literal, run_kernel)
+from conkernelclient.cells.debug import Breakpoint, Frame, Value
 from conkernelclient.cells.jobs import Outcome
 from conkernelclient.cells.outputs import Cursor
 from conkernelclient.sync import KernelJobs, KernelRecording
@@ -187,6 +188,31 @@ async def recorded(kc: ConKernelClient) -> None:
         rec.stop()
         assert_type([(o.id, o.code, o.result, o.outcome, o.message) for o in rec.cells], list[tuple[str, str, Result, str, str]])
         assert_type(await kc.replay(rec.path, until=0, timeout=20), list[Result])
+
+
+async def debugged(kc: ConKernelClient) -> None:
+    "A cell under the debugger"
+    events: list[dict[str, Any]] = []
+    async with kc.debug(take_over=False) as dbg:
+        assert_type(dbg, Debugger)
+        remove = dbg.on_event(events.append)
+        assert_type(await dbg.breakpoints('a = 1\nb = a', {2: 'a > 0'}), list[Breakpoint])
+        assert_type(await dbg.breakpoints('c = 1', [1]), list[Breakpoint])
+        stop = await dbg.run('a = 1\nb = a', timeout=60, count_stops=False, store_history=False)
+        assert_type(stop, Stopped | Result)
+        assert isinstance(stop, Stopped)
+        assert_type((stop.reason, stop.frames, stop.thread, stop.text, stop.run, stop.here), tuple[str, list[Frame], int, str, Run, bool])
+        assert_type((await stop.locals(frame=0))['a'], Value)
+        value = await stop.eval('[a]')
+        assert_type((value.text, value.type, value.literal()), tuple[str, str, Any])
+        assert_type(await stop.fields(value), dict[str, Value])
+        assert_type(await stop.go(timeout=60), Stopped | Result)
+        for go in stop.next, stop.step, stop.out: assert callable(go)
+        assert_type((await dbg.request('threads', timeout=20))['threads'], Any)
+        remove()
+    assert [o for o in events if o['event'] == 'stopped']
+    try: await stop.next()
+    except DebugError as e: assert_type(str(e), str)
 
 
 async def together(kc: ConKernelClient) -> None:
@@ -441,7 +467,7 @@ async def main() -> None:
         async with run_kernel('python3', startup_timeout=60, cwd=folder, manager_class=ConKernelManager) as (km, kc):
             assert_type(km, ConKernelManager)
             assert_type(kc, ConKernelClient)
-            for use in any_request, mailboxes, status, runs, jobs, recorded, together, values, subshells, errors: await use(kc)
+            for use in any_request, mailboxes, status, runs, jobs, recorded, debugged, together, values, subshells, errors: await use(kc)
             await requests(kc, True)
             events = [o async for o in kc.run('print(1)')]
             results(await kc.run('1/0'), events[0])
