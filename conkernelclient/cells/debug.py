@@ -70,10 +70,12 @@ class _Asking:
         if not answer.get('success'): raise DebugError(f"{command}: {answer.get('message') or 'the debugger refuses'}")
         return answer.get('body') or {}
 
-# %% ../../nbs/cells/07_debug.ipynb #81607c0b
+# %% ../../nbs/cells/07_debug.ipynb #2bd0f388
 EventHook = Callable[[dict[str, Any]], object]   # of an event, as in the Debug Adapter Protocol
 
 class _Hearing(_Asking):
+    ended: bool
+
     def __init__(self, kc: HasAside):
         super().__init__(kc)
         self.halted: dict[str, Any]|None = None   # body of `stopped`, while a thread stands at a breakpoint
@@ -126,7 +128,7 @@ class _Hearing(_Asking):
         self._news.append(news := asyncio.get_running_loop().create_future())
         return news
 
-# %% ../../nbs/cells/07_debug.ipynb #981a6a20
+# %% ../../nbs/cells/07_debug.ipynb #53a23bd4
 HEAL = '''
 def _heal():
     import threading
@@ -147,6 +149,9 @@ del _heal
 STEPS = 'next', 'stepIn', 'stepOut'
 
 class _Healing(_Hearing):
+    halted: dict[str, Any]|None
+    disturbed: bool
+
     def __init__(self, kc: HasAside):
         super().__init__(kc)
         self.cell: Run|None = None   # that is debugged now
@@ -350,8 +355,12 @@ class _Waiting(_Healing):
                 run.overdue(f'{run.shown_code(16)} took longer than {timeout} s, without the time at breakpoints')
                 break
 
-# %% ../../nbs/cells/07_debug.ipynb #2c24e026
+# %% ../../nbs/cells/07_debug.ipynb #20b8ad5f
 class _Running(_Waiting):
+    halted: dict[str, Any]|None
+    disturbed: bool
+    cell: Run|None
+
     async def run(self,
         code: str, # The cell; exactly the code that was given to `breakpoints`
         *, timeout: float|None = None, # Seconds that it may take
@@ -395,8 +404,10 @@ class _Running(_Waiting):
             raise
         return await self._until(stop.run, timeout)
 
-# %% ../../nbs/cells/07_debug.ipynb #8f429c12
+# %% ../../nbs/cells/07_debug.ipynb #21117fb9
 class _Entering(_Running):
+    generation: int
+
     def __init__(self,
         kc: 'HasDebugger', # The client
         take_over: bool = False, # End the session of another client?
