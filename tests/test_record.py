@@ -47,6 +47,11 @@ async def test_all_ends_and_nbclient_runs_it_again():
         slow.cancel()
         await end(slow), await end(queued)
         await end(kc.run('import sys; sys.stderr.write("err"); from IPython.display import display, HTML; display(HTML("<b>1</b>"))'))
+        stopped = kc.run(SLEEP)
+        await until(lambda: stopped.partial.outputs)
+        await within(SOON, stopped.interrupt())
+        await end(stopped)
+        await end(kc.run('raise KeyboardInterrupt'))   # (as by the stop button of another client)
         lost = kc.run(SLEEP)
         await within(SOON, lost.wait_until(lambda: lost.inside))
         await kc.restart()
@@ -56,7 +61,7 @@ async def test_all_ends_and_nbclient_runs_it_again():
     raises, skipped = ['raises-exception'], ['skip-execution']
     assert [cell(nb, i) for i in range(len(nb.cells))]==[
         ('ok', []), ('error', raises), ('error', raises), ('timeout', skipped), ('cancelled', skipped), ('cancelled', skipped),
-        ('ok', []), ('restarted', skipped), ('ok', [])]
+        ('ok', []), ('error', skipped), ('error', skipped), ('restarted', skipped), ('ok', [])]
     assert nb.metadata.kernelspec.name=='python3' and nb.metadata.language_info.file_extension=='.py'
     assert nb.cells[0].outputs[0].text=='out\n' and nb.cells[4].outputs[0].text=='begun\n' and not nb.cells[5].outputs
     busy, idle = [nb.cells[0].metadata.execution[f'iopub.status.{o}'] for o in ('busy', 'idle')]

@@ -32,7 +32,7 @@ log: logging.Logger = logging.getLogger('conkernelclient')
 # %% ../../nbs/cells/06_record.ipynb #879acb4f
 class Recorded:
     "A cell of a recording"
-    __slots__ = ('id', 'code', 'result', '_run', '_end')
+    __slots__ = ('id', 'code', 'result', 'interrupted', '_run', '_end')
     def __init__(self,
         run: Run, # That was begun just now
     ):
@@ -40,12 +40,15 @@ class Recorded:
         self.id: str = given if re.fullmatch('[a-zA-Z0-9_-]{1,64}', given) else secrets.token_hex(4)
         self.code: str = run.code
         self.result: Result = run.partial
+        self.interrupted: bool = False   # has this client interrupted it?
         self._run: Run|None = run
         self._end: tuple[Outcome|None, str] = None, ''
 
     def ended(self) -> None:
         "Its run has ended: keep how, and let the run go"
-        if self._run is not None: self._end = self._run.outcome, self._run.message
+        if self._run is None: return
+        self._end = self._run.outcome, self._run.message
+        self.interrupted = bool(self._run.interrupted)
         self._run = None
 
     @property
@@ -73,7 +76,9 @@ def cell_metadata(
     if outcome != 'ok' or cell.message:
         meta['conkernelclient'] = dict(outcome=outcome, **(dict(message=cell.message) if cell.message else {}))
     if outcome not in ('ok', 'queued', 'sent', 'running'):
-        meta['tags'] = ['raises-exception' if outcome == 'error' and res.status == 'error' else 'skip-execution']
+        stopped = cell.interrupted or res.error is not None and res.error.ename == 'KeyboardInterrupt'
+        failed = outcome == 'error' and res.status == 'error' and not stopped
+        meta['tags'] = ['raises-exception' if failed else 'skip-execution']
     return meta
 
 # %% ../../nbs/cells/06_record.ipynb #e54f69e7
