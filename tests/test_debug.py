@@ -207,6 +207,7 @@ class Dap:
     def __init__(self, stops=1, go='reply continued', **options):
         self.stops, self.go, self.left, self.cell, self.asked = stops, go, 0, None, []
         self.options = options
+        self.stopped = []   # what `debugInfo` says
 
     def info(self, k, msg):
         k.busy(msg)
@@ -231,7 +232,7 @@ class Dap:
     def answer(self, k, msg):
         command = msg['content']['command']
         self.asked.append(command)
-        bodies = dict(debugInfo=dict(isStarted=False), stackTrace=dict(stackFrames=[dict(id=1, name='f', line=2, source=dict(path='x'))]),
+        bodies = dict(debugInfo=dict(isStarted=False, stoppedThreads=self.stopped), stackTrace=dict(stackFrames=[dict(id=1, name='f', line=2, source=dict(path='x'))]),
                       scopes=dict(scopes=[]), evaluate=dict(result='6', type='int'))
         def reply(): k.reply(msg, type='response', command=command, success=True, body=bodies.get(command, {}))
         if command not in ('continue', 'next', 'stepIn', 'stepOut'): return reply()
@@ -357,6 +358,22 @@ async def test_a_crash_while_it_goes_on():
         fk.crash()
         assert isinstance(await outcome(going), DeadKernelError)
         kc.stop_channels()
+
+
+async def test_a_stop_that_was_missed():
+    "iopub is away when the cell stops: the debugger is asked"
+    dap = Dap(stops=0)
+    async with Session(dap, grace=1.) as (fk, kc, dbg):
+        running = asyncio.ensure_future(dbg.run('x'))
+        await until(lambda: dbg.cell is not None and dbg.cell.inside)
+        iopub = Iopub(fk)
+        await iopub.lose(kc)
+        dap.stopped = [3, 1]   # published where nobody listens
+        await iopub.find(kc)
+        stop = await soon(running)
+        assert isinstance(stop, Stopped) and (stop.reason, stop.thread)==('unknown', 1) and stop.here
+        dap.stopped = []
+        assert isinstance(await soon(stop.go()), Result)
 
 
 async def test_limits_that_are_none():
