@@ -1,5 +1,5 @@
 """The debugger: on a real kernel what it does, and on scripted ones the hard orders of events, requests and ends."""
-import asyncio
+import asyncio, socket
 
 import pytest
 from conkernelclient import (ConKernelClient, DeadKernelError, DebugError, ExecutionTimeout, KernelRestartedError, ReplyTimeout,
@@ -179,6 +179,18 @@ async def test_an_exception_leaves_no_cell_behind():
                 1/0
         assert isinstance(await outcome(stop.run), asyncio.CancelledError)
         assert (await soon(kc.run('6*7'))).text.strip()=='42'
+
+
+async def test_a_port_that_somebody_took():
+    "ipykernel has looked for a free port, and another program listens there when debugpy wants to"
+    async with run_kernel() as (km, kc):
+        port = await kc.eval('get_ipython().kernel.debugger.debugpy_client.get_host_port()[1]')
+        with socket.socket() as taken:
+            taken.bind(('127.0.0.1', int(port)))
+            taken.listen()
+            async with kc.debug() as dbg:
+                await dbg.breakpoints(CODE, [2])
+                assert place(await soon(dbg.run(CODE)))[1][0]==('double', 2)
 
 
 async def test_behind_a_server():
