@@ -5,9 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 from conkernelclient.cells.aside import Aside, Completion, Variable, Variables
 from conkernelclient.cells.comm import Comm, CommMessage, Comms
+from conkernelclient.cells.debug import DebugError, Debugger, Stopped
 from conkernelclient.cells.outputs import ErrorInfo, Event, ExecutionError, ExecutionTimeout, Image, Result, parse_literal
 from conkernelclient.cells.jobs import JobEvent
 from conkernelclient.cells.llm import LLMContent
+from conkernelclient.cells.record import Recording
 from conkernelclient.cells.run import Run
 from conkernelclient.cells.subshell import Subshell
 from conkernelclient.cells.widgets import Widget, Widgets
@@ -43,8 +45,8 @@ def __dir__() -> list[str]: return sorted({*globals(), *__all__})
 
 __all__ = ['open_kernel', 'Kernel', 'Job', 'KernelSubshell', 'ConKernelClient', 'ConKernelManager', 'ConIOLoopKernelManager', 'run_kernel',
            'KernelPool', 'Pool', 'PoolClosed', 'fork_spec', 'run_notebooks', 'NotebookError',
-           'Request', 'Run', 'Subshell', 'Comm', 'CommMessage', 'Comms', 'Widget', 'Widgets', 'Aside', 'Completion', 'Variable', 'Variables', 'Result', 'Image', 'Event', 'JobEvent', 'ErrorInfo', 'LLMContent', 'Message', 'parse_literal',
+           'Request', 'Run', 'Subshell', 'Comm', 'CommMessage', 'Comms', 'Widget', 'Widgets', 'Aside', 'Completion', 'Variable', 'Variables', 'Result', 'Image', 'Event', 'JobEvent', 'ErrorInfo', 'LLMContent', 'Message', 'Recording', 'Debugger', 'Stopped', 'parse_literal',
            'ConKernelError', 'ExecutionError', 'ExecutionTimeout', 'UnsupportedFeature', 'UnknownKernel', 'NoRunningKernel',
            'DeadKernelError', 'KernelRestartedError', 'ClientClosedError', 'CommClosedError', 'NoReplyError', 'NotConnected',
-           'ReplyTimeout', 'TooManyOpenFiles', 'ServerError',
+           'ReplyTimeout', 'TooManyOpenFiles', 'ServerError', 'DebugError',
            'ServerKernelClient', 'ServerKernelManager', 'list_kernels', 'list_kernelspecs', 'open_server_kernel']

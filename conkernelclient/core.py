@@ -36,9 +36,11 @@ from jupyter_client.manager import AsyncKernelManager, KernelManager
 from jupyter_core.utils import ensure_async
 from traitlets import Bool, DottedObjectName, Float, Integer, TraitError, Type, default, observe
 
-from .cells.aside import HasAside
+from .cells.debug import HasDebugger
+from .cells.force import stop_by_force
 from .cells.llm import terminal_text
 from .cells.outputs import as_output
+from .cells.record import Records
 from .cells.run import Runs
 from .cells.widgets import HasWidgets, Widgets
 from .channels import ConChannel, HeartbeatView
@@ -267,7 +269,7 @@ class _Parts(_Sockets):
         return self.session
 
 # %% ../nbs/01_core.ipynb #66dc78ce
-class _ForConnection(HasAside, HasWidgets, _Parts):
+class _ForConnection(HasWidgets, HasDebugger, Records, _Parts):
     def _shown_name(self) -> str: return self.connection_file or self.connection.transport.describe('shell')
 
     def _learn_address(self) -> None:
@@ -289,6 +291,8 @@ class _ForConnection(HasAside, HasWidgets, _Parts):
         self._handle_kernel_info_reply(cast(Any, reply))
 
     def _answer(self, string: str, parent: Message) -> None: cast(Any, self).input(string, parent=parent)
+
+    async def _force(self) -> bool: return await stop_by_force(self.aside)
 
     def _closed(self) -> None:
         "The connection is closed: its channel objects are too, also those that were used before `start_channels`"
@@ -323,6 +327,8 @@ class _Joined(_Views):
             readers_grace=self.readers_grace)
         self.runs = Runs(self.connection, weakly(self._answer))
         self.widgets = Widgets(self.runs)
+        self.runs.force = weakly(self._force)
+        self.runs.widget_state = self.widgets.state   # (what a recording stores)
         if not isinstance(transport, ZMQTransport): self._view_channels()
         self._finalizer = finalize(self, _close_dropped, ref(self.connection), transport)
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 import logging
+from pathlib import Path
 from typing import Any, Literal, overload
 
 from jupyter_client.asynchronous.client import AsyncKernelClient
@@ -15,10 +16,12 @@ from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager, KernelManager
 from traitlets import Bool, DottedObjectName, Float, Integer, Type
 
-from .cells.aside import Aside, Completion, HasAside, Variables
+from .cells.aside import Aside, Completion, Variables
 from .cells.comm import Comm, CommMessage, Comms, Handler
+from .cells.debug import Debugger, HasDebugger
 from .cells.jobs import Jobs
 from .cells.outputs import Event, Result
+from .cells.record import Recording, Records
 from .cells.run import Run, Runs
 from .cells.subshell import Cells, Subshell
 from .cells.widgets import HasWidgets, Widgets
@@ -85,7 +88,7 @@ class Starting:
     def __init__(self, client: ConKernelClient) -> None: ...
     def __await__(self) -> Generator[Any, None, ConKernelClient]: ...
 
-class ConKernelClient(HasAside, HasWidgets, AsyncKernelClient):
+class ConKernelClient(HasWidgets, HasDebugger, Records, AsyncKernelClient):
     shell_channel_class: Type[type[ConChannel], type[ConChannel] | str]
     iopub_channel_class: Type[type[ConChannel], type[ConChannel] | str]
     stdin_channel_class: Type[type[ConChannel], type[ConChannel] | str]
@@ -99,8 +102,10 @@ class ConKernelClient(HasAside, HasWidgets, AsyncKernelClient):
     readers_grace: Float[float, float]
     count_messages: Bool[bool, bool]
     connection: Connection
-    widgets: Widgets
     runs: Runs
+    parent: Any
+    debugger: Debugger | None
+    widgets: Widgets
     ends: Callable[[], Awaitable[None]] | None
     leaves: Callable[[], Awaitable[None]] | None
     def address(self, channel: str) -> str: ...
@@ -219,6 +224,11 @@ class ConKernelClient(HasAside, HasWidgets, AsyncKernelClient):
     async def completions(self, code: str, pos: int | None = None, *, timeout: float = 10) -> list[Completion]: ...
     async def doc(self, code: str, pos: int | None = None, *, detail: int = 0, timeout: float = 10) -> str: ...
     async def variables(self, limit: int = 200, *, patience: float = 1.0, timeout: float = 10) -> Variables: ...
+    # cells.record
+    def record(self, path: str | Path | None = None, autosave: bool = False) -> Recording: ...
+    async def replay(self, nb: Any, until: str | int | None = None, **kwargs: Any) -> list[Result]: ...
+    # cells.debug
+    def debug(self, take_over: bool = False) -> Debugger: ...
     # core
     def __init__(self, **kwargs: Any) -> None: ...
     async def wait_for_ready(self, timeout: float | None = None) -> None: ...

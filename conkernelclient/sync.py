@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['log', 'T', 'STEP', 'SENT', 'CLEANUP', 'AHEAD', 'E', 'S', 'Background', 'background', 'wait_for_event', 'take', 'Call',
-           'Box', 'Following', 'feed', 'Job', 'KernelSubshell', 'KernelJobs', 'Kernel', 'Inline', 'close_kernels']
+           'Box', 'Following', 'feed', 'Job', 'KernelSubshell', 'KernelJobs', 'KernelRecording', 'Kernel', 'Inline',
+           'close_kernels']
 
 # %% ../nbs/03_sync.ipynb #3da0e224
 import asyncio
@@ -20,6 +21,7 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextvars import copy_context
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any, Generic, Literal, NamedTuple, TypeVar, Unpack, overload
@@ -28,6 +30,7 @@ from weakref import WeakSet
 from .cells.jobs import JobEvent, Outcome
 from .cells.llm import LLMContent, Reading
 from .cells.outputs import Cursor, Event, Result
+from .cells.record import Recording
 from .cells.run import Answer, Run, answerer
 from .cells.show import Screen
 from .cells.subshell import Cells, Subshell, cells_of
@@ -303,7 +306,9 @@ class _Stoppable(_Ending):
         "Start it, and return when it is sent or queued"
         self._in_loop(lambda: self.begin(start, **kwargs))
 
-    def interrupt(self) -> bool: # Whether it was running
+    def interrupt(self,
+        force: bool = False, # If the kernel ignores it inside an awaited coroutine, raise an exception there?
+    ) -> bool: # Whether it was running
         """Interrupt the cell, as a notebook's stop button does: its result then is its `KeyboardInterrupt`.
         Nothing happens to a cell that waits for others. Raises `UnsupportedFeature` on a subshell."""
         async def interrupt() -> bool:
@@ -312,7 +317,7 @@ class _Stoppable(_Ending):
             before = run.shell.all
             if all(o is run or o.over for o in before[:before.index(run)+1 if run in before else 0]):   # it is next
                 await run.wait_until(lambda: run.state not in ('queued', 'sent'), SENT)
-            return await run.interrupt()
+            return await run.interrupt(force)
         return Call[bool](self._back, interrupt).result()
 
     def give_up(self, error: BaseException) -> None:
@@ -765,8 +770,59 @@ class KernelJobs(Mapping[str, Job]):
     def __len__(self) -> int: return self._kernel.in_loop(lambda kc: len(kc.jobs))   # type: ignore[no-any-return]
     def __repr__(self) -> str: return '<KernelJobs>' if not self else '\n'.join(map(repr, self.values()))
 
+# %% ../nbs/03_sync.ipynb #a193511e
+class KernelRecording:
+    "A session of a `Kernel` that is being recorded; at the end of a `with` block it stops, and saves where it has a path"
+    def __init__(self,
+        back: Background, # Whose loop the session runs in
+        recording: Recording, # Of its client
+    ):
+        self._back = back
+        self.recording: Recording = recording
+
+    def __len__(self) -> int: return len(self.recording)
+    def __repr__(self) -> str: return repr(self.recording)
+    def _in_loop(self, f: Callable[[], Any]) -> Any: return Call[Any](self._back, f).result()
+
+    def notebook(self) -> Any: # An `nbformat.NotebookNode`, of nbformat 4.5, with copies of all outputs
+        "The session so far"
+        return self._in_loop(self.recording.notebook)
+
+    def save(self,
+        path: str|Path|None = None, # Where to; by default, the path of the recording
+    ) -> Path: # Where it is
+        "Write the session so far, beside the path first. Raises `ValueError` without a path, and `OSError`."
+        where: Path = self._in_loop(lambda: self.recording.save(path))
+        return where
+
+    def stop(self) -> None:
+        "Record no more; with `autosave`, write what is not written yet. Harmless when called again. Raises `OSError`."
+        self._in_loop(self.recording.stop)
+
+    def __enter__(self) -> 'KernelRecording': return self
+
+    def __exit__(self, *_: Any) -> None: self._in_loop(lambda: self.recording.__exit__(None, None, None))
+
+# %% ../nbs/03_sync.ipynb #ef79f29d
+class _Recorded(_Controlled):
+    def record(self,
+        path: str|Path|None = None, # Where to save
+        autosave: bool = False, # Save after each cell?
+    ) -> KernelRecording: # May be used in a `with` block, which then saves at its end
+        """Keep the code and the result of each run from now on. Needs nbformat (`pip install conkernelclient[notebook]`).
+        Raises `ValueError` for `autosave` without a path."""
+        return KernelRecording(self._back, self.in_loop(lambda kc: kc.record(path, autosave)))
+
+    def replay(self,
+        nb: Any, # A notebook, or a path of one
+        until: str|int|None = None, # The last cell to run: its id, or its place among the cells; `None`: all
+        **kwargs: Any # As for `ConKernelClient.run`; hooks are called in the background loop
+    ) -> list[Result]: # Of the cells that ran
+        "Run the code cells of a notebook, one after another. Raises what `ConKernelClient.replay` raises."
+        return self.in_loop(lambda kc: kc.replay(nb, until, **kwargs))   # type: ignore[no-any-return]
+
 # %% ../nbs/03_sync.ipynb #670bb42f
-class Kernel(_Controlled):
+class Kernel(_Recorded):
     "A kernel without asyncio: each call blocks its thread, and any thread may call. `open_kernel` opens one."
     def __repr__(self) -> str: return f'<Kernel: {self.status}>'
 

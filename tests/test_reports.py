@@ -190,6 +190,7 @@ LIMITS = {
     'completions timeout': lambda kc, sh, limit: kc.completions('bad', timeout=limit),
     'doc timeout': lambda kc, sh, limit: kc.doc('bad', timeout=limit),
     'variables timeout': lambda kc, sh, limit: kc.variables(timeout=limit),
+    'replay timeout': lambda kc, sh, limit: kc.replay(dict(cells=[dict(cell_type='code', source='bad')]), timeout=limit),
     'wait_for_ready timeout': lambda kc, sh, limit: kc.wait_for_ready(timeout=limit),
     'wait_for_status timeout': lambda kc, sh, limit: kc.wait_for_status('dead', timeout=limit),
     'wait_for_status timeout, there': lambda kc, sh, limit: kc.wait_for_status('ready', 'busy', timeout=limit),

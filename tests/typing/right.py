@@ -15,13 +15,14 @@ from jupyter_client.asynchronous.client import AsyncKernelClient
 from jupyter_client.manager import AsyncKernelManager
 
 from conkernelclient import (Aside, ClientClosedError, Comm, CommClosedError, CommMessage, Comms, ConIOLoopKernelManager, ConKernelClient, ConKernelError, ConKernelManager,
-                             DeadKernelError, ErrorInfo, Event, ExecutionError, ExecutionTimeout, Image, Job, JobEvent, Kernel, KernelPool,
+                             DeadKernelError, DebugError, Debugger, ErrorInfo, Event, ExecutionError, ExecutionTimeout, Image, Job, JobEvent, Kernel, KernelPool,
                              KernelRestartedError, KernelSubshell, LLMContent,
-                             Message, NoReplyError, NoRunningKernel, NotConnected, Pool, ReplyTimeout, Request, Result, Run, Subshell, UnknownKernel,
+                             Message, NoReplyError, NoRunningKernel, NotConnected, Pool, Recording, ReplyTimeout, Request, Result, Run, Stopped, Subshell, UnknownKernel,
                              UnsupportedFeature, Variables, Widget, Widgets, open_kernel, parse_literal, run_kernel)
+from conkernelclient.cells.debug import Breakpoint, Frame, Value
 from conkernelclient.cells.jobs import Outcome
 from conkernelclient.cells.outputs import Cursor
-from conkernelclient.sync import KernelJobs
+from conkernelclient.sync import KernelJobs, KernelRecording
 
 
 async def requests(kc: ConKernelClient, wanted: bool) -> None:
@@ -144,7 +145,7 @@ async def runs(kc: ConKernelClient) -> None:
     long = kc.run('import time; time.sleep(30)')
     await long.wait_until(lambda: long.began is not None)
     assert_type(await long.settled(timeout=.01), bool)
-    assert_type(await long.interrupt(), bool)
+    assert_type(await long.interrupt(force=True), bool)
     assert_type(await long, Result)
     kc.run('time.sleep(30)')
     assert_type(await kc.interrupt(), None)
@@ -176,6 +177,43 @@ async def jobs(kc: ConKernelClient) -> None:
     remove = kc.on_message(lambda msg: seen.append(msg['msg_type']), channel='iopub')
     assert_type(remove, Callable[[], None])
     remove()
+
+
+async def recorded(kc: ConKernelClient) -> None:
+    "A session as a notebook"
+    with TemporaryDirectory() as folder:
+        with kc.record(f'{folder}/session.ipynb', autosave=True) as rec:
+            assert_type(rec, Recording)
+            await kc.run('1')
+        assert_type((rec.notebook(), rec.save(), rec.path, len(rec)), tuple[Any, Path, Path | None, int])
+        rec.stop()
+        assert_type([(o.id, o.code, o.result, o.outcome, o.message) for o in rec.cells], list[tuple[str, str, Result, str, str]])
+        assert_type(await kc.replay(rec.path, until=0, timeout=20), list[Result])
+
+
+async def debugged(kc: ConKernelClient) -> None:
+    "A cell under the debugger"
+    events: list[dict[str, Any]] = []
+    async with kc.debug(take_over=False) as dbg:
+        assert_type(dbg, Debugger)
+        remove = dbg.on_event(events.append)
+        assert_type(await dbg.breakpoints('a = 1\nb = a', {2: 'a > 0'}), list[Breakpoint])
+        assert_type(await dbg.breakpoints('c = 1', [1]), list[Breakpoint])
+        stop = await dbg.run('a = 1\nb = a', timeout=60, count_stops=False, store_history=False)
+        assert_type(stop, Stopped | Result)
+        assert isinstance(stop, Stopped)
+        assert_type((stop.reason, stop.frames, stop.thread, stop.text, stop.run, stop.here), tuple[str, list[Frame], int, str, Run, bool])
+        assert_type((await stop.locals(frame=0))['a'], Value)
+        value = await stop.eval('[a]')
+        assert_type((value.text, value.type, value.literal()), tuple[str, str, Any])
+        assert_type(await stop.fields(value), dict[str, Value])
+        assert_type(await stop.go(timeout=60), Stopped | Result)
+        for go in stop.next, stop.step, stop.out: assert callable(go)
+        assert_type((await dbg.request('threads', timeout=20))['threads'], Any)
+        remove()
+    assert [o for o in events if o['event'] == 'stopped']
+    try: await stop.next()
+    except DebugError as e: assert_type(str(e), str)
 
 
 async def together(kc: ConKernelClient) -> None:
@@ -444,6 +482,13 @@ def synchronous() -> None:
     assert_type(job.wait(20), Result)
     assert_type(job.result(), Result)
     assert_type(job.stop(), bool)
+    folder = TemporaryDirectory()
+    with k.record(Path(folder.name)/'session.ipynb', autosave=True) as kept: assert_type(kept, KernelRecording)
+    assert_type((kept.notebook(), kept.save(), len(kept)), tuple[Any, Path, int])
+    kept.stop()
+    folder.cleanup()
+    assert_type(kept.recording, Recording)
+    assert_type(k.replay(kept.notebook(), until=None, timeout=20), list[Result])
     for numbered in job.follow(): assert_type(numbered, JobEvent)
     with Pool(size=2, spare=1, preload='decimal') as pool, pool.kernel(timeout=60) as lent:
         assert_type(lent, Kernel)
@@ -471,7 +516,7 @@ async def main() -> None:
         async with run_kernel('python3', startup_timeout=60, cwd=folder, manager_class=ConKernelManager) as (km, kc):
             assert_type(km, ConKernelManager)
             assert_type(kc, ConKernelClient)
-            for use in any_request, mailboxes, status, runs, jobs, together, values, comms, widgets, subshells, errors: await use(kc)
+            for use in any_request, mailboxes, status, runs, jobs, recorded, debugged, together, values, comms, widgets, subshells, errors: await use(kc)
             await requests(kc, True)
             events = [o async for o in kc.run('print(1)')]
             results(await kc.run('1/0'), events[0])
