@@ -173,7 +173,7 @@ class _Settings(AsyncKernelClient):
                             'by default 60, or 300 where we see that the process lives')
     readers_grace = Seconds(3., config=True, help='Seconds after a death until get_shell_msg and the like raise')
     count_messages = Bool(False, config=True, help='Tell by the numbers of an ipykernel\'s messages whether outputs were '
-                          'lost on the way, as when there are too many: then `complete` is False. It costs some 15 % of the CPU time')
+                          'lost on the way, as when there are too many: then `complete` is False. It costs some 10 % of the CPU time')
 
 # %% ../nbs/01_core.ipynb #56a4fda3
 class _Sockets(_Settings):

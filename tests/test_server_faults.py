@@ -241,7 +241,10 @@ async def test_restart_by_us(jupyter):
         await kc.wait_for_status('restarting', timeout=SOON)
         new = kc.run('"x" in globals()')
         await restart
-        for o in flying: assert isinstance(await outcome(o, 2), KernelRestartedError)
+        first, *others = [await outcome(o, 2) for o in flying]
+        assert type(first) is KernelRestartedError
+        for o in others:   # the server interrupts first, and then the old kernel may get to the next ones
+            assert type(o) is KernelRestartedError or (o.status if isinstance(o, Result) else o['content']['status']) == 'ok', o
         assert (await outcome(new)).text.strip() == 'False'
 
 async def test_two_restarts_at_a_time(jupyter):
