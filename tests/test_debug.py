@@ -2,7 +2,7 @@
 import asyncio, socket
 
 import pytest
-from conkernelclient import (ConKernelClient, DeadKernelError, DebugError, ExecutionTimeout, KernelRestartedError, ReplyTimeout,
+from conkernelclient import (ConKernelClient, DeadKernelError, DebugError, Debugger, ExecutionTimeout, KernelRestartedError, ReplyTimeout,
                              Result, Stopped, UnsupportedFeature, open_server_kernel, run_kernel)
 from conkernelclient.cells.debug import Breakpoint, Value
 from fake_kernel import FakeKernel
@@ -418,6 +418,23 @@ async def test_a_kernel_without_a_debugger():
         try:
             with pytest.raises(UnsupportedFeature, match='no debugger'): await kc.debug().__aenter__()
             assert kc.debugger is None and not fk.got('debug_request')
+        finally: kc.stop_channels()
+
+
+async def test_a_debugger_that_does_not_begin(monkeypatch):
+    dap = Dap()
+    answer = dap.answer
+    def never(k, msg):
+        if msg['content']['command']!='attach': answer(k, msg)
+    ask = Debugger._ask
+    monkeypatch.setattr(Debugger, '_ask', lambda self, command, arguments, timeout=10: ask(self, command, arguments, min(timeout, .3)))
+    with dap.kernel() as fk:
+        fk.on['debug_request'] = never
+        kc = fk.client(ConKernelClient)
+        await kc.start_channels()
+        try:
+            with pytest.raises(DebugError, match='does not begin .*restart'): await soon(kc.debug().__aenter__())
+            assert kc.debugger is None
         finally: kc.stop_channels()
 
 

@@ -19,7 +19,7 @@ from .aside import HasAside
 from .outputs import Result
 from .run import Run
 from ..engine.connection import Connection
-from ..engine.errors import ConKernelError, KernelRestartedError, UnsupportedFeature
+from ..engine.errors import ConKernelError, KernelRestartedError, ReplyTimeout, UnsupportedFeature
 from ..engine.life import State
 from ..engine.request import first_of, seconds
 from ..engine.session import Message
@@ -442,7 +442,8 @@ class _Entering(_Running):
         self._untap = conn.tap(self.hear, 'iopub')
         self._begun = True
         await self._initialize()
-        await self._ask('attach', {}, timeout=60)
+        try: await self._ask('attach', {}, timeout=30)
+        except ReplyTimeout: raise DebugError(f'The debugger of the kernel does not begin {conn.way_out}') from None
         await self._ask('configurationDone', {})
 
     async def _initialize(self) -> None:
@@ -450,7 +451,7 @@ class _Entering(_Running):
                     linesStartAt1=True, columnsStartAt1=True, supportsVariableType=True)
         for tries in range(3):
             try:
-                await self._ask('initialize', here, timeout=60)
+                await self._ask('initialize', here, timeout=30)
                 return
             except DebugError as e: error = e
             await self.kc.run(ANOTHER_PORT, silent=True)
