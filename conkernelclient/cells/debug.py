@@ -11,7 +11,7 @@ import asyncio
 import itertools
 import logging
 from ast import literal_eval
-from collections.abc import Awaitable as Awaits, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 

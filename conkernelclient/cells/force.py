@@ -7,7 +7,7 @@ __all__ = ['log', 'FORCE', 'stop_by_force']
 
 # %% ../../nbs/cells/06_force.ipynb #d35b108d
 import logging
-from typing import Any, cast
+from typing import cast
 
 from .aside import Aside
 from ..engine.errors import ConKernelError
