@@ -21,7 +21,7 @@ from test_server_faults import (
     test_cut_beside_another_client, test_deleted_by_somebody_else, test_deleted_in_an_outage, test_not_reachable,
     test_restart_by_somebody_else, test_restart_by_us, test_restart_in_an_outage, test_the_kernel_dies_and_the_server_restarts_it)
 
-bound = 120   # seconds for each
+bound = 300   # seconds for each (a deletion takes half a minute at some)
 
 def manager(jupyter, **kwargs): return ServerKernelManager(**dict(url=jupyter.url, token=jupyter.token)|kwargs)
 
