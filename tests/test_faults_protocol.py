@@ -400,47 +400,30 @@ async def test_plain_hook_of_a_second_loses_nothing():
 def numbered(n): return f"fake: busy {' '.join(f'stream={i}' for i in range(n))} reply idle"
 
 
-async def test_however_often_it_is_called_a_reader_looks_once_in_a_turn():
-    "Each call between two turns once began a row of looks of its own, which ended only with the backlog"
-    with FakeKernel() as fk:
-        kc = await ready(fk, grace=60.)
-        channel = kc.connection.transport.channels['iopub']
-        turns, at, n = 0, [], 60
-        def turn():
-            nonlocal turns
-            turns += 1
-            if turns in range(3, 9): channel.read()   # as the event loop does when the socket has become readable
-            if len(at)<n: asyncio.get_running_loop().call_soon(turn)
-        def hook(msg):
-            if msg['msg_type']!='stream': return
-            at.append(turns)
-            time.sleep(2*Channel.span)
-        req = ask(kc, numbered(n), on_iopub=hook)
-        await fk.until(lambda: fk.codes)
-        time.sleep(.3)   # all of it arrives
-        turn()
-        await within(SOON, req.wait())
-        assert len(at)==n and max(o for t, o in Counter(at).items() if t>9)<=2
-        kc.stop_channels()
-
-
-async def test_slow_hooks_let_others_have_turns():
-    "A reader has a whole batch at hand, and still gives way when its time is up"
+@pytest.mark.parametrize('called', [False, True], ids=['by itself', 'called in between'])
+async def test_slow_hooks_let_others_have_turns(called):
+    "A reader has a whole batch at hand, and still gives way when its time is up, however often it is called"
     with FakeKernel() as fk:
         kc = await ready(fk, grace=60.)     # (when a grace time is over, the reader looks as well)
-        turns,at,n = 0,[],40
+        channel = kc.connection.transport.channels['iopub']
+        turns,at,n = 0,[],60
         def turn():
             nonlocal turns
             turns += 1
+            if called and turns in range(3, 9): channel.read()   # as the event loop does when the socket has become readable
             if len(at)<n: asyncio.get_running_loop().call_soon(turn)
         def hook(msg):
             if msg['msg_type']!='stream': return
             at.append(turns)
             time.sleep(2*Channel.span)
         req = ask(kc, numbered(n), on_iopub=hook)
+        if called:
+            await fk.until(lambda: fk.codes)
+            time.sleep(.3)   # all of it arrives
         turn()
         await within(SOON, req.wait())
-        assert len(at)==n and max(Counter(at).values())<=2      # (the loop may call the reader twice in a turn)
+        counts = Counter(o for o in at if not called or o>9)
+        assert len(at)==n and max(counts.values())<=2      # (the loop may call the reader twice in a turn)
         assert text(req)==''.join(map(str, range(n)))
         await at_rest(kc)
         kc.stop_channels()
