@@ -20,9 +20,9 @@ PLOT = 'import matplotlib; matplotlib.use("module://matplotlib_inline.backend_in
 CELLS = {
     'value': Cell('6*7', ('42',)),
     'nothing': Cell('x = 5', ('[no output]',)),
-    'frame': Cell(FRAME+'pd.DataFrame({f"c{j}": range(1000) for j in range(31)})', ('c0', 'c30', '999', '1000 rows × 31 columns'), ('<td>',), needs=('pandas',)),
-    'small frame': Cell(FRAME+'pd.DataFrame(dict(city=["Rome", "Oslo"], people=[2_800_000, 700_000]))', ('Rome', 'Oslo', '2800000', '2 rows × 2 columns'), ('<td>',), needs=('pandas',)),
-    'multi-index frame': Cell(FRAME+'pd.DataFrame(dict(a=[1, 1, 2], b=[1, 2, 3], v=[7, 8, 9])).set_index(["a", "b"])', ('7', '8', '9', '3 rows × 1 columns'), ('<td>',), needs=('pandas',)),
+    'frame': Cell(FRAME+'pd.DataFrame({f"c{j}": range(1000) for j in range(31)})', ('c0', 'c30', '999', '1000 rows × 31 columns'), ('<td>',), needs=('pandas', 'markdownify')),
+    'small frame': Cell(FRAME+'pd.DataFrame(dict(city=["Rome", "Oslo"], people=[2_800_000, 700_000]))', ('Rome', 'Oslo', '2800000', '2 rows × 2 columns'), ('<td>',), needs=('pandas', 'markdownify')),
+    'multi-index frame': Cell(FRAME+'pd.DataFrame(dict(a=[1, 1, 2], b=[1, 2, 3], v=[7, 8, 9])).set_index(["a", "b"])', ('7', '8', '9', '3 rows × 1 columns'), ('<td>',), needs=('pandas', 'markdownify')),
     'series': Cell(FRAME+'pd.Series([1, 2, 3], name="s")', ('Name: s, dtype: int64',), needs=('pandas',)),
     'plot': Cell(PLOT+'plt.plot([1, 3, 2]); plt.title("t")', ('[image/png, ',), ('Text(', '<Figure'), pictures=1, needs=('matplotlib',)),
     'two plots and a print': Cell(PLOT+'for i in range(2):\n    print("plot", i)\n    plt.plot([i, 1]); plt.show()', ('plot 0', 'plot 1'), ('<Figure',), pictures=2, needs=('matplotlib',)),
@@ -45,8 +45,8 @@ CELLS = {
     'one long line': Cell('print("x"*500_000)', ('characters', 'cut')),
     'progress bar': Cell('import sys\nfor i in range(101): print(f"\\r{i}% done", end="", file=sys.stderr, flush=True)', ('100% done', '[stderr]'), ('\n50% done', '\r'), longest=100),
     'html': Cell('from IPython.display import HTML\nHTML("<style>b {color: red}</style><script>alert(1)</script><h2>Report</h2><ul><li>one</li><li><b>two</b></li></ul>")',
-                 ('Report', 'one', 'two'), ('alert', 'color', '<li>')),
-    'html table': Cell('from IPython.display import HTML\nHTML("<table><tr><th>name</th><th>n</th></tr><tr><td>x</td><td>3</td></tr></table>")', ('| name | n |', '| x | 3 |'), ('<td>',)),
+                 ('Report', 'one', 'two'), ('alert', 'color', '<li>'), needs=('markdownify',)),
+    'html table': Cell('from IPython.display import HTML\nHTML("<table><tr><th>name</th><th>n</th></tr><tr><td>x</td><td>3</td></tr></table>")', ('| name | n |', '| x | 3 |'), ('<td>',), needs=('markdownify',)),
     'latex': Cell(r'from IPython.display import Math' '\n' r'Math(r"\alpha^2")', (r'\alpha^2',)),
     'markdown': Cell('from IPython.display import Markdown\nMarkdown("# Title\\n*text*")', ('# Title', '*text*')),
     'json': Cell('from IPython.display import JSON\nJSON({"a": [1, 2, {"b": None}]})', ('{"a": [1, 2, {"b": null}]}',)),
@@ -58,9 +58,9 @@ CELLS = {
     'large picture': Cell('import zlib, struct, os, base64\ndef chunk(kind, data): return struct.pack(">I", len(data))+kind+data+struct.pack(">I", zlib.crc32(kind+data))\n'
                           'w = h = 1300\nraw = b"".join(b"\\0"+os.urandom(3*w) for _ in range(h))\n'
                           'png = b"\\x89PNG\\r\\n\\x1a\\n"+chunk(b"IHDR", struct.pack(">IIBBBBB", w, h, 8, 2, 0, 0, 0))+chunk(b"IDAT", zlib.compress(raw, 1))+chunk(b"IEND", b"")\n'
-                          'from IPython.display import Image\nImage(png)', ('[image/png, 5,',), pictures=1),
+                          'from IPython.display import Image\nImage(png)', ('[image/png, 5,',), pictures=1, needs=('PIL',)),
     'audio': Cell('from IPython.display import Audio\nimport struct, io, wave\nf = io.BytesIO()\nw = wave.open(f, "wb"); w.setnchannels(1); w.setsampwidth(2); w.setframerate(8000); w.writeframes(bytes(20_000)); w.close()\n'
-                  'Audio(f.getvalue())', ('[audio/wav, 20,044 bytes]',), ('<audio', '<source')),
+                  'Audio(f.getvalue())', ('[audio/wav, 20,044 bytes]',), ('<audio', '<source'), needs=('markdownify',)),
     'svg': Cell('from IPython.display import SVG\nSVG("<svg xmlns=\'http://www.w3.org/2000/svg\'><circle r=\'5\'/></svg>")', ('<circle r=', 'svg'),),
     'a failing command': Cell('!exit 3', ('[exit code 3]',), ('[no output]',)),
     'a large value': Cell('{i: str(i)*10 for i in range(5000)}', ("0: '0000000000'", 'cut')),

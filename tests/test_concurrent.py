@@ -8,7 +8,7 @@ from conkernelclient import ConKernelManager
 from fault_tools import at_rest,nothing_unheard,text,until_busy
 
 bound = 90
-both_transports = True
+both_transports = 'slow'
 
 def expression(reply, name='x'):
     content = reply['content']

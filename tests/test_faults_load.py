@@ -359,6 +359,7 @@ async def test_sockets_have_no_mark():
     with FakeKernel() as fk:
         kc = await ready(fk, lost_after=.1)
         for _ in range(2):
+            await within(SOON, kc.request('kernel_info_request', {}, 'control').wait())   # (it connects when it is used)
             for o in sockets(kc).values(): assert o.rcvhwm==o.sndhwm==0
             fk.crash()
             await kc.wait_for_status('dead', timeout=SOON)

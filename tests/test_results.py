@@ -156,7 +156,7 @@ async def test_map_over_items(kc):
 
 @pytest.mark.parametrize('concurrency', [1, 2])
 async def test_map_keeps_the_other_results(kc, concurrency):
-    with pytest.raises(ExecutionError) as e: await kc.map(['1', '2', '1/0', *['3']*5], concurrency=concurrency, check=True)
+    with pytest.raises(ExecutionError) as e: await kc.map(['1', '2', '1/0', *['import time; time.sleep(.5)']*5], concurrency=concurrency, check=True)   # (the other shell goes on while it fails)
     results = e.value.results
     assert len(results) == 8 and results[2].error.ename == 'ZeroDivisionError' and results[0].text == '1\n' and results[-1] is None
     with pytest.raises(ExecutionTimeout) as e: await kc.map(['1', 'import time; time.sleep(60)'], concurrency=1, timeout=1)

@@ -5,13 +5,11 @@ from math import inf
 
 import nbformat, pytest
 from nbclient import NotebookClient
-from tornado.httpclient import HTTPRequest
 from tornado.httpserver import HTTPServer
 from tornado.testing import bind_unused_port
 from tornado.web import Application, RequestHandler
-from tornado.websocket import WebSocketHandler, websocket_connect
+from tornado.websocket import WebSocketHandler
 from conkernelclient import *
-from conkernelclient.engine.request import first_of
 from conkernelclient.kernels.server import restarts_under_way
 from conkernelclient.transports.websocket import Handshake, Server, TornadoPeer, WebSocketTransport, pack_v1, tornado_connect
 from proxy import Jupyter, Proxy, free_port
@@ -21,9 +19,9 @@ SOON = 30   # seconds: far more than anything here takes that has no bound of it
 pytestmark = pytest.mark.filterwarnings('error')
 
 
-async def legacy(url, headers, on_message, *, ssl_options, ping_every, timeout):
+async def legacy(*args, **kwargs):
     "Opens a WebSocket that offers no subprotocol, as to an old server"
-    return TornadoPeer(await websocket_connect(HTTPRequest(url, headers=headers), on_message_callback=on_message, max_message_size=2**62))
+    return await tornado_connect(*args, subprotocols=(), **kwargs)
 
 PROTOCOLS = pytest.mark.parametrize('connect', [tornado_connect, legacy])
 

@@ -6,7 +6,7 @@ import asyncio, json, os, subprocess, sys, textwrap
 import pytest
 from conkernelclient import *
 from proxy import Jupyter, Proxy
-from test_server import SOON, ask, client, jupyter, kernel, outcome, text, until, until_busy
+from test_server import SOON, ask, client, kernel, outcome, text, until, until_busy
 from test_server_faults import goes_on, proxied
 
 bound = 120

@@ -161,6 +161,7 @@ def test_stub_is_as_the_module(installed):
     assert res.returncode == 0 and 'no issues found in 1 module' in res.stdout, res.stdout+res.stderr
 
 
+@pytest.mark.slow   # (`.ci/run` makes the stub anew, and finds any difference)
 def test_a_stale_stub_is_found(installed):
     needs('mypy')
     stub = installed/LIB/'core.pyi'

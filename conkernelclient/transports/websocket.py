@@ -20,7 +20,7 @@ import struct
 import threading
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from functools import partial
 from itertools import accumulate
 from typing import Any, Protocol, TypeAlias, cast
@@ -435,11 +435,12 @@ class Handshake(WebSocketClientConnection):
 
 # %% ../../nbs/transports/01_websocket.ipynb #84a3f003
 async def tornado_connect(url: str, headers: dict[str, str], on_message: OnMessage, *,
-                          ssl_options: ssl.SSLContext|None, ping_every: float, timeout: float) -> Peer:
+                          ssl_options: ssl.SSLContext|None, ping_every: float, timeout: float,
+                          subprotocols: Sequence[str] = (V1,)) -> Peer:
     "Open a WebSocket with tornado's client. Raises `HTTPClientError` for a refusal, and `OSError`."
     request = HTTPRequest(url, headers=HTTPHeaders(headers), connect_timeout=10, request_timeout=timeout,
                           ssl_options=ssl_options, validate_cert=True)   # (nobody fills in defaults here)
-    ws: Any = Handshake(request, on_message, max_message_size=2**62, subprotocols=[V1])
+    ws: Any = Handshake(request, on_message, max_message_size=2**62, subprotocols=list(subprotocols) or None)
     try:
         await asyncio.shield(ws.connect_future)
         ws.on_message = on_message   # (the callback is the same, but tornado does not wait for what it returns)
@@ -538,7 +539,7 @@ class _Delivering(_Made):
                 while arrived and arrived[0][0] == self._channel: batch.append(arrived.popleft()[1])
             sink.received(self._channel, batch, until)
             if time.monotonic() > until: break
-        if self._bytes and not self.pending(): self._empty()
+        if self._bytes and not self._left(): self._empty()
 
     def drain(self) -> None:
         "Hand over all that has arrived"
