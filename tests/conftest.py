@@ -103,6 +103,7 @@ def _bounded(test, seconds):
 
 def pytest_collection_modifyitems(items):
     for item in items:
-        if getattr(item, 'originalname', '') in getattr(item.module, 'slow_tests', ()): item.add_marker(pytest.mark.slow)   # (here)
+        slow = getattr(item.module, 'slow_tests', ())   # (here)
+        if getattr(item, 'originalname', '') in slow or item.name in slow: item.add_marker(pytest.mark.slow)
         seconds = getattr(item.module, 'bound', None)
         if seconds and inspect.iscoroutinefunction(getattr(item, 'obj', None)): item.obj = _bounded(item.obj, item.get_closest_marker('slow') and 1800 or seconds)

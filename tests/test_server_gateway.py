@@ -17,7 +17,8 @@ pytestmark = pytest.mark.filterwarnings('error')
 slow_tests = set('''
     test_a_large_output test_a_thousand_in_flight test_binary_buffers test_control_overtakes test_nbclient
     test_one_cell_is_interrupted_and_no_other test_a_reply_that_is_lost_in_the_outage test_cut_beside_another_client
-    test_cut_again_and_again_with_a_thousand_in_flight test_deleted_by_somebody_else test_the_kernel_dies_in_an_outage'''.split())
+    test_cut_again_and_again_with_a_thousand_in_flight test_deleted_by_somebody_else test_the_kernel_dies_in_an_outage
+    test_requests[legacy] test_runs[legacy] test_subshells_and_map[legacy] test_two_clients_one_kernel[legacy]'''.split())
 
 
 @pytest.fixture(scope='module')
