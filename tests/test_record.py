@@ -1,5 +1,5 @@
 """A session as a notebook: every kind of end is in it, it is valid at every moment, and others run it again."""
-import asyncio, gc, json, threading, weakref
+import asyncio, shutil, gc, json, threading, weakref
 
 import nbformat, pytest
 from nbclient import NotebookClient
@@ -292,3 +292,15 @@ async def test_behind_a_server(tmp_path):
             await kc.restart()
             assert (await kc.replay(rec.path))[-1].text.strip()=='42'
     finally: server.stop()
+
+
+async def test_a_stopped_recording_writes_no_more(tmp_path, kc):
+    "Its caller may have the result of the last cell before the recording hears of the end"
+    for i in range(20):
+        folder = tmp_path/str(i)
+        with kc.record(folder/'s.ipynb', autosave=True): await kc.run('1')
+        cell, = nbformat.read(folder/'s.ipynb', as_version=4).cells
+        assert cell.outputs and not cell.metadata.get('tags')
+        shutil.rmtree(folder)
+        await kc.run('2')
+        assert not folder.exists()

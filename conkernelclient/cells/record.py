@@ -44,12 +44,13 @@ class Recorded:
         self._run: Run|None = run
         self._end: tuple[Outcome|None, str] = None, ''
 
-    def ended(self) -> None:
-        "Its run has ended: keep how, and let the run go"
-        if self._run is None: return
+    def ended(self) -> bool: # Is that news?
+        "Where its run has ended, keep how, and let the run go"
+        if self._run is None or not self._run.done(): return False
         self._end = self._run.outcome, self._run.message
         self.interrupted = bool(self._run.interrupted)
         self._run = None
+        return True
 
     @property
     def outcome(self) -> str:
@@ -140,11 +141,12 @@ class _Cells:
         self._cells[cell.id] = cell
         run.add_done_callback(lambda _: self._ended(cell))
 
-    def _ended(self, cell: Recorded) -> None: cell.ended()
+    def _ended(self, cell: Recorded) -> bool: return cell.ended() # Is that news?
 
     def stop(self) -> None:
         "Record no more. Harmless when called again."
         if self._begun in self._recorders: self._recorders.remove(self._begun)
+        for o in self._cells.values(): self._ended(o)   # (a caller may have its result before we hear of the end)
 
 # %% ../../nbs/cells/06_record.ipynb #9eca075c
 class _Made(_Cells):
@@ -198,12 +200,13 @@ class _Writes(_Made):
 # %% ../../nbs/cells/06_record.ipynb #de8b67c9
 class Recording(_Writes):
     "A session that is being recorded; as a context manager, it stops at the end, and saves where it has a path"
-    def _ended(self, cell: Recorded) -> None:
-        super()._ended(cell)
-        self._stale = True
-        if not self.autosave or self._writer is not None and not self._writer.done(): return
+    def _ended(self, cell: Recorded) -> bool: # Is that news?
+        news = super()._ended(cell)
+        self._stale = self._stale or news
+        if not news or not self.autosave or self._writer is not None and not self._writer.done(): return news
         if self._connection.life.state is State.CLOSED: self._save_quietly()
         else: self._writer = self._connection.spawn(self._write())
+        return news
 
     async def _write(self) -> None:
         try:
