@@ -988,21 +988,41 @@ def port_range() -> tuple[int, int]: # The first one, and the one behind the las
 _random = random.SystemRandom()   # (a fork shares the state of any other)
 _recent: deque[int] = deque(maxlen=2000)   # of kernels that may not listen yet
 
+def _bound(ip: str, port: int) -> socket.socket|None: # A socket that has the port alone; `None`: somebody has it
+    held = socket.socket(socket.AF_INET6 if ':' in ip else socket.AF_INET)
+    try: held.bind((ip, port))   # (without SO_REUSEADDR: it fails where anybody has it)
+    except OSError as e:
+        held.close()
+        if e.errno in (errno.EADDRINUSE, errno.EACCES): return None
+        raise
+    return held
+
 def choose_port(
     ip: str, # Of an interface of this machine
+    held: list[socket.socket]|None = None, # Gets a socket that keeps the port from others until it is closed (Linux)
 ) -> int:
     "A port that nobody has. Raises `OSError` where none was found."
     numbers = range(*port_range())
     for _ in range(1000):
         port = _random.choice(numbers)
-        if port in _recent or is_taken(ip, port): continue
+        alone = None if port in _recent else _bound(ip, port)
+        if alone is None: continue
         _recent.append(port)
+        if held is None or sys.platform != 'linux': alone.close()
+        else:
+            alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)   # now ZMQ, which sets it too, can listen there
+            held.append(alone)
         return port
     raise OSError(errno.EADDRINUSE, f'no free port was found for a kernel on {ip}')
 
 # %% ../nbs/01_core.ipynb #7df92867
+def _close_all(held: list[socket.socket]) -> None:
+    while held: held.pop().close()
+
 class _Ports(_ShownManager):
     _tries = 0   # starts since a kernel has answered
+    _held: 'list[socket.socket]|None' = None
+    _freeing: asyncio.TimerHandle|None = None
 
     @default('cache_ports')
     def _cache_ports_default(self) -> bool: return False   # (jupyter_client's cache asks the system)
@@ -1010,8 +1030,28 @@ class _Ports(_ShownManager):
     def write_connection_file(self, **kwargs: Any) -> None:
         "Choose the ports that are not chosen yet, and write the file, unless it is there"
         for o in port_names if self.transport == 'tcp' else ():
-            if getattr(self, o) <= 0: setattr(self, o, choose_port(self.ip))
+            if getattr(self, o) <= 0: setattr(self, o, choose_port(self.ip, self._hold()))
         super().write_connection_file(**kwargs)
+
+    def _hold(self) -> list[socket.socket]: # Of the ports that a kernel is to get; they are kept for 20 seconds at most
+        if self._held is None:
+            self._held = []
+            finalize(self, _close_all, self._held)
+        if self._freeing is None:
+            try: self._freeing = asyncio.get_running_loop().call_later(20, weakly(self.free_ports))
+            except RuntimeError: pass   # no loop runs
+        return self._held
+
+    def free_ports(self) -> None:
+        "Keep no port any more: the kernel has its own"
+        if self._freeing is not None: self._freeing.cancel()
+        self._freeing = None
+        _close_all(self._held or [])
+
+    def cleanup_connection_file(self) -> None:
+        "Remove the connection file"
+        self.free_ports()
+        super().cleanup_connection_file()
 
     def cleanup_random_ports(self) -> None:
         "Forget the ports that we chose, and the connection file"
@@ -1021,6 +1061,7 @@ class _Ports(_ShownManager):
     def answered(self) -> None:
         "A client has heard from the kernel: its ports are its own"
         self._tries = 0
+        self.free_ports()
 
     def taken_ports(self) -> list[int]:
         "The ports of a kernel that has died at its start which somebody else has; empty for one that has answered"

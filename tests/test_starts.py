@@ -8,7 +8,7 @@ from jupyter_client.ioloop.manager import AsyncIOLoopKernelManager
 from jupyter_client.manager import AsyncKernelManager
 from conkernelclient import ConIOLoopKernelManager, ConKernelClient, ConKernelManager, DeadKernelError, TooManyOpenFiles, run_kernel
 from conkernelclient.channels import ConChannel
-from conkernelclient.core import choose_port, port_range
+from conkernelclient.core import choose_port, is_taken, port_range
 from conkernelclient.transports.sockets import ContextView
 from fake_kernel import FakeKernel, kernel_specs
 from fault_tools import *
@@ -585,5 +585,28 @@ async def test_a_port_that_was_asked_for_is_kept(tmp_path):
     await km.shutdown_kernel(now=True)
 
 def test_no_free_port(monkeypatch):
-    monkeypatch.setattr('conkernelclient.core.is_taken', lambda ip, port: True)
+    monkeypatch.setattr('conkernelclient.core._bound', lambda ip, port: None)
     with pytest.raises(OSError, match='no free port'): choose_port('127.0.0.1')
+
+@pytest.mark.skipif(sys.platform!='linux', reason='Linux')
+async def test_ports_are_kept_until_the_kernel_has_them(tmp_path):
+    "No program, and no other manager, gets one between the choice and the kernel's bind; then they are given back"
+    km = fake_manager(tmp_path)
+    km.write_connection_file()
+    for port in km.ports:
+        with socket.socket() as other, pytest.raises(OSError, match='in use'): other.bind((km.ip, port))
+    before = fds()
+    await km.start_kernel()
+    kc = await ready(km)
+    await runs(kc)
+    assert km._held==[] and all(is_taken(km.ip, o) for o in km.ports)
+    kc.stop_channels()
+    await km.shutdown_kernel(now=True)
+    assert fds()<=before-5
+    dropped = fake_manager(tmp_path)
+    dropped.write_connection_file()
+    ports, ip = dropped.ports, dropped.ip
+    dropped.cleanup_connection_file()
+    del dropped
+    for port in ports:
+        with socket.socket() as other: other.bind((ip, port))
