@@ -107,6 +107,7 @@ async def test_a_late_caller_leaves_a_living_kernel_alone(tmp_path):
         kill(km)
         with pytest.raises(DeadKernelError): await late
         await other.restart(if_dead=True)
+        await until(lambda: kc.status=='ready')   # (the kernel answers no question of its while the neighbour's cell holds it)
         neighbour = other.run('fake: busy stream=mine hold reply idle')
         await until(lambda: neighbour.partial.text=='mine')
         await kc.restart(if_dead=True)
