@@ -291,6 +291,7 @@ async def test_the_kernel_dies_and_the_server_restarts_it(jupyter):
         assert (await outcome(kc.run('"x" in globals()'))).text.strip() == 'False'
         await goes_on(kc2)
 
+@slow   # (the server may take more than half a minute to see the death and restart it)
 async def test_the_kernel_dies_in_an_outage(jupyter):
     async with proxied(jupyter) as (proxy, kc):
         os_pid = await pid(kc)
