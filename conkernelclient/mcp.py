@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['log', 'EVERY', 'Code', 'Name', 'JobId', 'Wait', 'Limit', 'Beside', 'LookWait', 'Target', 'Ctx', 'READS', 'CHANGES',
            'WRITES', 'OFFERED', 'INSTRUCTIONS', 'ARGUMENTS', 'ABOUT', 'Options', 'Served', 'Cell', 'Kernels',
-           'binaries', 'handle', 'resource', 'facts', 'advice', 'answer', 'LastLine', 'attend', 'told', 'beside',
+           'binaries', 'handle', 'resource', 'facts', 'advice', 'answer', 'LastLine', 'attend', 'told', 'run_beside',
            'Tools', 'KernelServer', 'lifespan', 'make_server', 'parsed', 'terminated', 'main']
 
-# %% ../nbs/06_mcp.ipynb #31bc4039
+# %% ../nbs/06_mcp.ipynb #2cc6049d
 import argparse
 import asyncio
 import base64
@@ -39,7 +39,7 @@ try:
     from mcp.server.lowlevel.helper_types import ReadResourceContents
     from mcp.server.mcpserver import Context, MCPServer
     from mcp.server.mcpserver.exceptions import ResourceNotFoundError, ToolError
-    from mcp.types import CallToolResult, TextContent, ToolAnnotations
+    from mcp.types import CallToolResult, ToolAnnotations
     from pydantic import Field
 except ImportError as e:
     raise ImportError("The MCP server needs the package mcp, version 2 or later: pip install 'conkernelclient[mcp]'") from e
@@ -151,7 +151,7 @@ class Served(_Opened):
         if self.kc.queue: self.used = time.monotonic()
         return time.monotonic()-self.used > limit
 
-# %% ../nbs/06_mcp.ipynb #8cf7b24a
+# %% ../nbs/06_mcp.ipynb #50b9e4b5
 class Cell(NamedTuple):
     "A job as the model sees it"
     job: str   # its id
@@ -169,7 +169,7 @@ class _Kernels:
 
     def __init__(self, options: Options):
         self.options = options
-        self.kernels: dict[str, Served] = {}
+        self.places: dict[str, Served] = {}
         self._cells: OrderedDict[str, Cell] = OrderedDict()
         self._count: int = 0
 
@@ -178,9 +178,9 @@ class _Kernels:
     ) -> Served: # It may not be running
         "A kernel by its name. Raises `ToolError` for a name that is none."
         if not re.fullmatch(r'[\w.-]{1,64}', name): raise ToolError(f'{name!r} is no name of a kernel: use letters and digits')
-        return self.kernels.setdefault(name, Served(name, self.options))
+        return self.places.setdefault(name, Served(name, self.options))
 
-# %% ../nbs/06_mcp.ipynb #be83c644
+# %% ../nbs/06_mcp.ipynb #bb674a09
 class Kernels(_Kernels):
     "The kernels and the jobs of a server"
     def add(self,
@@ -212,14 +212,14 @@ class Kernels(_Kernels):
         every = min(30., (self.options.idle_timeout or 120)/4)
         while True:
             await asyncio.sleep(every)
-            for o in [o for o in self.kernels.values() if o.idle()]:
+            for o in [o for o in self.places.values() if o.idle()]:
                 o.notes.append(f'the kernel {o.name!r} was not used for {self.options.idle_timeout:g} s and was shut down: '
                                'this is a new one, without the variables of the old one')
                 await o.close()
 
     async def close(self) -> None:
         "End all kernels that were started"
-        ends = await asyncio.gather(*[o.close() for o in self.kernels.values()], return_exceptions=True)
+        ends = await asyncio.gather(*[o.close() for o in self.places.values()], return_exceptions=True)
         for o in ends:
             if isinstance(o, Exception): log.warning('A kernel did not end in order: %r', o)
 
@@ -320,7 +320,7 @@ async def attend(
         n += 1
         await report(n, line() or ('running' if run.began is not None else 'queued'))
 
-# %% ../nbs/06_mcp.ipynb #5e25686d
+# %% ../nbs/06_mcp.ipynb #a2403def
 Code = Annotated[str, Field(description="Code in the kernel's language")]
 Name = Annotated[str, Field(description='Name of the kernel; a new name starts a new kernel')]
 JobId = Annotated[str, Field(description='Id of a job, such as j1')]
@@ -337,7 +337,7 @@ def told() -> Iterator[None]:
     try: yield
     except (ConKernelError, OSError, ValueError, RuntimeError, ImportError) as e: raise ToolError(str(e) or repr(e)) from e
 
-async def beside(
+async def run_beside(
     kc: ConKernelClient, # A client
     code: str, # A cell
     **kwargs: Any # As for `kc.run`
@@ -351,7 +351,7 @@ async def beside(
     kc.connection.spawn(leave())
     return run
 
-# %% ../nbs/06_mcp.ipynb #9ea5d7be
+# %% ../nbs/06_mcp.ipynb #76b7f0da
 class _Runs(Kernels):
     def _reporter(self, ctx: Ctx) -> Callable[[int, str], Any]:
         async def report(n: int, line: str) -> None: await ctx.report_progress(n, None, line)
@@ -364,7 +364,7 @@ class _Runs(Kernels):
         with told():
             place = self.kernel(kernel)
             kc = await place.ready()
-            run = await _beside(kc, code, timeout=timeout) if beside else kc.run(code, timeout=timeout)
+            run = await run_beside(kc, code, timeout=timeout) if beside else kc.run(code, timeout=timeout)
         cell = self.add(place, run)
         try: await attend(run, self._reporter(ctx), wait)
         except asyncio.CancelledError:
@@ -383,11 +383,10 @@ class _Runs(Kernels):
         cell = self.find(job)
         cell.run.cancel('stop() has stopped it')
         await cell.run.settled(30)
-        return answer(cell, self.options.limit)
+        res = answer(cell, self.options.limit)
+        return res.model_copy(update=dict(is_error=cell.run.ignored))   # to be stopped is what it was asked for
 
-_beside = beside   # (a parameter of `run` has that name)
-
-# %% ../nbs/06_mcp.ipynb #9c9d4ab8
+# %% ../nbs/06_mcp.ipynb #03d89181
 class _States(_Runs):
     async def restart(self, kernel: Name = 'main') -> str:
         "Restart a kernel: its variables are gone, and its jobs end"
@@ -403,13 +402,13 @@ class _States(_Runs):
         if place.joined: return f"The kernel {kernel!r} is somebody else's: it was left, and goes on running."
         return f'The kernel {kernel!r} was shut down.'
 
-    async def kernels_(self) -> str:
+    async def kernels(self) -> str:
         "The kernels of this server: their states, and their jobs"
         def line(o: Served) -> str:
             jobs = ', '.join(self.under_way(o))
             kind = 'a running kernel that was joined' if o.joined else self.options.kernel
             return f"{o.name}: {o.status} ({kind}){f', jobs: {jobs}' if jobs else ''}"
-        return '\n'.join(map(line, self.kernels.values())) or f"No kernel yet: run(…) starts 'main' ({self.options.kernel})."
+        return '\n'.join(map(line, self.places.values())) or f"No kernel yet: run(…) starts 'main' ({self.options.kernel})."
 
 # %% ../nbs/06_mcp.ipynb #f6de3a62
 class Tools(_States):
@@ -461,7 +460,7 @@ class KernelServer(MCPServer[None]):
         except (ToolError, IndexError) as e: raise ResourceNotFoundError(str(e)) from e
         return [ReadResourceContents(content, mime)]
 
-# %% ../nbs/06_mcp.ipynb #1a7e2c68
+# %% ../nbs/06_mcp.ipynb #9ff81ea7
 def lifespan(
     tools: Tools, # Of a server
 ) -> Callable[[Any], Any]: # Gives a context manager, which is open while there is a session
@@ -491,8 +490,7 @@ def make_server(
     server = KernelServer('conkernelclient', instructions=INSTRUCTIONS, lifespan=lifespan(tools), log_level='WARNING')
     server.tools = tools
     for name in allowed:
-        f = getattr(tools, {'kernels': 'kernels_'}.get(name, name))
-        server.add_tool(f, name, annotations=OFFERED[name], structured_output=False)
+        server.add_tool(getattr(tools, name), name, annotations=OFFERED[name], structured_output=False)
     def whole(job: str) -> str: return ''   # (`read_resource` reads; these are listed)
     def output(job: str, n: int) -> str: return ''
     server.resource('cell://{job}', name='cell', description='All text that a job has put out')(whole)
