@@ -8,7 +8,7 @@ __all__ = ['log', 'EVERY', 'Code', 'Name', 'JobId', 'Wait', 'Limit', 'Beside', '
            'binaries', 'handle', 'resource', 'facts', 'advice', 'answer', 'LastLine', 'attend', 'told', 'run_beside',
            'Tools', 'KernelServer', 'lifespan', 'make_server', 'parsed', 'terminated', 'main']
 
-# %% ../nbs/06_mcp.ipynb #2cc6049d
+# %% ../nbs/06_mcp.ipynb #635ea3d8
 import argparse
 import asyncio
 import base64
@@ -41,8 +41,8 @@ try:
     from mcp.server.mcpserver.exceptions import ResourceNotFoundError, ToolError
     from mcp.types import CallToolResult, ToolAnnotations
     from pydantic import Field
-except ImportError as e:
-    raise ImportError("The MCP server needs the package mcp, version 2 or later: pip install 'conkernelclient[mcp]'") from e
+except ImportError as _error:
+    raise ImportError("The MCP server needs the package mcp, version 2 or later: pip install 'conkernelclient[mcp]'") from _error
 
 log: logging.Logger = logging.getLogger('conkernelclient')
 
@@ -124,9 +124,12 @@ class _Opened(_Place):
         await self.kc.restart()
         await self._set_up(self.kc)
 
-# %% ../nbs/06_mcp.ipynb #3a47e2a9
+# %% ../nbs/06_mcp.ipynb #f99fdfc2
 class Served(_Opened):
     "A kernel of the server: started when it is first used, again after a death"
+    kc: ConKernelClient|None
+    used: float
+
     async def ready(self) -> ConKernelClient: # Its client
         "Have the kernel running. Raises what `open_kernel` raises."
         self.used = time.monotonic()
@@ -521,11 +524,12 @@ def parsed(
 
 ABOUT = 'Serve Jupyter kernels to a language model, over the Model Context Protocol on stdin and stdout.'
 
-# %% ../nbs/06_mcp.ipynb #64774ef9
+# %% ../nbs/06_mcp.ipynb #59e9d5cc
 def terminated(*_: Any) -> None:
     "Kill the kernels that this process has started, and end"
     for o in list(Owned.all): o.kill()
-    os._exit(128+signal.SIGTERM)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 def main(
     argv: list[str]|None = None, # Arguments; those of the process by default
