@@ -96,11 +96,12 @@ class _Place:
         notes, self.notes = self.notes, []
         return notes
 
-# %% ../nbs/06_mcp.ipynb #a7983da0
+# %% ../nbs/06_mcp.ipynb #ab6eb3b4
 class _Opened(_Place):
     kc: ConKernelClient|None
     recording: Recording|None
     notes: list[str]
+    used: float
 
     async def _open(self) -> None:
         if self.kc is not None and self.status == 'dead' and not self.joined:
@@ -111,12 +112,14 @@ class _Opened(_Place):
             self.recording = self.kc.record()
         else: return
         await self._set_up(self.kc)
+        self.used = time.monotonic()
 
     async def _set_up(self, kc: ConKernelClient) -> None:
         "Run the startup file, where the kernel is new"
         if self.options.startup is None or self.joined: return
         path = Path(self.options.startup)
-        res = await kc.run(path.read_text(encoding='utf-8'), store_history=False)
+        try: res = await kc.run(path.read_text(encoding='utf-8'), store_history=False)
+        except OSError as e: return self.notes.append(f'the startup file could not be read: {e}')
         if res.status != 'ok': self.notes.append(f'the startup file {path.name} failed: {res.error}')
 
     async def _restart(self) -> None:
@@ -183,7 +186,7 @@ class _Kernels:
         if not re.fullmatch(r'[\w.-]{1,64}', name): raise ToolError(f'{name!r} is no name of a kernel: use letters and digits')
         return self.places.setdefault(name, Served(name, self.options))
 
-# %% ../nbs/06_mcp.ipynb #bb674a09
+# %% ../nbs/06_mcp.ipynb #838909f5
 class Kernels(_Kernels):
     "The kernels and the jobs of a server"
     def add(self,
@@ -194,8 +197,13 @@ class Kernels(_Kernels):
         self._count += 1
         cell = Cell(f'j{self._count}', kernel, run.shell.runs.jobs, run.id)
         self._cells[cell.job] = cell
-        if len(self._cells) > self.keep: self._cells.popitem(last=False)
+        if len(self._cells) > self.keep: self._forget()
         return cell
+
+    def _forget(self) -> None:
+        "Forget the older half of the jobs, without those that go on"
+        for k, o in list(self._cells.items())[:self.keep//2]:
+            if o.run_id not in o.jobs or o.run.done(): del self._cells[k]
 
     def find(self,
         job: str, # An id

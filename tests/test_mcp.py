@@ -6,10 +6,11 @@ import pytest
 pytest.importorskip('mcp.server.mcpserver')
 import nbformat
 from mcp import Client, MCPError, StdioServerParameters
-from conkernelclient import open_kernel
+from conkernelclient import list_kernels, open_kernel
 from conkernelclient.mcp import EVERY, make_server, parsed
 from fault_tools import SOON, running
 from model_cells import CELLS
+from proxy import Jupyter
 
 ROOT = Path(__file__).parent.parent
 COMMAND = [sys.executable, '-m', 'conkernelclient.mcp']
@@ -282,6 +283,25 @@ async def test_what_cannot_be_had_is_said():
     assert parsed(['--idle-timeout', '5', '--allow', 'run']) == dict(idle_timeout=5., allow=['run'])
     for o in ['--allow', 'sudo'], ['--token', 'x'], ['--limit', 'x']:
         with pytest.raises(SystemExit): parsed(o)
+
+async def test_kernels_behind_a_jupyter_server():
+    jupyter = Jupyter().start()
+    try:
+        await jupyter.ready()
+        async with Client(make_server(url=jupyter.url, token=jupyter.token)) as client:
+            assert (await client.call_tool('run', dict(code='6*7'))).content[0].text == '42\n'
+            kernel, = await list_kernels(jupyter.url, jupyter.token)
+            server = make_server(url=jupyter.url, token=jupyter.token, connect=kernel['id'])
+            async with Client(server) as other:
+                assert (await other.call_tool('run', dict(code='_'))).content[0].text == '42\n'
+            assert len(await list_kernels(jupyter.url, jupyter.token)) == 1, 'a joined one goes on'
+        assert await list_kernels(jupyter.url, jupyter.token) == []
+    finally: jupyter.stop()
+
+async def test_a_startup_file_that_is_not_there():
+    async with Client(make_server(startup='no/such.py')) as client:
+        res = await client.call_tool('run', dict(code='1'))
+        assert 'could not be read' in text(res) and last(res) == '1' and not res.is_error
 
 async def test_a_server_of_ones_own():
     server = make_server(allow=['run'])
