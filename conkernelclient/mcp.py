@@ -8,7 +8,7 @@ __all__ = ['log', 'EVERY', 'Code', 'Name', 'JobId', 'Wait', 'Limit', 'Beside', '
            'binaries', 'handle', 'resource', 'facts', 'advice', 'answer', 'LastLine', 'attend', 'told', 'run_beside',
            'Tools', 'KernelServer', 'lifespan', 'make_server', 'parsed', 'terminated', 'main']
 
-# %% ../nbs/06_mcp.ipynb #635ea3d8
+# %% ../nbs/06_mcp.ipynb #d660a425
 import argparse
 import asyncio
 import base64
@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
+from . import __version__
 from .cells.jobs import Jobs
 from .cells.llm import Output, cut_middle, llm_content, mime_text, strip_ansi
 from .cells.record import Recording
@@ -471,7 +472,7 @@ class KernelServer(MCPServer[None]):
         except (ToolError, IndexError) as e: raise ResourceNotFoundError(str(e)) from e
         return [ReadResourceContents(content, mime)]
 
-# %% ../nbs/06_mcp.ipynb #9ff81ea7
+# %% ../nbs/06_mcp.ipynb #293f5107
 def lifespan(
     tools: Tools, # Of a server
 ) -> Callable[[Any], Any]: # Gives a context manager, which is open while there is a session
@@ -498,7 +499,7 @@ def make_server(
     unknown = ', '.join(o for o in allowed if o not in OFFERED)
     if unknown: raise ValueError(f"No such tool: {unknown}. There are {', '.join(OFFERED)}")
     tools = Tools(Options(allow=allowed, **options))
-    server = KernelServer('conkernelclient', instructions=INSTRUCTIONS, lifespan=lifespan(tools), log_level='WARNING')
+    server = KernelServer('conkernelclient', version=__version__, instructions=INSTRUCTIONS, lifespan=lifespan(tools), log_level='WARNING')
     server.tools = tools
     for name in allowed:
         server.add_tool(getattr(tools, name), name, annotations=OFFERED[name], structured_output=False)

@@ -91,6 +91,9 @@ def test_the_tools_explain_themselves(s):
     assert tools['run'].input_schema['required'] == ['code'] and tools['run'].annotations.destructive_hint
     assert tools['look'].annotations.read_only_hint and tools['variables'].annotations.read_only_hint
 
+def test_both_forms_of_the_protocol(s):
+    assert (s.client.protocol_version >= '2026') == (s.mode == 'auto')
+
 def test_values_and_state(s):
     res = s.run('x = 6*7\nprint("hello")\nx')
     assert text(res) == 'hello\n42\n' and not res.is_error and status(res) == 'ok'
@@ -203,6 +206,15 @@ def test_cancelling_a_call_interrupts_its_cell_and_no_other(s):
     assert not calls[2].result(SOON).is_error and value(s, 'seen') == "['neighbour']"
     res = s('look', job=running, wait=SOON)
     assert status(res) == 'cancelled' and 'cancelled the call' in last(res) and status(s('look', job=queued)) == 'cancelled'
+
+def test_cancelling_a_look_stops_nothing(s, tmp_path):
+    res = s.run(f'import os, time\nwhile not os.path.exists({str(tmp_path/"go")!r}): time.sleep(.02)\n"end"', wait=0)
+    looking = s.begin('look', job=job(res), wait=SOON)
+    assert status(s('look', job=job(res))) in ('queued', 'running')
+    looking.cancel()
+    assert status(s('look', job=job(res), wait=.3)) == 'running'
+    (tmp_path/'go').touch()
+    assert text(s('look', job=job(res), wait=SOON)) == "'end'\n"
 
 def test_parallel_calls(s):
     calls = [s.begin('run', code=f'{i}*10' if i != 5 else '1/0', kernel='main' if i % 2 else 'twin') for i in range(20)]
@@ -333,7 +345,7 @@ class Raw:
         while 'id' not in (msg := json.loads(self.p.stdout.readline())): pass   # (fails for a line that is no JSON)
         return msg['result']
 
-    def run(self, code): return self.ask('tools/call', name='run', arguments=dict(code=code))['content'][0]['text']
+    def run(self, code, **args): return self.ask('tools/call', name='run', arguments=dict(code=code, **args))['content'][0]['text']
 
 NOISE = '''import os, sys
 os.write(1, b"raw\\n"), os.write(2, b"raw\\n"), os.system("echo shell")
@@ -351,16 +363,19 @@ def test_a_kernels_own_stdout_is_not_on_the_wire():
     try:
         for _ in range(3): pid = int(raw.run(NOISE).split()[-1])
         assert running(pid)
+        raw.send(dict(id=2, method='tools/call', params=dict(name='run', arguments=dict(code='import time; time.sleep(600)'))))
         raw.p.stdin.close()
-        assert raw.p.stdout.read() == '' and raw.p.wait(SOON) == 0 and ended(pid)
+        for line in raw.p.stdout: json.loads(line)
+        assert raw.p.wait(SOON) == 0 and ended(pid)
     finally: raw.p.kill(), raw.p.wait(), raw.p.stdout.close()
 
 @pytest.mark.parametrize('end', ['terminate', 'kill'])
 def test_kernels_end_with_the_server(end):
+    "Also one that is busy"
     raw = Raw()
     try:
         pid = int(raw.run('import os; os.getpid()'))
-        assert running(pid)
+        assert 'so far' in raw.run(SLEEP.replace('60', '600'), wait=1) and running(pid)
         getattr(raw.p, end)()
         raw.p.wait(SOON)
         assert ended(pid)
