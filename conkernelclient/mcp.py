@@ -187,9 +187,8 @@ class _Kernels:
         if not re.fullmatch(r'[\w.-]{1,64}', name): raise ToolError(f'{name!r} is no name of a kernel: use letters and digits')
         return self.places.setdefault(name, Served(name, self.options))
 
-# %% ../nbs/06_mcp.ipynb #838909f5
-class Kernels(_Kernels):
-    "The kernels and the jobs of a server"
+# %% ../nbs/06_mcp.ipynb #a9b6974f
+class _Table(_Kernels):
     def add(self,
         kernel: Served, # Where it runs
         run: Run, # A cell that was begun just now
@@ -219,6 +218,9 @@ class Kernels(_Kernels):
         "The jobs of a kernel that have not ended"
         return [k for k, o in self._cells.items() if o.kernel is kernel and o.run_id in o.jobs and not o.run.done()]
 
+# %% ../nbs/06_mcp.ipynb #b205f7b8
+class Kernels(_Table):
+    "The kernels and the jobs of a server"
     async def reap(self) -> None:
         "Shut down kernels that nobody uses; never returns"
         every = min(30., (self.options.idle_timeout or 120)/4)
@@ -235,7 +237,7 @@ class Kernels(_Kernels):
         for o in ends:
             if isinstance(o, Exception): log.warning('A kernel did not end in order: %r', o)
 
-# %% ../nbs/06_mcp.ipynb #5b340a4e
+# %% ../nbs/06_mcp.ipynb #24137170
 def binaries(
     output: Output, # An nbformat output
 ) -> list[tuple[str, bytes]]: # Mime types, and data; those that programs show first come first
@@ -256,6 +258,7 @@ def handle(
     n = next((i for i, o in enumerate(outputs, 1) if any(v == data for _, v in binaries(o))), None)
     return f"cell://{cell.job}{'' if n is None else f'/{n}'}"
 
+# %% ../nbs/06_mcp.ipynb #2528a099
 def resource(
     cell: Cell, # A job
     n: int|None = None, # Of its outputs, from 1; `None`: all of its text
@@ -269,7 +272,7 @@ def resource(
     data = binaries(outputs[n-1])
     return data[0] if data else ('text/plain', llm_content([outputs[n-1]], limit=sys.maxsize, traceback='full').text)
 
-# %% ../nbs/06_mcp.ipynb #fc74feb1
+# %% ../nbs/06_mcp.ipynb #f1c51b21
 def facts(
     cell: Cell, # A job
 ) -> dict[str, Any]: # Nothing that a cell has put out
@@ -290,6 +293,7 @@ def advice(
     if run.done() and not run.over and run.shell.subshell_id is not None: return f'no interrupt reaches a cell that runs beside others: it may go on until restart({name!r})'
     return '' if run.done() else f'job {cell.job}: look({cell.job!r}) gives its outputs later, stop({cell.job!r}) stops it'
 
+# %% ../nbs/06_mcp.ipynb #66a57a57
 def answer(
     cell: Cell, # A job, which may go on
     limit: int = 10_000, # Characters of text
@@ -332,7 +336,7 @@ async def attend(
         n += 1
         await report(n, line() or ('running' if run.began is not None else 'queued'))
 
-# %% ../nbs/06_mcp.ipynb #a2403def
+# %% ../nbs/06_mcp.ipynb #eab7980e
 Code = Annotated[str, Field(description="Code in the kernel's language")]
 Name = Annotated[str, Field(description='Name of the kernel; a new name starts a new kernel')]
 JobId = Annotated[str, Field(description='Id of a job, such as j1')]
@@ -343,6 +347,7 @@ LookWait = Annotated[float, Field(ge=0, description='Seconds to wait for its end
 Target = Annotated[str, Field(description='Path of the notebook (.ipynb) to write')]
 Ctx = Context[Any, Any]
 
+# %% ../nbs/06_mcp.ipynb #e34a384a
 @contextmanager
 def told() -> Iterator[None]:
     "Errors that a model can do something about become errors of the tool"
@@ -363,7 +368,7 @@ async def run_beside(
     kc.connection.spawn(leave())
     return run
 
-# %% ../nbs/06_mcp.ipynb #76b7f0da
+# %% ../nbs/06_mcp.ipynb #1eb72435
 class _Runs(Kernels):
     def _reporter(self, ctx: Ctx) -> Callable[[int, str], Any]:
         async def report(n: int, line: str) -> None: await ctx.report_progress(n, None, line)
@@ -384,6 +389,8 @@ class _Runs(Kernels):
             raise
         return answer(cell, self.options.limit)
 
+# %% ../nbs/06_mcp.ipynb #3b3cc911
+class _Jobs(_Runs):
     async def look(self, ctx: Ctx, job: JobId, wait: LookWait = 0) -> CallToolResult:
         "The outputs of a job so far, and whether it goes on"
         cell = self.find(job)
@@ -398,8 +405,8 @@ class _Runs(Kernels):
         res = answer(cell, self.options.limit)
         return res.model_copy(update=dict(is_error=cell.run.ignored))   # to be stopped is what it was asked for
 
-# %% ../nbs/06_mcp.ipynb #03d89181
-class _States(_Runs):
+# %% ../nbs/06_mcp.ipynb #312bbd0d
+class _States(_Jobs):
     async def restart(self, kernel: Name = 'main') -> str:
         "Restart a kernel: its variables are gone, and its jobs end"
         place = self.kernel(kernel)
@@ -472,7 +479,7 @@ class KernelServer(MCPServer[None]):
         except (ToolError, IndexError) as e: raise ResourceNotFoundError(str(e)) from e
         return [ReadResourceContents(content, mime)]
 
-# %% ../nbs/06_mcp.ipynb #293f5107
+# %% ../nbs/06_mcp.ipynb #236bc956
 def lifespan(
     tools: Tools, # Of a server
 ) -> Callable[[Any], Any]: # Gives a context manager, which is open while there is a session
@@ -490,6 +497,7 @@ def lifespan(
             if not sessions: await asyncio.shield(asyncio.ensure_future(tools.close()))
     return live
 
+# %% ../nbs/06_mcp.ipynb #e511a312
 def make_server(
     *, allow: Iterable[str]|None = None, # Names of the tools to offer; `None`: all
     **options: Any # Further ones: as `Options` has them

@@ -380,3 +380,12 @@ def test_kernels_end_with_the_server(end):
         raw.p.wait(SOON)
         assert ended(pid)
     finally: raw.p.kill(), raw.p.wait(), raw.p.stdin.close(), raw.p.stdout.close()
+
+def test_without_the_package_it_says_what_to_install():
+    code = 'import sys; sys.modules["mcp"] = None; import conkernelclient.mcp'
+    res = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, timeout=SOON)
+    assert "pip install 'conkernelclient[mcp]'" in res.stderr.splitlines()[-1]
+
+def test_help_names_the_options():
+    res = subprocess.run([*COMMAND, '--help'], cwd=ROOT, capture_output=True, text=True, timeout=SOON)
+    for o in '--kernel --cwd --connect --limit --idle-timeout --startup --allow --url --token'.split(): assert o in res.stdout
