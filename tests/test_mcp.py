@@ -296,6 +296,7 @@ async def test_what_cannot_be_had_is_said():
     for o in ['--allow', 'sudo'], ['--token', 'x'], ['--limit', 'x']:
         with pytest.raises(SystemExit): parsed(o)
 
+@pytest.mark.slow
 async def test_kernels_behind_a_jupyter_server():
     jupyter = Jupyter().start()
     try:
@@ -369,7 +370,7 @@ def test_a_kernels_own_stdout_is_not_on_the_wire():
         assert raw.p.wait(SOON) == 0 and ended(pid)
     finally: raw.p.kill(), raw.p.wait(), raw.p.stdout.close()
 
-@pytest.mark.parametrize('end', ['terminate', 'kill'])
+@pytest.mark.parametrize('end', [pytest.param('terminate', marks=pytest.mark.slow), 'kill'])
 def test_kernels_end_with_the_server(end):
     "Also one that is busy"
     raw = Raw()
