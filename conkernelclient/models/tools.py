@@ -133,9 +133,9 @@ def stub_facts(
     facts['returns'] = _hint_text(signature.return_annotation)
     return facts
 
-# %% ../../nbs/models/00_tools.ipynb #a8afedb0
+# %% ../../nbs/models/00_tools.ipynb #f75ca768
 _ERRORS = '''
-import asyncio, builtins, inspect, itertools, json, threading, time
+import asyncio, builtins, inspect, itertools, json, threading, time, zmq
 import comm, ipykernel
 from IPython import get_ipython
 
@@ -162,15 +162,31 @@ def packed(name, args, kwargs):
     except (TypeError, ValueError) as e: raise TypeError(f'{name}(): the arguments must be JSON: {e}') from None
 '''
 
-# %% ../../nbs/models/00_tools.ipynb #60e85db9
-_ASKING = '''
-def one_by_one(ask):
-    lock = threading.Lock()
-    def asked(*args, **kwargs):
-        with lock: return ask(*args, **kwargs)
-    return asked
-kernel._input_request = one_by_one(kernel._input_request)   # of threads, each its own answer
+# %% ../../nbs/models/00_tools.ipynb #b0a90b5b
+_PROMPTING = '''
+MARK = 'conkernelclient:tool:'   # begins the prompt that is a call, and its answer
 
+def received():
+    while not zmq.select([kernel.stdin_socket], [], [kernel.stdin_socket], .01)[0]: pass
+    ident, reply = kernel.session.recv(kernel.stdin_socket)
+    return None if reply is None else reply['content'].get('value', '')
+
+def checked(ask):
+    lock = threading.Lock()
+    def asked(prompt, ident, parent, password=False):
+        with lock:
+            head = prompt.partition(' ')[0] if prompt.startswith(MARK) else None
+            def fits(value): return value is not None and (value.partition(' ')[0] == head if head else not value.startswith(MARK))
+            value = ask(prompt, ident, parent, password)
+            while not fits(value):
+                if (value := received()) == chr(4): raise EOFError
+            return value
+    return asked
+kernel._input_request = checked(kernel._input_request)
+'''
+
+# %% ../../nbs/models/00_tools.ipynb #dcbbbfb8
+_ASKING = '''
 class Asking:
     def cell(self, name):
         for _ in range(50):
@@ -184,26 +200,25 @@ class Asking:
     def ask(self, name, args, kwargs):
         text = packed(name, args, kwargs)
         parent, ident = self.cell(name)
-        number = str(next(self.numbers))
-        try: answer = json.loads(kernel._input_request(self.mark+json.dumps([self.id, number, text]), ident, parent))
+        number = f'{self.id}/{next(self.numbers)}'
+        try: answer = json.loads(kernel._input_request(f'{MARK}{number} {text}', ident, parent).partition(' ')[2])
         except EOFError: raise RuntimeError(f'{name}() got no answer: its cell is being stopped') from None
         except BaseException:
             self.comm.send(dict(cancel=number))
             raise
-        if answer['id'] != number: raise RuntimeError(f'{name}() got the answer to a call that was interrupted: call it again')
         if 'stopped' in answer: raise KeyboardInterrupt(answer['stopped'])
         return value_of(answer)
 '''
 
-# %% ../../nbs/models/00_tools.ipynb #61c73a62
+# %% ../../nbs/models/00_tools.ipynb #4dc71080
 _AWAITING = '''
 def shell_loop():
     owner = kernel if threading.current_thread() is threading.main_thread() else threading.current_thread()
     return getattr(getattr(owner, 'io_loop', None), 'asyncio_loop', None)
 
 class Host(Asking):
-    def __init__(self, id, session, mark):
-        self.id, self.session, self.mark = id, session, mark
+    def __init__(self, id, session):
+        self.id, self.session = id, session
         self.waiting, self.numbers, self.heard = {}, itertools.count(1), 0
         self.comm = comm.create_comm(target_name='conkernelclient.tools', comm_id=id, primary=False)
         self.comm.handle_msg = self.answered   # the comm's own would also show the figures of a cell that is not done
@@ -215,7 +230,7 @@ class Host(Asking):
         if loop is not shell_loop(): return await asyncio.to_thread(self.ask, name, args, kwargs)
         text = packed(name, args, kwargs)
         self.cell(name)
-        number = str(next(self.numbers))
+        number = f'{self.id}/{next(self.numbers)}'
         future = self.waiting[number] = loop.create_future()
         self.comm.send(dict(content=dict(id=number, call=text)))
         try: answer = await future
@@ -237,7 +252,7 @@ def settle(future, answer):
     else: future.set_result(answer)
 '''
 
-# %% ../../nbs/models/00_tools.ipynb #c5f6565b
+# %% ../../nbs/models/00_tools.ipynb #49ae2ca8
 _DEFINING = '''
 class Text:
     def __init__(self, text): self.text = text
@@ -263,24 +278,24 @@ def stub(host, facts):
 
 hosts = {}
 
-def define(id, session, mark, functions):
-    if id not in hosts: hosts[id] = Host(id, session, mark)
+def define(id, session, functions):
+    if id not in hosts: hosts[id] = Host(id, session)
     shell = get_ipython()
     for o in json.loads(functions):
         shell.user_ns[o['name']] = shell.user_ns_hidden[o['name']] = stub(hosts[id], o)
 '''
 
-# %% ../../nbs/models/00_tools.ipynb #d30e52f9
-HELPER = _ERRORS+_ASKING+_AWAITING+_DEFINING
+# %% ../../nbs/models/00_tools.ipynb #49bef9b9
+HELPER = _ERRORS+_PROMPTING+_ASKING+_AWAITING+_DEFINING
 MODULE: str = f'_conkernelclient_tools_{zlib.crc32(HELPER.encode()):08x}'   # its name in the kernel
-MARK = 'conkernelclient:tool:'   # begins the prompt that is the call of a tool
+MARK = 'conkernelclient:tool:'   # begins the prompt that is a call, and its answer
 TARGET = 'conkernelclient.tools'   # of the comm
 LOAD = f'''
 def {MODULE}_load():
     import sys, types
     if {MODULE!r} in sys.modules: return
     module = types.ModuleType({MODULE!r})
-    exec({HELPER!r}, module.__dict__)
+    exec(compile({HELPER!r}, '<conkernelclient>', 'exec'), module.__dict__)
     sys.modules[{MODULE!r}] = module
 {MODULE}_load()
 del {MODULE}_load
@@ -330,7 +345,7 @@ async def call_function(
         return error_answer(e)
     return value_answer(name, value)
 
-# %% ../../nbs/models/00_tools.ipynb #616c96a8
+# %% ../../nbs/models/00_tools.ipynb #edbc9a40
 class _Call(NamedTuple):
     "A call under way"
     run: Run
@@ -370,7 +385,7 @@ class _Defines:
         if wrong is not None: raise TypeError(f'the tool {wrong!r} is a {type(functions[wrong]).__name__}, and no function')
         facts = json.dumps([stub_facts(k, o, sync) for k, o in functions.items()])
         session = self.connection.session.session
-        return f'{LOAD}__import__("sys").modules[{MODULE!r}].define({self._opened().id!r}, {session!r}, {MARK!r}, {facts!r})'
+        return f'{LOAD}__import__("sys").modules[{MODULE!r}].define({self._opened().id!r}, {session!r}, {facts!r})'
 
     def _equip(self, run: Run) -> None: raise NotImplementedError
     def _asked(self, run: Run, msg: Message) -> bool: raise NotImplementedError
@@ -438,7 +453,7 @@ class _Works(_Finds):
     def _run_over(self, run: Any) -> None:
         for number in [k for k, o in self.calls.items() if o.run is run]: self._cancel(number)
 
-# %% ../../nbs/models/00_tools.ipynb #92b53964
+# %% ../../nbs/models/00_tools.ipynb #95cc8d68
 class _Hears(_Works):
     def _heard(self, msg: CommMessage) -> None:
         data = msg.data if isinstance(msg.data, dict) else {}
@@ -454,7 +469,7 @@ class _Hears(_Works):
     def _asked(self, run: Run, msg: Message) -> bool: # Is it the call of a tool?
         prompt: Any = msg['content'].get('prompt')
         if not isinstance(prompt, str) or not prompt.startswith(MARK): return False
-        _, number, text = json.loads(prompt.removeprefix(MARK))
+        number, _, text = prompt.removeprefix(MARK).partition(' ')
         for o in [o for o in self.calls.values() if o.run is run and o.plain]: o.task.cancel()   # it has given that up
         self._begin(run, number, text, functools.partial(self._reply, run, msg, number), plain=True)
         return True
@@ -462,7 +477,7 @@ class _Hears(_Works):
     def _reply(self, run: Run, msg: Message, number: str, answer: dict[str, Any]) -> None:
         no_interrupt = run.ignored or run.shell.subshell_id is not None
         if run.over or 'stopped' in answer and not no_interrupt: return
-        try: self.runs.input(json.dumps(dict(answer, id=number)), msg)
+        try: self.runs.input(f'{MARK}{number} {json.dumps(answer)}', msg)
         except RuntimeError as e: log.debug('The answer to a tool call was not sent: %r', e)   # the kernel is gone
 
 class HostTools(_Hears):
