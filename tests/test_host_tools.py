@@ -121,6 +121,24 @@ async def test_more_than_the_window(kc):
     code = 'import asyncio\nfor _ in range(2): print(len(await asyncio.gather(*[echo(i) for i in range(1100)])))\nfor _ in range(400): await echo()'
     assert await printed(kc, code, tools=dict(echo=echo)) == '1100\n1100\n'
 
+async def test_a_call_that_was_lost_is_sent_again(kc):
+    "Each call is made once, also where it waits for long"
+    held, made = Held(), []
+    async def f(i):
+        made.append(i)
+        return i
+    heard, lost = kc.host_tools.connection.router.on_comm, []
+    def lossy(msg):
+        if (msg['content'].get('data') or {}).get('content') and len(lost) < 5: lost.append(msg)
+        else: heard(msg)
+    kc.host_tools.connection.router.on_comm = lossy
+    run = kc.run('import asyncio\nprint(await asyncio.gather(held(7), *[f(i) for i in range(9)]))', tools=dict(f=f, held=held))
+    await until(lambda: len(made) == 9 and held.begun)
+    await until(lambda: kc.host_tools.seen)
+    held.go.set()
+    assert (await asyncio.wait_for(run, SOON)).stdout == f'{[7, *range(9)]}\n'
+    assert len(lost) == 5 and sorted(made) == list(range(9)) and held.begun == 1
+
 async def test_plain_functions_do_not_block(kc):
     "They meet in threads, while the loop goes on"
     barrier = threading.Barrier(3)

@@ -216,7 +216,7 @@ def stop():   # a KeyboardInterrupt in a task of the event loop would end the ke
     return asyncio.CancelledError if frame is None else KeyboardInterrupt
 '''
 
-# %% ../../nbs/models/00_tools.ipynb #4dc71080
+# %% ../../nbs/models/00_tools.ipynb #6636720f
 _AWAITING = '''
 def shell_loop():
     owner = kernel if threading.current_thread() is threading.main_thread() else threading.current_thread()
@@ -225,7 +225,7 @@ def shell_loop():
 class Host(Asking):
     def __init__(self, id, session):
         self.id, self.session = id, session
-        self.waiting, self.numbers, self.heard = {}, itertools.count(1), 0
+        self.waiting, self.numbers, self.heard, self.checked = {}, itertools.count(1), 0, 0.
         self.comm = comm.create_comm(target_name='conkernelclient.tools', comm_id=id, primary=False)
         self.comm.handle_msg = self.answered   # the comm's own would also show the figures of a cell that is not done
         comm.get_comm_manager().register_comm(self.comm)
@@ -237,13 +237,22 @@ class Host(Asking):
         text = packed(name, args, kwargs)
         self.cell(name)
         number = f'{self.id}/{next(self.numbers)}'
-        future = self.waiting[number] = loop.create_future()
-        self.comm.send(dict(content=dict(id=number, call=text)))
-        try: answer = await future
+        answer = dict(again=True)
+        try:
+            while 'again' in answer:
+                future = self.waiting[number] = loop.create_future()
+                self.comm.send(dict(content=dict(id=number, call=text)))
+                while not (await asyncio.wait([future], timeout=2))[0]: self.check()
+                answer = future.result()
         except BaseException:
             if self.waiting.pop(number, None) is not None: self.comm.send(dict(cancel=number))
             raise
         return value_of(answer)
+
+    def check(self):
+        if time.monotonic()-self.checked < 1: return
+        self.checked = time.monotonic()
+        self.comm.send(dict(waiting=list(self.waiting)))
 
     def answered(self, msg):
         self.heard += 1
@@ -351,7 +360,7 @@ async def call_function(
         return error_answer(e)
     return value_answer(name, value)
 
-# %% ../../nbs/models/00_tools.ipynb #fc025f9e
+# %% ../../nbs/models/00_tools.ipynb #03cea6f8
 class _Call(NamedTuple):
     "A call under way"
     run: Run
@@ -367,6 +376,7 @@ class _Defines:
         self.connection: Connection = runs.connection
         self.exposed: dict[str, Callable[..., Any]] = {}   # to every cell of this kernel
         self.calls: dict[str, _Call] = {}   # under way, by their number
+        self.seen: dict[Run, set[str]] = {}   # numbers of all calls of a run, so that none is made twice
         self._comm: Comm|None = None
         runs.equip = weakly(self._equip)
         runs.asked = weakly(self._asked)
@@ -435,7 +445,7 @@ class _Finds(_Equips):
             raise RuntimeError(f'{name}() is no tool of this cell: kc.run(code, tools=…) gives it to one cell, kc.expose to all')
         return function
 
-# %% ../../nbs/models/00_tools.ipynb #822f758c
+# %% ../../nbs/models/00_tools.ipynb #51653607
 class _Works(_Finds):
     def _begin(self, run: Run|None, number: str, text: str, answer: Callable[[dict[str, Any]], None]) -> None:
         try:
@@ -443,7 +453,8 @@ class _Works(_Finds):
             function = self._find(run, name)
         except RuntimeError as e: return answer(error_answer(e))
         if run is None or run.done(): return answer(dict(stopped='the cell was stopped'))
-        if not any(o.run is run for o in self.calls.values()): run.add_done_callback(weakly(self._run_over))
+        if run not in self.seen: run.add_done_callback(weakly(self._run_over))
+        self.seen.setdefault(run, set()).add(number)
         task = self.connection.spawn(call_function(name, function, args, kwargs))
         self.calls[number] = _Call(run, task, run.get_loop().time())
         task.add_done_callback(functools.partial(self._worked, number, answer))
@@ -457,18 +468,24 @@ class _Works(_Finds):
         if isinstance(number, str) and number in self.calls: self.calls[number].task.cancel()
 
     def _run_over(self, run: Any) -> None:
+        self.seen.pop(run, None)
         for number in [k for k, o in self.calls.items() if o.run is run]: self._cancel(number)
 
-# %% ../../nbs/models/00_tools.ipynb #b3047374
+# %% ../../nbs/models/00_tools.ipynb #25fd144f
 PATIENCE = .3   # seconds between two looks whether the cell of a plain call was interrupted
 
 class _Hears(_Works):
     def _heard(self, msg: CommMessage) -> None:
         data = msg.data if isinstance(msg.data, dict) else {}
         if 'cancel' in data: self._cancel(data['cancel'])
+        self._check(msg.comm, data.get('waiting') or [])
         if not isinstance(content := data.get('content'), dict): return
         number = str(content['id'])
         self._begin(self._run_of(msg.parent), number, content['call'], functools.partial(self._send, msg.comm, number))
+
+    def _check(self, comm: Comm, waiting: Sequence[str]) -> None:
+        known = set().union(*self.seen.values()) if waiting else set()
+        for number in [o for o in waiting if o not in known][:200]: self._send(comm, number, dict(again=True))
 
     def _send(self, comm: Comm, number: str, answer: dict[str, Any]) -> None:
         try: comm.send(dict(content=dict(id=number, answer=json.dumps(answer))))
