@@ -304,9 +304,11 @@ async def test_two_clients(shared, way):
         a.stop_channels()
         b.stop_channels()
 
-async def test_a_raw_request_is_refused(kc):
-    await kc.expose(echo, held=echo)
-    reply = await asyncio.wait_for(kc.request('execute_request', dict(code='await echo()', silent=False, store_history=False, user_expressions={}, allow_stdin=False, stop_on_error=False)), SOON)
+@pytest.mark.parametrize('way', WAYS)
+async def test_a_raw_request_is_refused(kc, way):
+    pre = 'await ' if way == 'awaited' else ''
+    await kc.expose(echo, sync=way == 'plain')
+    reply = await asyncio.wait_for(kc.request('execute_request', dict(code=f'{pre}echo()', silent=False, store_history=False, user_expressions={}, allow_stdin=False, stop_on_error=False)), SOON)
     assert reply['content']['ename'] == 'RuntimeError' and 'kc.run' in reply['content']['evalue']
 
 async def test_users_prompts_go_to_the_user(kc):

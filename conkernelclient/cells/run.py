@@ -95,6 +95,7 @@ class _Shells:
         self.force: Callable[[], Awaits[bool]] = never   # raises an exception in a cell that ignores interrupts
         self.recorders: list[Callable[[Run], None]] = []   # called with each run when it begins to queue
         self.equip: Callable[[Run], None] = lambda run: None   # defines the tools of a run in the kernel, just before it is sent
+        self.mark: dict[str, Any] = {}   # metadata of each run, by which the kernel knows that its calls of tools are answered
         self.asked: Callable[[Run, Message], bool] = lambda run, msg: False   # answers a prompt that is the call of a tool; is it one?
         self.widget_state: Callable[[], Mapping[str, Any]] = dict   # gives what a notebook stores as `metadata.widgets`
         self._set_up()
@@ -699,7 +700,7 @@ class _Sent(_Doubted):
             self.state = 'sent'
             if self.tools: self.shell.runs.equip(self)   # type: ignore[arg-type]
             self.request = self.connection.request(
-                'execute_request', self.content, metadata=self.metadata, subshell_id=self.shell.subshell_id, buffers=self.buffers,
+                'execute_request', self.content, metadata={**(self.metadata or {}), **self.shell.runs.mark} or None, subshell_id=self.shell.subshell_id, buffers=self.buffers,
                 on_iopub=self._message, on_stdin=self._prompt)
             self.request.on_reply = self._replied
             self.shell.runs.follow(self.request.msg_id, self.partial)

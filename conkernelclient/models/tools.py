@@ -186,7 +186,7 @@ def checked(ask):
 kernel._input_request = checked(kernel._input_request)
 '''
 
-# %% ../../nbs/models/00_tools.ipynb #066f1169
+# %% ../../nbs/models/00_tools.ipynb #ddbbcb33
 _ASKING = '''
 class Asking:
     def cell(self, name):
@@ -195,8 +195,8 @@ class Asking:
             header = parent.get('header') or {}
             if not header.get('msg_type', '').startswith('comm_'): break
             if threading.current_thread() is not threading.main_thread(): time.sleep(.002)
-        if header.get('msg_type') == 'execute_request' and header.get('session') == self.session: return parent, ident
-        raise RuntimeError(f'{name}() was called outside a cell of the client that gave it: a tool answers only while such a cell runs')
+        if header.get('msg_type') == 'execute_request' and header.get('session') == self.session and 'conkernelclient' in (parent.get('metadata') or {}): return parent, ident
+        raise RuntimeError(f'{name}() was called outside a cell that kc.run of the client that gave it runs: a tool answers only while such a cell runs')
 
     def ask(self, name, args, kwargs):
         text = packed(name, args, kwargs)
@@ -360,7 +360,7 @@ async def call_function(
         return error_answer(e)
     return value_answer(name, value)
 
-# %% ../../nbs/models/00_tools.ipynb #03cea6f8
+# %% ../../nbs/models/00_tools.ipynb #44121338
 class _Call(NamedTuple):
     "A call under way"
     run: Run
@@ -387,6 +387,7 @@ class _Defines:
             comm = self._comm = self.runs.comms.adopt(new_id(), TARGET)
             comm.on_message = weakly(self._heard)
             self.exposed = {}
+            self.runs.mark = dict(conkernelclient=dict(tools=True))
         return comm
 
     def code(self,
