@@ -20,6 +20,7 @@ from conkernelclient.engine.errors import (
 from conkernelclient.engine.request import Request
 from conkernelclient.engine.session import Message
 from conkernelclient.kernel import NoRunningKernel, open_kernel
+from conkernelclient.models.tools import HostTools, ToolSchema, tool_schemas
 from conkernelclient.sync import Job, Kernel, KernelSubshell
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def __dir__() -> list[str]: return sorted({*globals(), *__all__})
 
 __all__ = ['open_kernel', 'Kernel', 'Job', 'KernelSubshell', 'ConKernelClient', 'ConKernelManager', 'ConIOLoopKernelManager', 'run_kernel',
            'KernelPool', 'Pool', 'PoolClosed', 'fork_spec', 'run_notebooks', 'NotebookError',
-           'Request', 'Run', 'Subshell', 'Comm', 'CommMessage', 'Comms', 'Widget', 'Widgets', 'Aside', 'Completion', 'Variable', 'Variables', 'Result', 'Image', 'Event', 'JobEvent', 'ErrorInfo', 'LLMContent', 'Message', 'Recording', 'Debugger', 'Stopped', 'parse_literal',
+           'Request', 'Run', 'Subshell', 'Comm', 'CommMessage', 'Comms', 'Widget', 'Widgets', 'Aside', 'Completion', 'Variable', 'Variables', 'Result', 'Image', 'Event', 'JobEvent', 'ErrorInfo', 'LLMContent', 'Message', 'Recording', 'Debugger', 'Stopped', 'HostTools', 'ToolSchema', 'tool_schemas', 'parse_literal',
            'ConKernelError', 'ExecutionError', 'ExecutionTimeout', 'UnsupportedFeature', 'UnknownKernel', 'NoRunningKernel',
            'DeadKernelError', 'KernelRestartedError', 'ClientClosedError', 'CommClosedError', 'NoReplyError', 'NotConnected',
            'ReplyTimeout', 'TooManyOpenFiles', 'ServerError', 'DebugError',

@@ -51,6 +51,7 @@ from .engine.request import Hook, Joined, Request, prompt, seconds
 from .engine.router import Router
 from .engine.session import ConSession, Message, apply_session_patch, own_session
 from .engine.transport import Host, NoHost, Transport, weakly
+from .models.tools import HasTools, HostTools
 from .transports.ledger import Ledger
 from .transports.sockets import ContextView, check_descriptors, connect, is_near, limits_said
 from .transports.zmq import Heartbeat, ZMQTransport
@@ -269,7 +270,7 @@ class _Parts(_Sockets):
         return self.session
 
 # %% ../nbs/01_core.ipynb #66dc78ce
-class _ForConnection(HasWidgets, HasDebugger, Records, _Parts):
+class _ForConnection(HasWidgets, HasDebugger, HasTools, Records, _Parts):
     def _shown_name(self) -> str: return self.connection_file or self.connection.transport.describe('shell')
 
     def _learn_address(self) -> None:
@@ -329,6 +330,7 @@ class _Joined(_Views):
         self.widgets = Widgets(self.runs)
         self.runs.force = weakly(self._force)
         self.runs.widget_state = self.widgets.state   # (what a recording stores)
+        self.host_tools = HostTools(self.runs)
         if not isinstance(transport, ZMQTransport): self._view_channels()
         self._finalizer = finalize(self, _close_dropped, ref(self.connection), transport)
 

@@ -3,7 +3,7 @@
 # mypy: disable-error-code="override, assignment, misc"
 # pyright: reportIncompatibleMethodOverride=false, reportIncompatibleVariableOverride=false
 import asyncio
-from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 import logging
 from pathlib import Path
@@ -32,6 +32,7 @@ from .engine.request import Hook, Request
 from .engine.router import Router
 from .engine.session import Message
 from .engine.transport import Host, Transport
+from .models.tools import HasTools, HostTools
 
 __all__ = [
     'log', 'CHANNELS', 'PORTS', 'STABLE', 'SharesRestarts', 'ManagerHost', 'Seconds', 'ClientSockets', 'Starting',
@@ -89,7 +90,7 @@ class Starting:
     def __init__(self, client: ConKernelClient) -> None: ...
     def __await__(self) -> Generator[Any, None, ConKernelClient]: ...
 
-class ConKernelClient(HasWidgets, HasDebugger, Records, AsyncKernelClient):
+class ConKernelClient(HasWidgets, HasDebugger, HasTools, Records, AsyncKernelClient):
     shell_channel_class: Type[type[ConChannel], type[ConChannel] | str]
     iopub_channel_class: Type[type[ConChannel], type[ConChannel] | str]
     stdin_channel_class: Type[type[ConChannel], type[ConChannel] | str]
@@ -105,6 +106,7 @@ class ConKernelClient(HasWidgets, HasDebugger, Records, AsyncKernelClient):
     connection: Connection
     runs: Runs
     parent: Any
+    host_tools: HostTools
     debugger: Debugger | None
     widgets: Widgets
     ends: Callable[[], Awaitable[None]] | None
@@ -127,7 +129,8 @@ class ConKernelClient(HasWidgets, HasDebugger, Records, AsyncKernelClient):
         stdin: Callable[..., Any] | Iterable[str] | None = None, on_output: Callable[[Event], Any] | None = None,
         silent: bool = False, store_history: bool = True, user_expressions: dict[str, str] | None = None,
         metadata: dict[str, Any] | None = None, buffers: Sequence[Any] | None = None, display: bool = False,
-        on_comm: Callable[[CommMessage], Any] | None = None, subshell_id: str | None = None,
+        on_comm: Callable[[CommMessage], Any] | None = None, tools: Mapping[str, Callable[..., Any]] | None = None,
+        subshell_id: str | None = None,
     ) -> Run: ...
     @property
     def queue(self) -> list[Run]: ...
@@ -228,6 +231,10 @@ class ConKernelClient(HasWidgets, HasDebugger, Records, AsyncKernelClient):
     # cells.record
     def record(self, path: str | Path | None = None, autosave: bool = False) -> Recording: ...
     async def replay(self, nb: Any, until: str | int | None = None, **kwargs: Any) -> list[Result]: ...
+    # models.tools
+    async def expose(
+        self, *functions: Callable[..., Any], sync: bool = False, **named: Callable[..., Any],
+    ) -> None: ...
     # cells.debug
     def debug(self, take_over: bool = False) -> Debugger: ...
     # core

@@ -821,8 +821,18 @@ class _Recorded(_Controlled):
         "Run the code cells of a notebook, one after another. Raises what `ConKernelClient.replay` raises."
         return self.in_loop(lambda kc: kc.replay(nb, until, **kwargs))   # type: ignore[no-any-return]
 
+# %% ../nbs/03_sync.ipynb #5eb4dd9a
+class _Exposing(_Recorded):
+    def expose(self,
+        *functions: Callable[..., Any], # Of this program, sync or async; called in another thread, or in the background loop
+        sync: bool = False, # Is the kernel to call them without `await`, one call at a time?
+        **named: Callable[..., Any] # By another name
+    ) -> None:
+        "Let every cell call these functions, until the kernel is restarted. Raises what `ConKernelClient.expose` raises."
+        self.in_loop(lambda kc: kc.expose(*functions, sync=sync, **named))
+
 # %% ../nbs/03_sync.ipynb #670bb42f
-class Kernel(_Recorded):
+class Kernel(_Exposing):
     "A kernel without asyncio: each call blocks its thread, and any thread may call. `open_kernel` opens one."
     def __repr__(self) -> str: return f'<Kernel: {self.status}>'
 

@@ -38,8 +38,9 @@ KNOWS = {
     'cells.force': 'engine.errors cells.aside',
     'cells.record': f'{ENGINE} cells.outputs cells.jobs cells.run cells.aside',
     'cells.debug': f'{ENGINE} cells.outputs cells.run cells.aside',
+    'models.tools': f'{ENGINE} cells.outputs cells.comm cells.run cells.values',
     'channels': f'{ENGINE} transports.zmq',
-    'core': f'{ENGINE} transports.ledger transports.sockets transports.zmq cells.llm cells.outputs cells.run cells.subshell cells.aside cells.widgets cells.force cells.record cells.debug channels',
+    'core': f'{ENGINE} transports.ledger transports.sockets transports.zmq cells.llm cells.outputs cells.run cells.subshell cells.aside cells.widgets cells.force cells.record cells.debug models.tools channels',
     'kernels.server': f'{ENGINE} transports.websocket core',
     'kernels.template': '',
     'kernels.fork': 'engine.errors kernels.template',
@@ -50,8 +51,9 @@ KNOWS = {
     'kernel': 'engine.errors core sync kernels.fork kernels.pool kernels.sync_pool kernels.server transports.websocket',
     'demo': 'engine.session cells.subshell core',
     'cli': 'engine.errors cells.jobs cells.llm cells.outputs cells.run kernels.notebooks kernels.server sync kernel demo',
+    'mcp': 'engine.errors engine.request cells.jobs cells.llm cells.record cells.run core kernel',
 }
-FREE = {'__init__', '__main__', '_modidx', 'engine.__init__', 'transports.__init__', 'cells.__init__', 'kernels.__init__'}   # these import what they pass on
+FREE = {'__init__', '__main__', '_modidx', 'engine.__init__', 'transports.__init__', 'cells.__init__', 'models.__init__', 'kernels.__init__'}   # these import what they pass on
 SANS_IO = 'engine.lane', 'engine.life'    # they get the time as an argument, and no event loop
 
 # Private names of dependencies: in which module, and why there is no public way
@@ -64,6 +66,8 @@ DEPENDENCIES = {
     ('cells.subshell', '_save_getpass'): 'in the kernel: the same of `getpass`',
     ('cells.force', '_current_frames'): 'in the kernel: where its main thread is; `sys` has no other name for it',
     ('cells.debug', '_callbacks'): 'in the kernel: answers of debugpy that wait for the next stop; no public way gives them',
+    ('models.tools', '_input_request'): 'in the kernel: the public way asks whether prompts are allowed, and names another cell in a thread',
+    ('models.tools', '_parent_ident'): 'in the kernel: where the answer to that comes from',
     ('kernels.template', '_exit'): 'the only way to end a process in the midst of its work; `os` has no other name for it',
     ('core', '_make_url'): 'the address of a channel: no public method gives it',
     ('core', '_created_context'): 'was the view of the ZMQ context made for this client or manager? Else it must not be closed',

@@ -177,7 +177,7 @@ def test_the_names_and_arguments_that_callers_rely_on():
     assert issubclass(ExecutionTimeout, TimeoutError) and issubclass(KernelRestartedError, DeadKernelError)
     first, code, *rest = inspect.signature(ConKernelClient.run).parameters.values()
     want = dict(timeout=None, queue_timeout=None, check=False, stdin=None, on_output=None, silent=False, store_history=True,
-                user_expressions=None, metadata=None, buffers=None, display=False, on_comm=None)
+                user_expressions=None, metadata=None, buffers=None, display=False, on_comm=None, tools=None)
     assert code.name == 'code' and {o.kind for o in rest} == {inspect.Parameter.KEYWORD_ONLY}
     assert {o.name: o.default for o in rest if o.name != 'subshell_id'} == want
 

@@ -94,6 +94,9 @@ class _Shells:
         self.interrupts: Interrupts = Interrupts(connection, self.shell().lane)
         self.force: Callable[[], Awaits[bool]] = never   # raises an exception in a cell that ignores interrupts
         self.recorders: list[Callable[[Run], None]] = []   # called with each run when it begins to queue
+        self.equip: Callable[[Run], None] = lambda run: None   # defines the tools of a run in the kernel, just before it is sent
+        self.mark: dict[str, Any] = {}   # metadata of each run, by which the kernel knows that its calls of tools are answered
+        self.asked: Callable[[Run, Message], bool] = lambda run, msg: False   # answers a prompt that is the call of a tool; is it one?
         self.widget_state: Callable[[], Mapping[str, Any]] = dict   # gives what a notebook stores as `metadata.widgets`
         self._set_up()
 
@@ -214,7 +217,7 @@ Answer = Callable[[str, bool], Any]   # of prompt and password
 class _Arguments(_Progress):
     "What a run was asked to do"
     __slots__ = ('shell', 'content', 'metadata', 'timeout', 'check', 'stdin', 'on_output', 'buffers', 'generation', 'keeps',
-                 'on_comm')
+                 'on_comm', 'tools')
     def __init__(self,
         shell: ShellRuns, # Where it runs
         content: dict[str, Any], # Of the execute request
@@ -225,6 +228,7 @@ class _Arguments(_Progress):
         on_output: Callable[[Event], Any]|None = None, # Called with each `Event`; may be async
         buffers: Sequence[Any]|None = None, # Binary data that goes with the message
         on_comm: Callable[[CommMessage], Any]|None = None, # Called with each comm message that answers it; may be async
+        tools: Mapping[str, Callable[..., Any]]|None = None, # Functions of this program that the cell may await, by name
     ):
         connection = shell.runs.connection
         super().__init__(connection.need_loop())
@@ -237,6 +241,7 @@ class _Arguments(_Progress):
         self.on_output: Callable[[Event], Any]|None = on_output
         self.buffers: Sequence[Any]|None = buffers
         self.on_comm: Callable[[CommMessage], Any]|None = on_comm
+        self.tools: Mapping[str, Callable[..., Any]]|None = tools
         self.generation: int = connection.life.generation
         self.keeps: Any = connection.keeper()
 
@@ -324,6 +329,7 @@ class _Resolved(_Carrying):
     stdin: Answer|None
     buffers: Sequence[Any]|None
     on_comm: Callable[[CommMessage], Any]|None
+    tools: Mapping[str, Callable[..., Any]]|None
 
     def _resolve(self) -> None:
         "Give the caller its result or its exception; after the hooks, if all is well"
@@ -343,7 +349,7 @@ class _Resolved(_Carrying):
             self.fail(verdict)
         self.shell.runs.jobs.end(self)   # type: ignore[arg-type]
         if self.journal is not None: self.record_end()
-        if self.state == 'done': self.on_output = self.stdin = self.buffers = self.on_comm = None   # the table of jobs keeps the run, not these
+        if self.state == 'done': self.on_output = self.stdin = self.buffers = self.on_comm = self.tools = None   # the table of jobs keeps the run, not these
 
     def _drop_hooks(self) -> None:
         "What the hooks have not done is not done any more"
@@ -599,6 +605,7 @@ def answerer(
 class _Prompted(_Read):
     __slots__ = ()
     def _prompt(self, msg: Message) -> None:
+        if self.shell.runs.asked(self, msg): return   # (the call of a tool)
         if self.stdin is not None and self._verdict is None:
             self._asking = self.connection.spawn(self._answer(self.stdin, msg))
         elif self.stdin is None or self._no_interrupt(): self.shell.runs.input(END_OF_INPUT, msg)
@@ -691,8 +698,9 @@ class _Sent(_Doubted):
         "Send it: its turn has come"
         try:
             self.state = 'sent'
+            if self.tools: self.shell.runs.equip(self)   # type: ignore[arg-type]
             self.request = self.connection.request(
-                'execute_request', self.content, metadata=self.metadata, subshell_id=self.shell.subshell_id, buffers=self.buffers,
+                'execute_request', self.content, metadata={**(self.metadata or {}), **self.shell.runs.mark} or None, subshell_id=self.shell.subshell_id, buffers=self.buffers,
                 on_iopub=self._message, on_stdin=self._prompt)
             self.request.on_reply = self._replied
             self.shell.runs.follow(self.request.msg_id, self.partial)
@@ -746,6 +754,7 @@ class RunsCells:
         buffers: Sequence[Any]|None = None, # Binary data that goes with the message: bytes, or views of them
         display: bool = False, # Show its outputs as they come, in this notebook cell or terminal?
         on_comm: Callable[[CommMessage], Any]|None = None, # Called with each comm message that answers it; sync or async
+        tools: Mapping[str, Callable[..., Any]]|None = None, # Functions of this program that the cell may await, by name
         subshell_id: str|None = None, # The subshell to run in; `kc.subshell()` is the way to have one
     ) -> Run: # `await` it for the `Result`; `async for` gives its outputs as they come
         """Run `code` after the runs before it; it starts, or queues, at the call. Without `stdin` it may not ask
@@ -759,7 +768,8 @@ class RunsCells:
                        user_expressions=with_exit_code(code, user_expressions or {}), allow_stdin=stdin is not None, stop_on_error=False)
         shell = self.runs.shell(subshell_id)
         screen = Screen(on_output) if display else None
-        run = Run(shell, content, metadata, timeout, check, None if stdin is None else answerer(stdin), screen or on_output, buffers, on_comm)
+        run = Run(shell, content, metadata, timeout, check, None if stdin is None else answerer(stdin), screen or on_output, buffers,
+                  on_comm, tools)
         if screen is not None: screen.watch(run.partial)
         try:
             self.runs.jobs.begin(run)

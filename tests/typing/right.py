@@ -15,10 +15,10 @@ from jupyter_client.asynchronous.client import AsyncKernelClient
 from jupyter_client.manager import AsyncKernelManager
 
 from conkernelclient import (Aside, ClientClosedError, Comm, CommClosedError, CommMessage, Comms, ConIOLoopKernelManager, ConKernelClient, ConKernelError, ConKernelManager,
-                             DeadKernelError, DebugError, Debugger, ErrorInfo, Event, ExecutionError, ExecutionTimeout, Image, Job, JobEvent, Kernel, KernelPool,
+                             DeadKernelError, DebugError, Debugger, ErrorInfo, Event, ExecutionError, ExecutionTimeout, HostTools, Image, Job, JobEvent, Kernel, KernelPool,
                              KernelRestartedError, KernelSubshell, LLMContent,
-                             Message, NoReplyError, NoRunningKernel, NotConnected, Pool, Recording, ReplyTimeout, Request, Result, Run, Stopped, Subshell, UnknownKernel,
-                             UnsupportedFeature, Variables, Widget, Widgets, open_kernel, parse_literal, run_kernel)
+                             Message, NoReplyError, NoRunningKernel, NotConnected, Pool, Recording, ReplyTimeout, Request, Result, Run, Stopped, Subshell, ToolSchema, UnknownKernel,
+                             UnsupportedFeature, Variables, Widget, Widgets, open_kernel, parse_literal, run_kernel, tool_schemas)
 from conkernelclient.cells.debug import Breakpoint, Frame, Value
 from conkernelclient.cells.jobs import Outcome
 from conkernelclient.cells.outputs import Cursor
@@ -189,6 +189,19 @@ async def recorded(kc: ConKernelClient) -> None:
         rec.stop()
         assert_type([(o.id, o.code, o.result, o.outcome, o.message) for o in rec.cells], list[tuple[str, str, Result, str, str]])
         assert_type(await kc.replay(rec.path, until=0, timeout=20), list[Result])
+
+
+def add(a: int, b: int) -> int: return a+b
+
+
+async def host_tools(kc: ConKernelClient) -> None:
+    "Functions of this program, called by cells"
+    await kc.expose(add, sync=True, plus=add)
+    assert_type(await kc.run('add(1, 2)', tools=dict(total=add), timeout=20), Result)
+    assert_type(kc.host_tools, HostTools)
+    assert_type(kc.host_tools.exposed, dict[str, Callable[..., Any]])
+    assert_type(tool_schemas(add), list[ToolSchema])
+    assert_type([(o['name'], o['description'], o['input_schema']) for o in tool_schemas(add, len)], list[tuple[str, str, dict[str, Any]]])
 
 
 async def debugged(kc: ConKernelClient) -> None:
@@ -488,6 +501,8 @@ def synchronous() -> None:
     kept.stop()
     folder.cleanup()
     assert_type(kept.recording, Recording)
+    k.expose(add, sync=True)
+    assert_type(k.run('add(1, 2)', tools=dict(total=add)), Result)
     assert_type(k.replay(kept.notebook(), until=None, timeout=20), list[Result])
     for numbered in job.follow(): assert_type(numbered, JobEvent)
     with Pool(size=2, spare=1, preload='decimal') as pool, pool.kernel(timeout=60) as lent:
@@ -516,7 +531,7 @@ async def main() -> None:
         async with run_kernel('python3', startup_timeout=60, cwd=folder, manager_class=ConKernelManager) as (km, kc):
             assert_type(km, ConKernelManager)
             assert_type(kc, ConKernelClient)
-            for use in any_request, mailboxes, status, runs, jobs, recorded, debugged, together, values, comms, widgets, subshells, errors: await use(kc)
+            for use in any_request, mailboxes, status, runs, jobs, recorded, host_tools, debugged, together, values, comms, widgets, subshells, errors: await use(kc)
             await requests(kc, True)
             events = [o async for o in kc.run('print(1)')]
             results(await kc.run('1/0'), events[0])
