@@ -202,7 +202,8 @@ async def test_restart_that_gives_the_kernel_time_to_answer_its_interrupt(now):
 
 @pytest.mark.parametrize('interrupted', [False, True], ids=['killed','interrupted before'])
 async def test_restart_seen_by_a_client_without_manager(interrupted):
-    "Such a client is not told of the restart. What the kernel answers to the manager's interrupt, before it is killed, is an answer"
+    """Such a client is not told of the restart. What the kernel answers to the manager's interrupt, before it is killed, is an
+    answer; so is what the new one answers that the old one's connection had no room for (the next test)"""
     async with run_kernel() as (km, mine), attached(km.connection_file) as kc:
         reqs = [ask(kc, "print('begun', flush=True); "+STAY if not i else '1') for i in range(300)]
         while not text(reqs[0]): await within(SOON, anext(aiter(reqs[0]))); await asyncio.sleep(0)
@@ -216,8 +217,27 @@ async def test_restart_seen_by_a_client_without_manager(interrupted):
         res, _ = await outcomes(reqs)
         told = [o['content'] for o in res if type(o) is dict]
         assert all(isinstance(o, (dict,DeadKernelError)) for o in res), kinds(res)
-        assert bool(told)==interrupted and all(o['status']!='error' for o in told[1:])
+        assert (type(res[0]) is dict)==interrupted and all(o['status']!='error' for o in told[interrupted:])
         if interrupted: assert told[0]['ename']=='KeyboardInterrupt'
+        await kc.wait_for_status('ready', timeout=SOON)
+        await as_good_as_new(kc)
+
+
+async def test_what_the_old_kernel_had_no_room_for_goes_to_the_new_one():
+    """ZMQ keeps what it could not write to a connection for the next one: the new kernel runs it. What it has answered before
+    it is known as another kernel is an answer; the rest fails as what it is, asked of the old one"""
+    async with run_kernel() as (km, mine), attached(km.connection_file, lost_after=SOON) as kc:
+        async def nothing(): pass
+        km._async_interrupt_kernel = nothing
+        first = ask(kc, "print('begun', flush=True); "+STAY)
+        while not text(first): await within(SOON, anext(aiter(first))); await asyncio.sleep(0)
+        os.kill(km.provisioner.pid, signal.SIGSTOP)
+        reqs = [ask(kc, f'{i}#'+'x'*100_000) for i in range(250)]
+        await within(SOON, km.restart_kernel(now=True))
+        res, _ = await outcomes([first, *reqs])
+        told = [o['content'] for o in res if type(o) is dict]
+        assert isinstance(res[0], DeadKernelError) and all(isinstance(o, (dict,DeadKernelError)) for o in res), kinds(res)
+        assert [(o['status'], o['execution_count']) for o in told]==[('ok', i+1) for i in range(len(told))], told[:3]
         await kc.wait_for_status('ready', timeout=SOON)
         await as_good_as_new(kc)
 
