@@ -7,7 +7,7 @@ reason. Only ipykernel 7, which is installed anyway, runs by default: `pytest -m
 What a kernel cannot do, or does in its own way, is in `KERNELS`, as a fact that the tests hold it to: then they fail
 when it has learnt it.
 """
-import asyncio, fcntl, functools, os, re, subprocess, sys, time
+import asyncio, fcntl, functools, os, re, subprocess, sys
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
