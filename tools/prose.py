@@ -21,7 +21,7 @@ PATTERNS = {  # name: (what it looks for, what to write instead)
     'who': (rf'(?i){START}who(?:ever)? (?!to\b)[^.?]*[.,:;]|\b(?:and|but|so|that|to|for|by|from|than|when|if|of) who(?:ever)? {VERB}\b',
             'the caller, the reader, you; a plural noun'),
     'what': (rf'{START}What(?:ever)? (?!to\b|is (?:new|next)\b)[^.?|:]*\b{VERB}\b[^.?|:]*[.]', 'the thing by its name'),
-    'told': (r'\b(?:is|are|be|been|was|were|being|gets?|got) told\b|\b(?:is|are|was|were|be) let go\b', 'raises, fails, receives'),
+    'told': (r'\b(?:is|are|be|been|was|were|being|gets?|got) told\b(?! from)|\b(?:is|are|was|were|be) let go\b', 'raises, fails, receives'),
     'people': (r'(?i)\b(?:everybody|everyone|nobody|somebody|anybody)\b', 'no caller, each caller, another client'),
     'at once': (r'(?i)\bat once\b', 'immediately, or: at the same time'),
     'for ever': (r'(?i)\bfor ever\b', 'forever'),
@@ -106,7 +106,7 @@ def sentences(text: str) -> Iterator[str]:
     "The sentences of Markdown: headings and the cells of tables stand alone"
     for block in re.split(r'\n\s*\n|\n(?=#|\||[-*] |\d+\. )|(?<!^)\|', text):
         block = ' '.join(block.split()).strip('|>').strip()
-        yield from (o for o in re.split(r'(?<=[.!?])(?<!e\.g\.)(?<!i\.e\.) (?=[A-Z`(*])', block.removeprefix('- ')) if o)
+        yield from (o for o in re.split(r'(?<=[.!?])(?<!e\.g\.)(?<!i\.e\.) (?=[A-Z`(*]|jupyter_client|ipykernel|nbclient|pandas)', block.removeprefix('- ')) if o)
 
 
 def found(text: str) -> Iterator[tuple[str, str]]:
