@@ -83,7 +83,7 @@ def inline_for(
 
 # %% ../nbs/05_cli.ipynb #20ac80c8
 class Show:
-    "Prints the outputs of cells as they come"
+    "Prints the outputs of cells live"
     def __init__(self,
         out: TextIO|None = None, # For outputs; `sys.stdout` by default
         err: TextIO|None = None, # For errors; `sys.stderr` by default
@@ -172,7 +172,7 @@ def run_cell(
     show: Show, # Prints its outputs
     timeout: float|None = None, # Seconds that it may take
 ) -> tuple[int, str]: # Exit code, and why, where the outputs do not say it
-    """Run a cell and show its outputs as they come. Raises `KeyboardInterrupt` at the second Ctrl-C,
+    """Run a cell and show its outputs live. Raises `KeyboardInterrupt` at the second Ctrl-C,
     and the error of a run without a result."""
     outs = k.attend(code, stdin=answer(show), timeout=timeout)
     if isinstance(show, ShowJSON): show.begin(outs.job.id)
@@ -275,7 +275,7 @@ def run_options(
     timeout: float|None = None, # Seconds that each cell may take
     json: bool = False, # Print a line of JSON for each output
 ) -> None:
-    """Run code in a Jupyter kernel, and show its outputs as they come. Ctrl-C interrupts the cell, and a second one
+    """Run code in a Jupyter kernel, and show its outputs live. Ctrl-C interrupts the cell, and a second one
     leaves. Exit code: 0, 1 (error), 124 (timeout), 130 (Ctrl-C)."""
 
 ARGUMENTS: list[tuple[str, dict[str, Any]]] = [

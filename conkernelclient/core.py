@@ -675,7 +675,7 @@ class _Interactive(_Printing):
         output_hook: Callable[[Any], Any]|None = None, # Called with each iopub message; default: print it
         stdin_hook: Callable[[Any], Any]|None = None, # Called with each `input_request`; default: ask the terminal
     ) -> Message: # The reply
-        """Run `code`, and pass on its outputs and prompts as they come. Hooks may be async.
+        """Run `code`, and pass on its outputs and prompts live. Hooks may be async.
         Raises `TimeoutError`, and what a hook or `execute` raises."""
         if timeout is not None: timeout = seconds(timeout)
         content = self._execution(code, silent, store_history, user_expressions, allow_stdin, stop_on_error)

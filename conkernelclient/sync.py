@@ -368,7 +368,7 @@ class _Prompt(NamedTuple):
     answer: Callable[[Any, BaseException|None], None]   # called with the answer, or what asking has raised
 
 class Following(Generic[E]):
-    "The outputs of a job as they come, for one thread: an iterator. After `KeyboardInterrupt`, you can continue it."
+    "The live outputs of a job, for one thread: an iterator. After `KeyboardInterrupt`, you can continue it."
     def __init__(self,
         job: Any, # The `Job`
         loop: asyncio.AbstractEventLoop, # In which it runs
@@ -459,7 +459,7 @@ class _Attended(_Stoppable):
 class Job(_Attended):
     "A cell on its way: wait for it, follow it (`for out in job:`) and stop it, from any thread"
     def __iter__(self) -> Following[Event]:
-        """Its outputs as they come, from the first; raises at the end what the run raises.
+        """Its outputs, live and from the first; raises at the end what the run raises.
         Leaving the loop early stops nothing."""
         following = Following[Event](self, self._back.loop)
         self._in_loop(lambda: self._feed(following))
@@ -468,7 +468,7 @@ class Job(_Attended):
     def follow(self,
         after: int = 0, # The number of the last event that is known
     ) -> Following[JobEvent]: # `for event in …`; it ends with the job, and raises nothing that the run raises
-        """Give the `JobEvent`s after number `after`, as they come; the last one is `end`. Any number of threads may follow,
+        """Give the `JobEvent`s after number `after`, live; the last one is `end`. Any number of threads may follow,
         and leaving does nothing to the job."""
         following = Following[JobEvent](self, self._back.loop, raises=False)
         def begin() -> None:
@@ -542,7 +542,7 @@ class _Running(_Crossing[S]):
         check: bool = False, # Raise `ExecutionError` for what it raises?
         stdin: Callable[..., Any]|Iterable[str]|None = None, # Answers, or a plain function of the prompt
         on_output: Callable[[Event], Any]|None = None, # Called with each `Event` of its outputs
-        display: bool = False, # Show its outputs as they come, in this notebook cell or terminal?
+        display: bool = False, # Show its outputs live, in this notebook cell or terminal?
         **kwargs: Any # As for `ConKernelClient.run`
     ) -> Result: # Of the cell
         """Run `code` and wait for its result. `stdin` and `on_output` are called in this thread. Raises what
@@ -570,7 +570,7 @@ class _Starting(_Running[S]):
         check: bool = False, # Raise `ExecutionError` for what it raises?
         stdin: Callable[..., Any]|Iterable[str]|None = None, # Answers, or a plain function of the prompt
         on_output: Callable[[Event], Any]|None = None, # Called with each `Event` of its outputs
-        display: bool = False, # Show its outputs as they come, in this notebook cell or terminal?
+        display: bool = False, # Show its outputs live, in this notebook cell or terminal?
         **kwargs: Any # As for `ConKernelClient.run`
     ) -> Job: # To wait for, to follow and to stop
         "Start `code`, or queue it, and return. `stdin` and `on_output` are called in a thread of the job's own."
