@@ -4,6 +4,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest, zmq
+from jupyter_client.kernelspec import KernelSpec
 from conkernelclient import *
 from conkernelclient.transports.websocket import Server, ServerError, tornado_connect
 from test_dropin import ipykernel_can_encrypt
@@ -20,9 +21,10 @@ posix = pytest.mark.skipif(os.name != 'posix', reason='POSIX permissions')
 async def test_a_connection_file_is_for_its_user_alone():
     before = os.umask(0)
     try:
-        async with run_kernel() as (km, kc): mode = os.stat(km.connection_file).st_mode
+        async with run_kernel() as (km, kc): modes = [os.stat(km.connection_file).st_mode]
+        async with open_kernel() as kc: modes.append(os.stat(kc.manager.connection_file).st_mode)
     finally: os.umask(before)
-    assert stat.S_IMODE(mode) == 0o600
+    assert [stat.S_IMODE(o) for o in modes] == [0o600]*2
 
 @linux
 async def test_the_ports_are_on_the_loopback_only():
@@ -70,9 +72,11 @@ async def test_outputs_can_be_read_without_the_key_unless_they_are_encrypted(enc
             spy.subscribe(b'')
             spy.connect(f'tcp://127.0.0.1:{km.iopub_port}')
             if encryption == 'disabled':
+                heard = b''
                 async with asyncio.timeout(SOON):   # (until its subscription has arrived)
-                    while not spy.poll(0): await kc.run('print("a secret")')
-                assert b'execution_state' in b''.join(spy.recv_multipart())
+                    while b'a secret' not in heard:
+                        await kc.run('print("a secret")')
+                        while spy.poll(0): heard += b''.join(spy.recv_multipart())
             else:
                 end = zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL|zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL|zmq.EVENT_DISCONNECTED
                 async with asyncio.timeout(SOON):
@@ -84,6 +88,19 @@ async def test_outputs_can_be_read_without_the_key_unless_they_are_encrypted(enc
     finally:
         kc.stop_channels()
         await km.shutdown_kernel(now=True)
+
+async def test_required_encryption_is_never_left_out():
+    "A kernel whose kernelspec does not say that it can encrypt is not started"
+    spec = KernelSpec(argv=[sys.executable, '-m', 'ipykernel_launcher', '-f', '{connection_file}'], display_name='plain', language='python')
+    km = ConKernelManager(kernel_spec=spec, transport_encryption='required')
+    with pytest.raises(RuntimeError, match='encrypt'): await km.start_kernel()
+    assert not km.has_kernel
+
+@linux
+async def test_forked_kernels_and_those_of_a_pool_are_encrypted():
+    if not ipykernel_can_encrypt(): pytest.skip('the kernel cannot encrypt')
+    async with KernelPool(size=1, spare=0) as pool, pool.kernel() as kc: assert kc.curve_publickey
+    async with run_kernel(kernel_spec=fork_spec()) as (km, kc): assert kc.curve_publickey and km.provisioner.template is not None
 
 
 # What is logged
