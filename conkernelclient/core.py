@@ -548,7 +548,7 @@ class _AboutInput(_AboutCode):
         *, reply: bool = False, # Return an awaitable of the reply, instead of the id?
         timeout: float|None = None, # Seconds to wait for the reply
     ) -> str|Request: # The message's id, or with `reply` an awaitable of the reply
-        "Ask whether `code` is complete, or wants another line"
+        "Ask whether `code` is complete, or needs another line"
         return self._ask('is_complete_request', dict(code=code), reply, timeout)
 
 # %% ../nbs/01_core.ipynb #96f3be3f

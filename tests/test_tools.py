@@ -249,7 +249,8 @@ HARD = {'who': 'Who begins to read late first gets the outputs.', 'what': 'What 
         'people': 'Nobody waits.', 'at once': 'The call fails at once.', 'for ever': 'It waits for ever.', 'makes of': 'It makes text of it.',
         'for = because': 'It must go on, for a model that hears nothing can do nothing, for it is stuck.', 'be it': 'It fails, be it a run.',
         'mended': 'The bug is mended.', 'in line': 'A cell is in line.', 'meanwhile': 'It goes on meanwhile.', 'hears': 'The model hears so.',
-        'as they come': 'Outputs are shown as they come.', 'shall': 'The cell shall go on.', 'anew': 'It begins anew.', 'time-out': 'A time-out.',
+        'as they come': 'Outputs are shown as they come.', 'stands': 'The time stands in the reply.', 'is no': 'It is no literal.', 'all the same': 'It is read all the same.',
+        'tells': 'The heartbeat tells.', 'shall': 'The cell shall go on.', 'anew': 'It begins anew.', 'time-out': 'A time-out.',
         'aside': 'It waits. (On Windows, it waits longer.)', 'that is': 'That is a setting.', 'heading': '## How is it doing?',
         'word order': 'It waits as ever.', 'long': 'a '*46 + 'b.'}
 
@@ -259,7 +260,7 @@ def test_prose_that_is_counted(name): assert [o for o, _ in prose.found(HARD[nam
 def test_each_pattern_has_an_example(): assert HARD.keys() == {*prose.PATTERNS, 'long'}
 
 @pytest.mark.parametrize('text', [
-    'You can see who waits.', 'The message says what is wrong.', 'What do you see?', '## What to read next', 'It cannot be told from another one.',
+    'You can see who waits.', 'The message says what is wrong.', 'What do you see?', '## What to read next', 'It cannot be told from another one.', 'There is no kernel.', 'The name stands for it.', 'It tells the kernel the time.',
     'See [Many cells at once](02_many_cells.ipynb).', 'Ten seconds, for the cell that is running.', 'It returns text for a model.',
     'The call (a coroutine) returns.', 'A table of results (see below).', 'In line with the protocol, it replies.', '`What is here fails.`',
     '```\nNobody waits at once.\n```', '| a | b |\n|---|---|\n| ' + 'a '*30 + '| ' + 'b '*30 + '|'])
