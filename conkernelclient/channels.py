@@ -64,7 +64,7 @@ class _Attached(_View):
         self.connection = connection
 
     def detach(self) -> None:
-        "Forget the socket, which somebody else closes. The channel is closed from now on."
+        "Forget the socket, which the transport closes. The channel is closed from now on."
         self.socket = None
         self.open = False
 
@@ -137,7 +137,7 @@ class ConChannel(_ReadsAll):
 # %% ../nbs/00_channels.ipynb #ee526c0b
 @HBChannelABC.register
 class HeartbeatView:
-    "jupyter_client's heartbeat channel, where the transport hears the heartbeat by itself"
+    "jupyter_client's heartbeat channel, for a transport with a heartbeat of its own"
     time_to_dead: float = 1.0   # seconds; not used (jupyter_client's attribute)
     def __init__(self,
         connection: Connection, # Knows whether the kernel is silent
@@ -154,5 +154,5 @@ class HeartbeatView:
         return self.connection.life.state not in (State.NEW, State.CLOSED)
 
     def is_beating(self) -> bool:
-        "Is somebody there, as far as the transport has heard?"
+        "Is the kernel there, as far as the transport knows?"
         return self.is_alive() and self.connection.life.state is not State.DEAD and not self.connection.life.silent

@@ -83,7 +83,7 @@ def inline_for(
 
 # %% ../nbs/05_cli.ipynb #20ac80c8
 class Show:
-    "Prints the outputs of cells as they come"
+    "Prints the outputs of cells live"
     def __init__(self,
         out: TextIO|None = None, # For outputs; `sys.stdout` by default
         err: TextIO|None = None, # For errors; `sys.stderr` by default
@@ -124,7 +124,7 @@ class Show:
         self._write(self.out, text)
 
     def end(self, code: int, why: str) -> None:
-        "Say why it has not ended well, where the outputs do not"
+        "Say why it has not ended well, if the outputs do not"
         if why: self.say(f'conkernelclient: {why}')
 
 # %% ../nbs/05_cli.ipynb #3dd65d03
@@ -158,7 +158,7 @@ class ShowJSON(Show):
 def answer(
     show: Show, # Prints the question
 ) -> Callable[..., str]: # Gives an answer
-    "Answers prompts from the terminal, or from what stands on stdin"
+    "Answers prompts from the terminal, or from piped stdin"
     def ask(prompt: str, password: bool = False) -> str:
         if password and sys.stdin is not None and sys.stdin.isatty(): return getpass.getpass(prompt)
         show.prompt(prompt)
@@ -172,8 +172,8 @@ def run_cell(
     show: Show, # Prints its outputs
     timeout: float|None = None, # Seconds that it may take
 ) -> tuple[int, str]: # Exit code, and why, where the outputs do not say it
-    """Run a cell and show its outputs as they come. Raises `KeyboardInterrupt` at the second Ctrl-C,
-    and what ends the run without a result."""
+    """Run a cell and show its outputs live. Raises `KeyboardInterrupt` at the second Ctrl-C,
+    and the error of a run without a result."""
     outs = k.attend(code, stdin=answer(show), timeout=timeout)
     if isinstance(show, ShowJSON): show.begin(outs.job.id)
     stopped = False
@@ -200,7 +200,7 @@ def read(
     file: str|None, # A file, `-` for stdin
     code: str|None = None, # Code, instead
 ) -> Program:
-    "Read what is to be run. Raises `OSError`, and `ValueError` for what is no notebook."
+    "Read the file or code to run. Raises `OSError`, and `ValueError` for a file that is no notebook."
     if code is not None: return Program([code])
     if file is None: raise ValueError('what is to be run? Give a file, `-` (for stdin) or `-c CODE`')
     text = sys.stdin.read() if file == '-' else Path(file).read_text(encoding='utf-8-sig')
@@ -275,7 +275,7 @@ def run_options(
     timeout: float|None = None, # Seconds that each cell may take
     json: bool = False, # Print a line of JSON for each output
 ) -> None:
-    """Run code in a Jupyter kernel, and show its outputs as they come. Ctrl-C interrupts the cell, and a second one
+    """Run code in a Jupyter kernel, and show its outputs live. Ctrl-C interrupts the cell, and a second one
     leaves. Exit code: 0, 1 (error), 124 (timeout), 130 (Ctrl-C)."""
 
 ARGUMENTS: list[tuple[str, dict[str, Any]]] = [
@@ -343,7 +343,7 @@ def here() -> tuple[Rows, Rows]: # Installed, and running
 
 def print_kernels(
     installed: Rows, # Installed kernels
-    running: Rows|None, # Running ones; `None`: nobody says
+    running: Rows|None, # Running ones; `None`: unknown
     url: str|None = None, # Of the server
 ) -> None:
     "Print a table of kernels"

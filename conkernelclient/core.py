@@ -72,12 +72,12 @@ class _ProcessFacts:
 
     @property
     def comes_back(self) -> bool:
-        "Is a dead kernel restarted, by somebody who watches it or by a restart under way?"
+        "Is a dead kernel restarted, by a restarter or by a restart under way?"
         return bool(getattr(self.manager, 'will_restart', False))
 
     @property
     def hint(self) -> str:
-        "What a person can do when the kernel is dead"
+        "What you can do when the kernel is dead"
         return 'km.restart_kernel() starts it anew, and this client goes on' if self.owns else NoHost.hint
 
     @property
@@ -87,7 +87,7 @@ class _ProcessFacts:
 
     @property
     def restart_hint(self) -> str:
-        "What a person can do when the kernel is stuck"
+        "What you can do when the kernel is stuck"
         return 'kc.restart() is the way out' if self.owns else 'restart the kernel where it was started'
 
     @property
@@ -99,7 +99,7 @@ class _ProcessFacts:
 _restarts: 'WeakKeyDictionary[Any, Joined[None]]' = WeakKeyDictionary()   # by manager
 
 class SharesRestarts:
-    "The part of a host that restarts: one restart for all who ask for one before it has ended"
+    "The restarts of a host: calls during a restart share it"
     manager: Any
 
     @property
@@ -125,7 +125,7 @@ class SharesRestarts:
 class ManagerHost(SharesRestarts, _ProcessFacts):
     "A kernel manager as the host of a kernel's process"
     async def alive(self) -> bool|None:
-        "Does the process live, or is it being started again? `None`: the manager does not own it, so nobody can know."
+        "Does the process live, or is it being started again? `None`: the manager does not own it, so this is unknown."
         if not self.owns: return None
         if await ensure_async(self.manager.is_alive()): return True
         if (found_dead := getattr(self.manager, 'found_dead', None)) is not None: found_dead()
@@ -133,7 +133,7 @@ class ManagerHost(SharesRestarts, _ProcessFacts):
         return start_again is not None and bool(await start_again())
 
     async def exit_code(self) -> int|None:
-        "The exit code of the process; `None` while it runs, and where nobody can know"
+        "The exit code of the process; `None` while it runs, and where it is unknown"
         if not self.owns or not self.manager.has_kernel: return None
         return cast('int|None', await self.manager.provisioner.poll())
 
@@ -145,9 +145,9 @@ class ManagerHost(SharesRestarts, _ProcessFacts):
 
 # %% ../nbs/01_core.ipynb #3ec5b20c
 class Seconds(Float):   # type: ignore[type-arg]
-    "A setting of so many seconds, as a trait"
+    "A setting in seconds, as a trait"
     def validate(self, obj: Any, value: Any) -> Any:
-        "Return the seconds. Raises `TraitError` for what is no time, or negative."
+        "Return the seconds. Raises `TraitError` for a value that is not a time, or negative."
         try: return seconds(value, str(self.name), least=0)
         except (TypeError, ValueError) as e: raise TraitError(str(e)) from None
 
@@ -188,7 +188,7 @@ class _Sockets(_Settings):
     def address(self,
         channel: str, # `shell`, `iopub`, `stdin`, `control` or `hb`
     ) -> str: # Such as `tcp://127.0.0.1:50001`
-        "Where a channel connects to"
+        "The address of a channel"
         return self._make_url(channel)
 
     def unused_heartbeat(self) -> Any:
@@ -224,7 +224,7 @@ class ClientSockets:
         return face.socket
 
     def address(self, channel: str) -> str:
-        "Where a channel connects to"
+        "The address of a channel"
         kc = self.client()
         return 'the kernel' if kc is None else cast(str, kc.address(channel))
 
@@ -233,7 +233,7 @@ class ClientSockets:
     def identity(self) -> bytes: return cast(bytes, self.client().session.bsession)
 
     def postpone(self, channel: str) -> bool:
-        "A channel object without a socket is made, where nobody wants another kind; false where that cannot be"
+        "Make a channel object without a socket, unless a subclass has another kind; false if that is not possible"
         kc, o = self.client(), channel
         kind = getattr(kc, f'{o}_channel_class')
         if getattr(kc, f'_{o}_channel') is not None or kind is not ConChannel: return False
@@ -241,7 +241,7 @@ class ClientSockets:
         return True
 
     def forget(self, channel: str) -> None:
-        "The channel object is made anew at its next use"
+        "The next use makes a new channel object"
         kc, o = self.client(), channel
         face = getattr(kc, f'_{o}_channel')
         if isinstance(face, ConChannel): face.detach()
@@ -255,7 +255,7 @@ class _Parts(_Sockets):
         return ZMQTransport(ClientSockets(self), Ledger(self.session.session) if self.count_messages else None)
 
     def make_host(self) -> Host:
-        """Who runs the kernel's process: by default, the manager that made this client, or nobody we know.
+        """The host of the kernel's process: by default the manager that made this client, or else an unknown one.
         Called once, by `__init__`."""
         return cast(Host, ManagerHost(self.parent)) if isinstance(self.parent, KernelManager) else NoHost()
 
@@ -361,8 +361,8 @@ class _Ready(_LiveSettings):
     async def wait_for_ready(self,
         timeout: float|None = None, # Seconds; `None`: as long as it takes
     ) -> None:
-        """Wait until the kernel answers and its outputs reach us. Raises `DeadKernelError`, `ClientClosedError`,
-        and `RuntimeError`, which says what is missing, when it was not ready in time."""
+        """Wait until the kernel answers and its outputs reach this client. Raises `DeadKernelError`,
+        `ClientClosedError` and `RuntimeError`, which says what is missing, when it was not ready in time."""
         await self.connection.ready(timeout)
 
 # %% ../nbs/01_core.ipynb #145e4723
@@ -388,7 +388,7 @@ class _Opening(_Ready):
         control: bool = True, # Requests that overtake
     ) -> Starting: # `await` it for the client, ready
         """Open the channels, or further ones. Raises `ClientClosedError` when they have been stopped before.
-        To await what it returns raises what `wait_for_ready` does, after `startup_timeout` seconds."""
+        Awaiting the result raises what `wait_for_ready` does, after `startup_timeout` seconds."""
         wanted = [o for o, on in zip((*CHANNELS, 'hb'), (shell, iopub, stdin, control, hb)) if on]
         self.connection.open(wanted)
         AsyncKernelClient.start_channels(self, shell=shell, iopub=iopub, stdin=stdin, hb=hb, control=control)
@@ -411,7 +411,7 @@ class _Leaving(_Closing):
 
     @property
     def manager(self) -> 'ConKernelManager|None':
-        "The manager of the kernel; `None` where there is none that we know"
+        "The manager of the kernel; `None`: it has none here"
         return cast(Any, self.parent) if isinstance(self.parent, KernelManager) else None
 
     async def close(self) -> None:
@@ -444,7 +444,7 @@ class _Requesting(_Leaving):
         on_stdin: Hook|None = None, # Called when it asks for input; may be async
     ) -> Request: # `await` it for the reply, `await req.wait()` for the end of its outputs
         """Send a request. Raises `ClientClosedError`, `DeadKernelError`, `NotConnected`,
-        and `ValueError` for a `msg_id` in flight. A `timeout` that is no time raises `TypeError` or `ValueError`."""
+        and `ValueError` for a `msg_id` in flight. An invalid `timeout` raises `TypeError` or `ValueError`."""
         if timeout is not None: timeout = seconds(timeout)
         return self._opened(msg_type).request(
             msg_type, content, channel, timeout=timeout, metadata=metadata, subshell_id=subshell_id, buffers=buffers,
@@ -461,7 +461,7 @@ _MsgId: type[str] = type('str (a msg_id; use `reply=True` to await the reply)', 
 class _Asking(_Requesting):
     def _ask(self, msg_type: str, content: dict[str, Any], reply: bool = False, timeout: float|None = None,
              channel: str = 'shell', **kwargs: Any) -> str|Request: # (`msg_id`, `metadata`, `subshell_id`, `buffers`)
-        "As jupyter_client's methods: the id of the message, or with `reply` what awaits its reply"
+        "As jupyter_client's methods: the id of the message, or with `reply` an awaitable of its reply"
         if timeout is not None: timeout = seconds(timeout)
         conn = self._opened(msg_type)
         if not reply: return _MsgId(conn.post(msg_type, content, channel, **kwargs))
@@ -484,14 +484,14 @@ class _Executing(_Asking):
         allow_stdin: bool|None = None, # May it ask for input? Default: the client's `allow_stdin`
         stop_on_error: bool = True, # Does an error abort the execute requests that wait behind it?
         *,
-        reply: bool = False, # Return what awaits the reply, instead of the id?
+        reply: bool = False, # Return an awaitable of the reply, instead of the id?
         timeout: float|None = None, # Seconds to wait for the reply
         msg_id: str|None = None, # The message's id; a new one by default
         metadata: dict[str, Any]|None = None, # The message's metadata
         subshell_id: str|None = None, # The subshell to run in (JEP 91)
         buffers: list[Any]|None = None, # Binary buffers
     ) -> str|Request: # The message's id, or with `reply` an awaitable of the reply
-        """Run `code`. It is sent at the call, whether or not you await what this returns. Raises `ClientClosedError`,
+        """Run `code`. Sends at the call, whether or not you await the result. Raises `ClientClosedError`,
         `DeadKernelError`, `NotConnected`, and `ValueError` for a `msg_id` in flight or code that is not a string."""
         content = self._execution(code, silent, store_history, user_expressions, allow_stdin, stop_on_error)
         if user_expressions is not None: validate_string_dict(user_expressions)
@@ -503,7 +503,7 @@ class _AboutCode(_Executing):
     def complete(self,   # type: ignore[override]
         code: str, # The code in which to complete
         cursor_pos: int|None = None, # Where, in characters; the end by default
-        *, reply: bool = False, # Return what awaits the reply, instead of the id?
+        *, reply: bool = False, # Return an awaitable of the reply, instead of the id?
         timeout: float|None = None, # Seconds to wait for the reply
         subshell_id: str|None = None, # The subshell to ask (JEP 91)
     ) -> str|Request: # The message's id, or with `reply` an awaitable of the reply
@@ -515,7 +515,7 @@ class _AboutCode(_Executing):
         code: str, # The code with the name to look up
         cursor_pos: int|None = None, # Where in it, in characters; the end by default
         detail_level: int = 0, # 0 or 1 (with source)
-        *, reply: bool = False, # Return what awaits the reply, instead of the id?
+        *, reply: bool = False, # Return an awaitable of the reply, instead of the id?
         timeout: float|None = None, # Seconds to wait for the reply
         subshell_id: str|None = None, # The subshell to ask (JEP 91)
     ) -> str|Request: # The message's id, or with `reply` an awaitable of the reply
@@ -530,7 +530,7 @@ class _AboutInput(_AboutCode):
         raw: bool = True, # The input as typed (rather than transformed)?
         output: bool = False, # The outputs too?
         hist_access_type: str = 'range', # `range`, `tail` or `search`
-        *, reply: bool = False, # Return what awaits the reply, instead of the id?
+        *, reply: bool = False, # Return an awaitable of the reply, instead of the id?
         timeout: float|None = None, # Seconds to wait for the reply
         **kwargs: Any # `session`, `start`, `stop`; `n`; `pattern`: as the spec has them
     ) -> str|Request: # The message's id, or with `reply` an awaitable of the reply
@@ -541,16 +541,16 @@ class _AboutInput(_AboutCode):
 
     def is_complete(self,   # type: ignore[override]
         code: str, # What was typed so far
-        *, reply: bool = False, # Return what awaits the reply, instead of the id?
+        *, reply: bool = False, # Return an awaitable of the reply, instead of the id?
         timeout: float|None = None, # Seconds to wait for the reply
     ) -> str|Request: # The message's id, or with `reply` an awaitable of the reply
-        "Ask whether `code` is complete, or wants another line"
+        "Ask whether `code` is complete, or needs another line"
         return self._ask('is_complete_request', dict(code=code), reply, timeout)
 
 # %% ../nbs/01_core.ipynb #96f3be3f
 class _AboutKernel(_AboutInput):
     def kernel_info(self,   # type: ignore[override]
-        *, reply: bool = False, # Return what awaits the reply, instead of the id?
+        *, reply: bool = False, # Return an awaitable of the reply, instead of the id?
         timeout: float|None = None, # Seconds to wait for the reply
         channel: str = 'shell', # `control` is answered even while a cell runs
     ) -> str|Request: # The message's id, or with `reply` an awaitable of the reply
@@ -559,7 +559,7 @@ class _AboutKernel(_AboutInput):
 
     def comm_info(self,   # type: ignore[override]
         target_name: str|None = None, # Only comms of this target
-        *, reply: bool = False, # Return what awaits the reply, instead of the id?
+        *, reply: bool = False, # Return an awaitable of the reply, instead of the id?
         timeout: float|None = None, # Seconds to wait for the reply
     ) -> str|Request: # The message's id, or with `reply` an awaitable of the reply
         "Ask for the open comms"
@@ -568,7 +568,7 @@ class _AboutKernel(_AboutInput):
 
     def shutdown(self,   # type: ignore[override]
         restart: bool = False, # Is it to be restarted afterwards?
-        *, reply: bool = False, # Return what awaits the reply, instead of the id?
+        *, reply: bool = False, # Return an awaitable of the reply, instead of the id?
         timeout: float|None = None, # Seconds to wait for the reply
     ) -> str|Request: # The message's id, or with `reply` an awaitable of the reply
         "Ask the kernel to shut down, on the control channel"
@@ -671,7 +671,7 @@ class _Interactive(_Printing):
         output_hook: Callable[[Any], Any]|None = None, # Called with each iopub message; default: print it
         stdin_hook: Callable[[Any], Any]|None = None, # Called with each `input_request`; default: ask the terminal
     ) -> Message: # The reply
-        """Run `code`, and pass on its outputs and prompts as they come. Hooks may be async.
+        """Run `code`, and pass on its outputs and prompts live. Hooks may be async.
         Raises `TimeoutError`, and what a hook or `execute` raises."""
         if timeout is not None: timeout = seconds(timeout)
         content = self._execution(code, silent, store_history, user_expressions, allow_stdin, stop_on_error)
@@ -766,7 +766,7 @@ class _Launching(_Awake):
         return connect(self.context, channel, self._make_url(channel), identity=identity, keys=keys)
 
     async def start_kernel(self, **kwargs: Any) -> None:   # type: ignore[override]
-        """Start the kernel's process. Where a step of that fails, what the steps before have begun is ended.
+        """Start the kernel's process. If a step fails, the steps before are undone.
         Raises `UnknownKernel`, `TooManyOpenFiles`, `ValueError` for a path that is too long, and what the launch raises."""
         try: self.kernel_spec   # asked for first: jupyter_client logs a traceback of what fails in its own method
         except NoSuchKernel as e: raise UnknownKernel(e.name, self.kernel_spec_manager.find_kernel_specs()) from None
@@ -786,7 +786,7 @@ class _Undoing(_Launching):
                          'choose a shorter `ip`, such as /tmp/kernel')
 
     async def start_kernel(self, **kwargs: Any) -> None:   # type: ignore[override]
-        """Start the kernel's process. Where a step of that fails, what the steps before have begun is ended.
+        """Start the kernel's process. If a step fails, the steps before are undone.
         Raises `UnknownKernel`, `TooManyOpenFiles`, `ValueError` for a path that is too long, and what the launch raises."""
         self._check_path()
         if self._chosen is None: self._chosen = [o for o in port_names if self.cache_ports or not getattr(self, o)]
@@ -998,12 +998,12 @@ class _Ports(_ShownManager):
         self.cleanup_connection_file()
 
     def answered(self) -> None:
-        "A client has heard from the kernel: its ports are its own"
+        "A client has got an answer from the kernel: its ports are its own"
         self._tries = 0
         self.free_ports()
 
     def taken_ports(self) -> list[int]:
-        "The ports of a kernel that has died at its start which somebody else has; empty for one that has answered"
+        "The ports of a kernel that has died at its start that another program has; empty for one that has answered"
         if not self._tries or self.transport != 'tcp': return []
         return [o for o in self.ports if o > 0 and is_taken(self.ip, o)]
 
@@ -1016,7 +1016,7 @@ class _Ports(_ShownManager):
 # %% ../nbs/01_core.ipynb #4b8e8cb6
 class _Restarts(_Ports):
     async def start_kernel(self, **kwargs: Any) -> None:   # type: ignore[override]
-        """Start the kernel's process. Where a step of that fails, what the steps before have begun is ended.
+        """Start the kernel's process. If a step fails, the steps before are undone.
         Raises `UnknownKernel`, `TooManyOpenFiles`, `ValueError` for a path that is too long, and what the launch raises."""
         self._tries = 1
         await super().start_kernel(**kwargs)
@@ -1027,7 +1027,7 @@ class _Restarts(_Ports):
         newports: bool = False, # Let it listen on other ports?
         **kwargs: Any # For the launch; by default, as at the start
     ) -> None:
-        """Restart the kernel. What is in flight fails with `KernelRestartedError`; all clients go on with the new one.
+        """Restart the kernel. Requests in flight fail with `KernelRestartedError`; all clients can go on.
         Raises `RuntimeError` for a kernel that was never started, and what the launch raises."""
         if self.provisioner is None:
             raise RuntimeError('Cannot restart the kernel: it has not been started (start_kernel)')
@@ -1076,7 +1076,7 @@ class _Mortal(_Restarts):
     _resting = True   # it stays dead
 
     def answered(self) -> None:
-        "A client has heard from the kernel: its ports are its own"
+        "A client has got an answer from the kernel: its ports are its own"
         super().answered()
         self._heard = True
 
@@ -1102,7 +1102,7 @@ class _Revived(_Mortal):
         self.found_dead()
 
     def found_dead(self) -> None:
-        "Somebody has seen that the process has ended: restart it, if `restart_on_death` says so"
+        "The end of the process was noticed: restart it, if `restart_on_death` says so"
         if not self._wants_revival() or self._reviving or self.restarting: return
         self._deaths = self._next_death()
         if self._deaths > self.restart_limit: self._stay_dead()
@@ -1128,14 +1128,14 @@ class _Revived(_Mortal):
 # %% ../nbs/01_core.ipynb #5e63b3e4
 class _Reviving(_Revived):
     async def start_kernel(self, **kwargs: Any) -> None:   # type: ignore[override]
-        """Start the kernel's process. Where a step of that fails, what the steps before have begun is ended.
+        """Start the kernel's process. If a step fails, the steps before are undone.
         Raises `UnknownKernel`, `TooManyOpenFiles`, `ValueError` for a path that is too long, and what the launch raises."""
         self._heard = False
         await super().start_kernel(**kwargs)
         self._new_row()
 
     async def restart_kernel(self, now: bool = False, newports: bool = False, **kwargs: Any) -> None:   # type: ignore[override]
-        """Restart the kernel. What is in flight fails with `KernelRestartedError`; all clients go on with the new one.
+        """Restart the kernel. Requests in flight fail with `KernelRestartedError`; all clients can go on.
         Raises `RuntimeError` for a kernel that was never started, and what the launch raises."""
         ours = self._reviving and asyncio.current_task() is self._revival
         await super().restart_kernel(now=now, newports=newports, **kwargs)
@@ -1160,7 +1160,7 @@ class ConKernelManager(_Reviving):
     _again: 'asyncio.Task[None]|None' = None
 
     async def start_again(self) -> bool: # Is it being started again?
-        "A client found the kernel dead: where it died at its start for a port that somebody took, start it once more"
+        "A client found the kernel dead: if it died at its start because a port was taken, start it once more"
         if self._again is not None and not self._again.done(): return True
         if self._tries != 1 or self.restarting or self.will_restart or not self.has_kernel or not self._chosen: return False
         taken = self.taken_ports()

@@ -34,7 +34,7 @@ def bar(
 
 # %% ../nbs/02_demo.ipynb #4fb73222
 class Screen:
-    "Prints rows as they come and, on a terminal, a last line that changes"
+    "Prints rows and, on a terminal, a last line that changes"
     def __init__(self,
         out: TextIO|None = None, # Where to; `sys.stdout` by default
         total: float = 2., # Seconds that a bar's whole width stands for
@@ -122,7 +122,7 @@ async def meanwhile(
 
 # %% ../nbs/02_demo.ipynb #82d78541
 class Marks:
-    "Prints marks, fifty in a line; on a terminal, each as it comes"
+    "Prints marks, fifty in a line; on a terminal, each immediately"
     def __init__(self,
         screen: Screen, # Where to show them
     ):

@@ -44,7 +44,7 @@ log: logging.Logger = logging.getLogger('conkernelclient')
 # %% ../nbs/04_kernel.ipynb #97e59f5c
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    "What `open_kernel` was asked for"
+    "The arguments of `open_kernel`"
     name: str = 'python3'   # an installed kernel
     kernel_spec: KernelSpec|None = None   # what to launch instead
     preload: tuple[str, ...]|None = None   # modules of the template that it is forked from; `None`: no fork
@@ -159,7 +159,7 @@ class NoRunningKernel(ConKernelError, FileNotFoundError):
     "No kernel is running that could be joined; the message lists those that are"
 
 class RunningKernel(NamedTuple):
-    "A kernel that somebody has started"
+    "A running kernel"
     path: str   # its connection file
     name: str   # its kernelspec; '' where the file does not say
 
@@ -167,7 +167,7 @@ def listens(
     info: dict[str, Any], # What a connection file says
     timeout: float = .3, # Seconds to wait for a connection
 ) -> bool: # Whether it does
-    "Whether somebody listens on the shell channel"
+    "Whether the port of the shell channel accepts connections"
     ip, port = info.get('ip', ''), info.get('shell_port', 0)
     unix = info.get('transport') == 'ipc'
     try:
@@ -249,7 +249,7 @@ async def serve(
 
 # %% ../nbs/04_kernel.ipynb #efe3d166
 async def borrow(
-    want: Wanted, # `pool` says of whom
+    want: Wanted, # `pool` is the pool
 ) -> ConKernelClient: # Its `close` gives the kernel back
     "A kernel of a pool. Raises `PoolClosed`, `TimeoutError`, why kernels cannot be started, and `ValueError` without pool."
     if want.pool is None: raise ValueError('pool is missing')
@@ -270,7 +270,7 @@ HINTS: dict[str, str] = dict(
     preload='with a kernelspec of your own, use kernel_spec=fork_spec(…)')
 
 def check(
-    want: Wanted, # What was asked for
+    want: Wanted, # The arguments of `open_kernel`
     chosen: str, # The argument that chooses the way
 ) -> None:
     "Raise `ValueError` where arguments do not go together"
@@ -287,9 +287,9 @@ def check(
 
 # %% ../nbs/04_kernel.ipynb #e9db8ef3
 def way(
-    want: Wanted, # What was asked for
-) -> Callable[[], Awaitable[ConKernelClient]]: # Opens it: gives a ready client, whose `close` undoes all of it
-    "How to open what was asked for. Raises `ValueError` where options do not go together."
+    want: Wanted, # The arguments of `open_kernel`
+) -> Callable[[], Awaitable[ConKernelClient]]: # Opens it: gives a ready client, whose `close` undoes everything
+    "How to open the kernel. Raises `ValueError` where options do not go together."
     ways = dict(pool=borrow, connection_file=join, url=serve, preload=fork)
     served = (want.url, want.token, want.kernel_id) != (None, None, None)
     chosen = next((o for o in ways if getattr(want, o) is not None or o == 'url' and served), None)
@@ -354,7 +354,7 @@ def open_kernel(
     **options: Any # Of `start_kernel`: `extra_arguments`, …; with `url` also `headers`, `ssl_options`; with `pool` `timeout`
 ) -> Opening: # `async with`, `await`, `with` or `.start()` opens it
     """A kernel, with asyncio and without: `async with open_kernel() as kc`, `with open_kernel() as k`.
-    What it starts is always shut down. Raises `ValueError` where options do not go together. Opening raises
+    It always shuts down a kernel that it starts. Raises `ValueError` where options do not go together. Opening raises
     `UnknownKernel`, `NoRunningKernel`, `DeadKernelError`, `RuntimeError` when the kernel is not ready in time,
     `ServerError` (`url`) and `PoolClosed` (`pool`)."""
     modules = None if preload is None else (preload,) if isinstance(preload, str) else tuple(preload)

@@ -221,7 +221,7 @@ class _Waiting:
 
     @property
     def message(self) -> str:
-        "Why it did not end well, for a person; empty while it lasts, and where all is well"
+        "Why it did not end well, in words; empty while it lasts, and after success"
         return '' if self.run is None else self.run.message
 
     def settled(self,
@@ -368,7 +368,7 @@ class _Prompt(NamedTuple):
     answer: Callable[[Any, BaseException|None], None]   # called with the answer, or what asking has raised
 
 class Following(Generic[E]):
-    "The outputs of a job as they come, for one thread: an iterator. After `KeyboardInterrupt`, it can be gone on with."
+    "The live outputs of a job, for one thread: an iterator. After `KeyboardInterrupt`, you can continue it."
     def __init__(self,
         job: Any, # The `Job`
         loop: asyncio.AbstractEventLoop, # In which it runs
@@ -435,7 +435,7 @@ class _Attended(_Stoppable):
         stdin: Callable[..., Any]|Iterable[str]|None = None, # Answers to its prompts, or a plain function of the prompt
         **kwargs: Any # For `start`
     ) -> Following[Event]: # To be iterated: that answers the prompts
-        "Start it, and follow it: for a thread that is to call its hooks"
+        "Start it, and follow it, in a thread that calls its hooks"
         following = Following[Event](self, self._back.loop, None if stdin is None else answerer(stdin))   # type: ignore[arg-type]
         async def ask(prompt: str, password: bool = False) -> Any:
             asked: asyncio.Future[Any] = self._back.loop.create_future()
@@ -459,7 +459,7 @@ class _Attended(_Stoppable):
 class Job(_Attended):
     "A cell on its way: wait for it, follow it (`for out in job:`) and stop it, from any thread"
     def __iter__(self) -> Following[Event]:
-        """Its outputs as they come, from the first; raises at the end what the run raises.
+        """Its outputs, live and from the first; raises at the end what the run raises.
         Leaving the loop early stops nothing."""
         following = Following[Event](self, self._back.loop)
         self._in_loop(lambda: self._feed(following))
@@ -468,8 +468,8 @@ class Job(_Attended):
     def follow(self,
         after: int = 0, # The number of the last event that is known
     ) -> Following[JobEvent]: # `for event in …`; it ends with the job, and raises nothing that the run raises
-        """Give the `JobEvent`s after number `after`, as they come; the last one is `end`. Any number of threads may do so,
-        and leaving one does nothing to the job."""
+        """Give the `JobEvent`s after number `after`, live; the last one is `end`. Any number of threads may follow,
+        and leaving does nothing to the job."""
         following = Following[JobEvent](self, self._back.loop, raises=False)
         def begin() -> None:
             if self.run is None: following.mail.put(None)
@@ -515,7 +515,7 @@ class _Crossing(Generic[S]):
     def in_loop(self,
         f: Callable[[S], Any], # Called with the client (or subshell) in the background loop
     ) -> Any: # What it returns; an awaitable is awaited
-        """Call `f` where the client may be used, and wait. Raises what it raises, and `RuntimeError` in a forked child
+        """Call `f` in the client's event loop, and wait. Raises what it raises, and `RuntimeError` in a forked child
         and in the background loop itself. Ctrl-C cancels it."""
         self._check()
         return Call[Any](self._back, lambda: f(self._shell())).result()
@@ -542,7 +542,7 @@ class _Running(_Crossing[S]):
         check: bool = False, # Raise `ExecutionError` for what it raises?
         stdin: Callable[..., Any]|Iterable[str]|None = None, # Answers, or a plain function of the prompt
         on_output: Callable[[Event], Any]|None = None, # Called with each `Event` of its outputs
-        display: bool = False, # Show its outputs as they come, in this notebook cell or terminal?
+        display: bool = False, # Show its outputs live, in this notebook cell or terminal?
         **kwargs: Any # As for `ConKernelClient.run`
     ) -> Result: # Of the cell
         """Run `code` and wait for its result. `stdin` and `on_output` are called in this thread. Raises what
@@ -570,7 +570,7 @@ class _Starting(_Running[S]):
         check: bool = False, # Raise `ExecutionError` for what it raises?
         stdin: Callable[..., Any]|Iterable[str]|None = None, # Answers, or a plain function of the prompt
         on_output: Callable[[Event], Any]|None = None, # Called with each `Event` of its outputs
-        display: bool = False, # Show its outputs as they come, in this notebook cell or terminal?
+        display: bool = False, # Show its outputs live, in this notebook cell or terminal?
         **kwargs: Any # As for `ConKernelClient.run`
     ) -> Job: # To wait for, to follow and to stop
         "Start `code`, or queue it, and return. `stdin` and `on_output` are called in a thread of the job's own."
@@ -692,7 +692,7 @@ class _Opened(_Values[ConKernelClient]):
 
     @property
     def table(self) -> dict[Run, Job]:
-        "The job of each run that is not done, where somebody has asked for it"
+        "The jobs of runs that are not done, once a caller has asked for them"
         return self._jobs
 
     def _shell(self) -> ConKernelClient: return self.client
@@ -791,12 +791,12 @@ class KernelRecording:
     def save(self,
         path: str|Path|None = None, # Where to; by default, the path of the recording
     ) -> Path: # Where it is
-        "Write the session so far, beside the path first. Raises `ValueError` without a path, and `OSError`."
+        "Write the session so far, to a temporary file first. Raises `ValueError` without a path, and `OSError`."
         where: Path = self._in_loop(lambda: self.recording.save(path))
         return where
 
     def stop(self) -> None:
-        "Record no more; with `autosave`, write what is not written yet. Harmless when called again. Raises `OSError`."
+        "Stop recording; with `autosave`, write the rest. Harmless when called again. Raises `OSError`."
         self._in_loop(self.recording.stop)
 
     def __enter__(self) -> 'KernelRecording': return self
@@ -851,7 +851,7 @@ class Kernel(_Exposing):
         return_exceptions: bool, **kwargs: Any) -> list[Result|BaseException]: ...
     def map(self,
         codes: Cells, # Cells; or with `items` a template such as `"f({})"`, or a function that gives the code for an item
-        items: Iterable[Any]|None = None, # What the cells are about
+        items: Iterable[Any]|None = None, # Items for the template or the function
         concurrency: int = 4, # How many at a time: so many subshells. 1: on the main shell
         progress: bool = False, # Show a progress bar, where a person may watch?
         **kwargs: Any # As for `ConKernelClient.map`; hooks are called in the background loop

@@ -1,11 +1,11 @@
 """The tools that make README.md and the docs: what they change, and what they refuse."""
-import re, sys
+import json, re, sys
 from pathlib import Path
 from types import SimpleNamespace
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent/'tools'))
-import docs, entries, readme
+import docs, entries, prose, readme
 
 SITE = 'https://example.org/lib'
 
@@ -235,3 +235,45 @@ def test_readme_links_are_absolute(md, expected): assert convert(markdown(md)) =
 def test_readme_refuses_what_it_cannot_show():
     with pytest.raises(SystemExit): convert(markdown('::: {.callout-note}\nx\n:::'))
     with pytest.raises(SystemExit): convert(code('plot()', dict(output_type='display_data', data={'image/png': 'eA=='}, metadata={})))
+
+
+# Prose
+
+def test_prose_gets_no_harder_to_read():
+    "The counts of tools/prose.json may only fall: `python tools/prose.py`"
+    problems = prose.grown(prose.hits(), json.loads(prose.COUNTS.read_text()))
+    assert not problems, '\n'.join(problems)
+
+
+HARD = {'who': 'Who begins to read late first gets the outputs.', 'what': 'What is in flight fails.', 'told': 'Every caller is told.',
+        'people': 'Nobody waits.', 'at once': 'The call fails at once.', 'for ever': 'It waits for ever.', 'makes of': 'It makes text of it.',
+        'for = because': 'It must go on, for a model that hears nothing can do nothing, for it is stuck.', 'be it': 'It fails, be it a run.',
+        'mended': 'The bug is mended.', 'in line': 'A cell is in line.', 'meanwhile': 'It goes on meanwhile.', 'hears': 'The model hears so.',
+        'as they come': 'Outputs are shown as they come.', 'stands': 'The time stands in the reply.', 'is no': 'It is no literal.', 'all the same': 'It is read all the same.',
+        'tells': 'The heartbeat tells.', 'shall': 'The cell shall go on.', 'anew': 'It begins anew.', 'time-out': 'A time-out.',
+        'aside': 'It waits. (On Windows, it waits longer.)', 'that is': 'That is a setting.', 'heading': '## How is it doing?',
+        'word order': 'It waits as ever.', 'long': 'a '*46 + 'b.'}
+
+@pytest.mark.parametrize('name', HARD)
+def test_prose_that_is_counted(name): assert [o for o, _ in prose.found(HARD[name])].count(name) == 1
+
+def test_each_pattern_has_an_example(): assert HARD.keys() == {*prose.PATTERNS, 'long'}
+
+@pytest.mark.parametrize('text', [
+    'You can see who waits.', 'The message says what is wrong.', 'What do you see?', '## What to read next', 'It cannot be told from another one.', 'There is no kernel.', 'The name stands for it.', 'It tells the kernel the time.',
+    'See [Many cells at once](02_many_cells.ipynb).', 'Ten seconds, for the cell that is running.', 'It returns text for a model.',
+    'The call (a coroutine) returns.', 'A table of results (see below).', 'In line with the protocol, it replies.', '`What is here fails.`',
+    '```\nNobody waits at once.\n```', '| a | b |\n|---|---|\n| ' + 'a '*30 + '| ' + 'b '*30 + '|'])
+def test_prose_that_is_not_counted(text): assert not list(prose.found(prose.plain(text)))
+
+def test_prose_is_found_in_docstrings_comments_and_messages():
+    code = '''
+def f(
+    x: int = 3, # Nobody needs it
+) -> None: # Who waits
+    "Is told"
+    raise ValueError(f'{x} is gone' ' at once')
+log.warning('for ever')
+y = 'not prose'
+'''
+    assert sorted(prose.in_code(code)) == sorted(['Is told', 'x is gone at once', 'for ever', 'Nobody needs it', 'Who waits'])

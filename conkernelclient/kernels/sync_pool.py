@@ -65,8 +65,8 @@ class Pool(_Open):
         progress: bool = False, # Show a progress bar, where a person may watch?
         **kwargs: Any # As for `ConKernelClient.run`; hooks are called in the background loop
     ) -> list[Result|Exception]: # In the order of `codes`
-        """Run each of `codes` in a kernel of the pool, and wait for all. An exception, as of a kernel that died, stands
-        for a result. Raises `PoolClosed`. Ctrl-C cancels them."""
+        """Run each of `codes` in a kernel of the pool, and wait for all. Where there is no result, as from a kernel that died,
+        the list has the exception. Raises `PoolClosed`. Ctrl-C cancels them."""
         cells = list(codes)
         return self._call(lambda: self.pool.map(cells, timeout, progress, **kwargs))   # type: ignore[no-any-return]
 
@@ -78,7 +78,7 @@ class Pool(_Open):
 
     @property
     def stats(self) -> Stats:
-        "What there is now, and what happened so far"
+        "The numbers of kernels now, and the events so far"
         return self._call(lambda: self.pool.stats)   # type: ignore[no-any-return]
 
 # %% ../../nbs/kernels/05_sync_pool.ipynb #25e9dbda

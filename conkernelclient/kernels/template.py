@@ -63,7 +63,7 @@ def closed(
 
 # %% ../../nbs/kernels/02_template.ipynb #3924fa07
 class Asked:
-    "What the owner asks for: one kernel"
+    "A request of the owner for one kernel"
     def __init__(self,
         descriptors: 'list[int]', # The kernel's status socket, its arguments, a gate, stdin, stdout and stderr
     ) -> None:
@@ -118,7 +118,7 @@ def settle(
 
 # %% ../../nbs/kernels/02_template.ipynb #eec844fa
 def refresh() -> None:
-    "Make anew what a process makes when it starts"
+    "Set up again what a process sets up at its start"
     time.tzset()
     for o in signal.SIGINT, signal.SIGTERM, signal.SIGCHLD: signal.signal(o, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -151,7 +151,7 @@ def become_kernel(
 
 # %% ../../nbs/kernels/02_template.ipynb #ead95fea
 class Forked:
-    "A kernel of this template, as long as its owner wants to know about it"
+    "A kernel of this template, until its owner releases it"
     def __init__(self,
         asked: Asked, # Its status socket is kept
         pid: int, # Its process id
@@ -182,7 +182,7 @@ class Forked:
         except ProcessLookupError: os.kill(self.pid, signal.SIGKILL)   # it has no session of its own yet
 
     def reap(self) -> None:
-        "Nobody needs the process id any more"
+        "The process id is not needed any more"
         os.waitpid(self.pid, 0)
         os.close(self.pidfd)
         self.asked.status.close()
