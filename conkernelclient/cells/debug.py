@@ -471,6 +471,8 @@ class _Beginning(_Limiting):
 
 # %% ../../nbs/cells/07_debug.ipynb #a7079e95
 class _Running(_Beginning):
+    halted: dict[str, Any]|None
+
     async def resume(self,
         command: str, # `continue`, `next`, `stepIn` or `stepOut`
         stop: Stopped, # Where the cell stands
