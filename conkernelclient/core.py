@@ -200,14 +200,7 @@ class _Sockets(_Settings):
         return self.hb_channel
 
 # %% ../nbs/01_core.ipynb #3d9ad193
-def _view(kc: Any, o: str) -> None:
-    "Give a client the object of channel `o`, without a socket"
-    channel = getattr(kc, f'{o}_channel_class')(None, kc.session)
-    channel.attach(o, kc.connection)
-    setattr(kc, f'_{o}_channel', channel)
-
-class ClientSockets:
-    "The sockets of a client, for its transport"
+class _Connecting:
     def __init__(self,
         client: Any, # A `ConKernelClient`; it is held weakly
     ): self.client: Callable[[], Any] = ref(client)
@@ -232,6 +225,15 @@ class ClientSockets:
     def encrypted(self) -> bool: return self.client().curve_publickey is not None
     def identity(self) -> bytes: return cast(bytes, self.client().session.bsession)
 
+# %% ../nbs/01_core.ipynb #31a73d6b
+def _view(kc: Any, o: str) -> None:
+    "Give a client the object of channel `o`, without a socket"
+    channel = getattr(kc, f'{o}_channel_class')(None, kc.session)
+    channel.attach(o, kc.connection)
+    setattr(kc, f'_{o}_channel', channel)
+
+class ClientSockets(_Connecting):
+    "The sockets of a client, for its transport"
     def postpone(self, channel: str) -> bool:
         "Make a channel object without a socket, unless a subclass has another kind; false if that is not possible"
         kc, o = self.client(), channel
@@ -830,6 +832,7 @@ async def process_ended(
     finally: os.close(fd)
     return True
 
+# %% ../nbs/01_core.ipynb #d10d6c1d
 class EndWatch:
     "Calls `ended` when a process ends; it is held weakly"
     def __init__(self,
@@ -861,7 +864,8 @@ class EndWatch:
         try: self.loop.call_soon_threadsafe(self.close)
         except RuntimeError: self.close()   # the loop is closed
 
-class _Waiting(_Undoing):
+# %% ../nbs/01_core.ipynb #3a80deeb
+class _LateControl(_Undoing):
     _launched = False   # is this the step after the launch?
 
     async def _async_post_start_kernel(self, **kwargs: Any) -> None:
@@ -877,6 +881,8 @@ class _Waiting(_Undoing):
         if self._control_socket is not None and not self.has_kernel: self._control_socket.linger = 0
         super()._close_control_socket()
 
+# %% ../nbs/01_core.ipynb #bca86961
+class _Waiting(_LateControl):
     async def _async_wait(self, pollinterval: float = .1) -> None:
         while await self._async_is_alive():
             if not await self._told(): await asyncio.sleep(pollinterval)

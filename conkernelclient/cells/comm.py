@@ -244,8 +244,7 @@ class _Receiving(_Taking):
         except CommClosedError: raise StopAsyncIteration from None
 
 # %% ../../nbs/cells/02_comm.ipynb #304bd9e7
-class Comm(_Receiving):
-    "A connection to an object of the kernel: `comm.send(…)`, `async for msg in comm:`"
+class _Sending(_Receiving):
     def __init__(self,
         comms: 'Comms', # Of the client
         target: str, # What it is opened for
@@ -253,7 +252,7 @@ class Comm(_Receiving):
         **kwargs: Any # `ours`, `subshell_id`
     ):
         super().__init__(id or new_id(), target, generation=comms.connection.life.generation, **kwargs)
-        self._comms = ref(comms)   # a comm that is kept, perhaps by a result, keeps no client and no kernel
+        self._comms = ref(comms)
 
     def send(self,
         data: Any = None, # JSON
@@ -279,6 +278,9 @@ class Comm(_Receiving):
         comms.outbox(self.subshell_id).add(letter)
         return letter
 
+# %% ../../nbs/cells/02_comm.ipynb #3deebaf5
+class Comm(_Sending):
+    "A connection to an object of the kernel: `comm.send(…)`, `async for msg in comm:`"
     def close(self,
         data: Any = None, # JSON, for the other side
     ) -> None:
@@ -309,7 +311,6 @@ class _Table:
         self.followers: dict[str, Handler] = {}   # as handlers, of parts of this library
         self.unknown: int = 0   # messages of comms that are not open
         self.take: Callable[[Message], Any] = lambda msg: None   # gets what the handlers of comm messages print
-        self._boxes: dict[str|None, Outbox] = {}
         self._last: Comm|None = None   # closed by the last message
         self._lane: Lane[Any] = connection.lane(2**62, lambda comm: None, self._lost)
         connection.router.on_comm = weakly(self._received)
@@ -322,15 +323,6 @@ class _Table:
 
     def _received(self, msg: Message) -> None: raise NotImplementedError
 
-    def outbox(self,
-        subshell_id: str|None = None, # `None`: the main shell
-    ) -> Outbox:
-        "The messages to one shell"
-        if subshell_id not in self._boxes: self._boxes[subshell_id] = Outbox(self.connection, subshell_id, weakly(self._printed))
-        return self._boxes[subshell_id]
-
-    def _printed(self, msg: Message) -> bool: return bool(self.take(msg))
-
     def enter(self, comm: Comm) -> None:
         "It is open"
         self._lane.add(comm.id, comm)
@@ -340,6 +332,23 @@ class _Table:
         if not self._lane.withdraw(comm.id): self._lane.release(comm.id)
         comm.end(closing=closing)
 
+# %% ../../nbs/cells/02_comm.ipynb #974f3998
+class _Outboxes(_Table):
+    def __init__(self,
+        connection: Connection, # To the kernel
+    ):
+        super().__init__(connection)
+        self._boxes: dict[str|None, Outbox] = {}
+
+    def outbox(self,
+        subshell_id: str|None = None, # `None`: the main shell
+    ) -> Outbox:
+        "The messages to one shell"
+        if subshell_id not in self._boxes: self._boxes[subshell_id] = Outbox(self.connection, subshell_id, weakly(self._printed))
+        return self._boxes[subshell_id]
+
+    def _printed(self, msg: Message) -> bool: return bool(self.take(msg))
+
     def forget(self, subshell_id: str) -> None:
         "The subshell is no more: its comms go on through the main shell"
         box = self._boxes.pop(subshell_id, None)
@@ -348,9 +357,7 @@ class _Table:
             if o.subshell_id == subshell_id: o.subshell_id = None
 
 # %% ../../nbs/cells/02_comm.ipynb #2348be12
-class _Listening(_Table):
-    unknown: int
-
+class _Finding(_Outboxes):
     def find(self, comm_id: object) -> Comm|None: # Also one that the last message has closed
         "A comm by its id"
         if not isinstance(comm_id, str): return None
@@ -363,6 +370,20 @@ class _Listening(_Table):
         kind: Any = msg['msg_type'].removeprefix('comm_')
         return CommMessage(kind, content.get('data'), msg['buffers'], msg['metadata'], comm,
                            parent.get('msg_id') if isinstance(parent, dict) else None)
+
+    def adopt(self,
+        comm_id: str, # As in the messages
+        target: str, # What it was opened for
+    ) -> Comm:
+        "A comm that the kernel had opened before this client came"
+        comm = Comm(self, target, comm_id, ours=False)   # type: ignore[arg-type]
+        comm.keeps = target not in self.followers
+        self.enter(comm)
+        return comm
+
+# %% ../../nbs/cells/02_comm.ipynb #99379e1b
+class _Listening(_Finding):
+    unknown: int
 
     def _received(self, msg: Message) -> None:
         content = msg['content']
@@ -390,16 +411,6 @@ class _Listening(_Table):
         if target in self.handlers: self._call(self.handlers[target], comm)
 
     def _call(self, handler: Handler, comm: Comm) -> None: raise NotImplementedError
-
-    def adopt(self,
-        comm_id: str, # As in the messages
-        target: str, # What it was opened for
-    ) -> Comm:
-        "A comm that the kernel had opened before this client came"
-        comm = Comm(self, target, comm_id, ours=False)   # type: ignore[arg-type]
-        comm.keeps = target not in self.followers
-        self.enter(comm)
-        return comm
 
 # %% ../../nbs/cells/02_comm.ipynb #1eb5f3f9
 class _Handling(_Listening):

@@ -103,8 +103,7 @@ class _Kept:
             if not o.done(): o.set_result(None)
 
 # %% ../../nbs/cells/02_jobs.ipynb #91198c4e
-class Journal(_Kept):
-    "The numbered events of one run, as far back as they are kept"
+class _Renewed(_Kept):
     __slots__ = ()
     events: list[JobEvent]
     start: int
@@ -128,6 +127,18 @@ class Journal(_Kept):
         self.known = self.last if known else self.start
         self.room = 2*self.size+ROOM
 
+    def tidy(self) -> None:
+        "Begin anew if that is needed. The outputs must not be ahead of the events."
+        if self.live.dropped > self.dropped: self.renew()
+        elif self.size > self.room: self.renew(known=True)
+        self.dropped = self.live.dropped
+
+# %% ../../nbs/cells/02_jobs.ipynb #d3669366
+class Journal(_Renewed):
+    "The numbered events of one run, as far back as they are kept"
+    __slots__ = ()
+    over: tuple[Outcome, str]|None
+
     def add(self,
         event: Event, # What has changed
         run: str|None = None, # The run whose outputs have changed; by default this one
@@ -135,12 +146,6 @@ class Journal(_Kept):
         "One more event; after the end, only a display that another cell has changed"
         if self.over is None: self._add(event.kind, event.output, event.index, run)
         elif event.kind == 'update' and run is None: self.renew()
-
-    def tidy(self) -> None:
-        "Begin anew if that is needed. The outputs must not be ahead of the events."
-        if self.live.dropped > self.dropped: self.renew()
-        elif self.size > self.room: self.renew(known=True)
-        self.dropped = self.live.dropped
 
     def end(self, outcome: Outcome, message: str) -> None:
         "The run has ended"

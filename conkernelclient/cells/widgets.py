@@ -154,7 +154,7 @@ class _Shown(_Model):
         return (' ' if self.kind == 'HBoxModel' else '\n').join(o.strip() if self.kind == 'HBoxModel' else o for o in texts if o)
 
 # %% ../../nbs/cells/06_widgets.ipynb #a14dffb8
-class _Changing(_Shown):
+class _Setting(_Shown):
     def set(self,
         **values: Any # Attributes by name; binary values may stand anywhere in them
     ) -> None:
@@ -181,6 +181,8 @@ class _Changing(_Shown):
         "Send a custom message, for the widget's `on_msg`. Raises as `Comm.send`."
         self.comm.send(dict(method='custom', content=content), buffers)
 
+# %% ../../nbs/cells/06_widgets.ipynb #41c541c5
+class _Changing(_Setting):
     def change(self, msg: CommMessage) -> None:
         "The kernel has sent something"
         data = msg.data if isinstance(msg.data, dict) else {}
@@ -207,7 +209,7 @@ class _Changing(_Shown):
 
     def changed(self, state: State) -> None: "These attributes have changed"
 
-# %% ../../nbs/cells/06_widgets.ipynb #caa055f5
+# %% ../../nbs/cells/06_widgets.ipynb #0932200c
 CAPTURED = 'stream', 'display_data', 'execute_result', 'error', 'clear_output'
 
 def _as_messages(outputs: Any) -> Iterator[dict[str, Any]]:
@@ -215,10 +217,8 @@ def _as_messages(outputs: Any) -> Iterator[dict[str, Any]]:
     for o in outputs if isinstance(outputs, (list, tuple)) else ():
         if isinstance(o, dict): yield dict(msg_type=o.get('output_type'), content=o, buffers=[])
 
-class _Capturing(_Changing):
+class _Holding(_Changing):
     _outputs: Outputs|None = None   # of an `Output` widget
-    _dirty = False
-    _under_way = False
 
     @property
     def state(self) -> State:
@@ -244,6 +244,15 @@ class _Capturing(_Changing):
     def changed(self, state: State) -> None:
         if 'outputs' in state and self._outputs is not None: self.hold(self._outputs.displays, self._outputs.limit)
 
+    def shown(self, depth: int = 0) -> str|None:
+        if self._outputs is None or self.closed and self.comm.error is None: return super().shown(depth)
+        return ''.join(own_lines((terminal_text(o), o['output_type'] == 'stream') for o in self._outputs.outputs))
+
+# %% ../../nbs/cells/06_widgets.ipynb #caa055f5
+class _Capturing(_Holding):
+    _dirty = False
+    _under_way = False
+
     def capture(self, msg: Message) -> None:
         "Take an output"
         if self._outputs is not None: self._outputs.add(msg)
@@ -258,10 +267,7 @@ class _Capturing(_Changing):
         try: self._expected['outputs'] = self.push(dict(outputs=self.state['outputs']), weakly(self.flush))
         except RuntimeError as e: log.debug('The kernel does not hear what %r holds: %r', self, e)
 
-    def shown(self, depth: int = 0) -> str|None:
-        if self._outputs is None or self.closed and self.comm.error is None: return super().shown(depth)
-        return ''.join(own_lines((terminal_text(o), o['output_type'] == 'stream') for o in self._outputs.outputs))
-
+# %% ../../nbs/cells/06_widgets.ipynb #97194d36
 class Widget(_Capturing):
     "A widget of the kernel: `kc.widgets[id]`"
 

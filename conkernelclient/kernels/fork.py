@@ -110,23 +110,7 @@ class _Status:
         if 'code' in self.news: self.returncode = self.news['code']
 
 # %% ../../nbs/kernels/01_fork.ipynb #c26d394a
-class ForkedProcess(_Status):
-    "A kernel forked from a template, with the methods of `subprocess.Popen`"
-    gate: int
-
-    def wait(self,
-        timeout: float|None = None, # Seconds; `None`: as long as it takes
-    ) -> int: # The exit code
-        "Wait for the end, blocking. Raises `subprocess.TimeoutExpired`."
-        end = None if timeout is None else time.monotonic()+timeout
-        while self.poll() is None:
-            left = None if end is None else end-time.monotonic()
-            if left is not None and left <= 0: raise subprocess.TimeoutExpired('kernel', cast(float, timeout))
-            news = select.poll()   # `select.select` knows no descriptors above 1,023
-            news.register(self.status, select.POLLIN)
-            news.poll(None if left is None else 1000*left)
-        return cast(int, self.returncode)
-
+class _Awaited(_Status):
     async def read(self) -> None:
         "Wait until there is news. Any number of tasks may wait: they share one reader of the socket."
         loop = asyncio.get_running_loop()
@@ -152,12 +136,32 @@ class ForkedProcess(_Status):
         while self.poll() is None: await self.read()
         return cast(int, self.returncode)
 
+# %% ../../nbs/kernels/01_fork.ipynb #515148bf
+class _Signalled(_Awaited):
+    def wait(self,
+        timeout: float|None = None, # Seconds; `None`: as long as it takes
+    ) -> int: # The exit code
+        "Wait for the end, blocking. Raises `subprocess.TimeoutExpired`."
+        end = None if timeout is None else time.monotonic()+timeout
+        while self.poll() is None:
+            left = None if end is None else end-time.monotonic()
+            if left is not None and left <= 0: raise subprocess.TimeoutExpired('kernel', cast(float, timeout))
+            news = select.poll()   # `select.select` knows no descriptors above 1,023
+            news.register(self.status, select.POLLIN)
+            news.poll(None if left is None else 1000*left)
+        return cast(int, self.returncode)
+
     def send_signal(self, signum: int) -> None:
         "Send a signal to the process, if it has not ended"
         if self.poll() is None: os.kill(self.pid, signum)
 
     def terminate(self) -> None: self.send_signal(signal.SIGTERM)
     def kill(self) -> None: self.send_signal(signal.SIGKILL)
+
+# %% ../../nbs/kernels/01_fork.ipynb #51155989
+class ForkedProcess(_Signalled):
+    "A kernel forked from a template, with the methods of `subprocess.Popen`"
+    gate: int
 
     def begin(self) -> None:
         "Let the kernel begin. Harmless when called again."
@@ -190,8 +194,7 @@ class ForkedProcess(_Status):
         self.release()
 
 # %% ../../nbs/kernels/01_fork.ipynb #bfc12373
-class TemplateProcess:
-    "A template, seen by its owner"
+class _Started:
     def __init__(self,
         python: list[str], # The interpreter, with its flags
         env: dict[str, str], # What it starts with
@@ -214,6 +217,9 @@ class TemplateProcess:
             raise
         finally: its.close()
 
+# %% ../../nbs/kernels/01_fork.ipynb #31156479
+class TemplateProcess(_Started):
+    "A template, seen by its owner"
     @property
     def alive(self) -> bool:
         "Whether the process runs"
@@ -423,8 +429,7 @@ class _Forking(_Asking):
         raise CannotFork('The template ended before it forked')
 
 # %% ../../nbs/kernels/01_fork.ipynb #0dd488cd
-class ForkProvisioner(_Forking):
-    "Launches ipykernels as forks of a warm template; other kernels as `LocalProvisioner` does"
+class _Launching(_Forking):
     process: Any
     pid: Any
     pgid: Any
@@ -458,6 +463,11 @@ class ForkProvisioner(_Forking):
         "The manager has read the connection file: the kernel may begin, and write to it"
         if self.forked: self.process.begin()
         await super().post_launch(**kwargs)
+
+# %% ../../nbs/kernels/01_fork.ipynb #a786bb98
+class ForkProvisioner(_Launching):
+    "Launches ipykernels as forks of a warm template; other kernels as `LocalProvisioner` does"
+    process: Any
 
     async def wait(self) -> int|None: # The exit code
         "Wait for the end of the process"

@@ -197,6 +197,7 @@ class Waiter:
         self.kernel: asyncio.Future[PooledKernel] = asyncio.get_running_loop().create_future()
         self.starting: PooledKernel|None = None   # made for it
 
+# %% ../../nbs/kernels/03_pool.ipynb #8d0df9d0
 class _State(_Settings):
     def _begin_empty(self) -> None:
         self.kernels: dict[PooledKernel, None] = {}
@@ -254,7 +255,7 @@ class _Counting(_State):
         return f'<{type(self).__name__}: {states or "empty"}, of {self.size}; {len(self.queue)} waiting>'
 
 # %% ../../nbs/kernels/03_pool.ipynb #c61887a4
-class _Starting(_Counting):
+class _Making(_Counting):
     def _arguments(self, special: dict[str, Any]) -> dict[str, Any]:
         "For `start_kernel`"
         options = {**self.options, **special}
@@ -264,6 +265,20 @@ class _Starting(_Counting):
         if not any('ipykernel' in o for o in argv): return options
         return {**options, 'extra_arguments': [*options.get('extra_arguments', ()), '--HistoryManager.enabled=False']}
 
+    def _new_manager(self) -> ConKernelManager:
+        if self.server is not None:
+            from conkernelclient.kernels.server import ServerKernelManager
+            return ServerKernelManager(kernel_name=self.kernel_name, **self.server)
+        return self.manager_class(kernel_name=self.kernel_name, kernel_spec=self.kernel_spec)
+
+    def _note_template(self, k: PooledKernel) -> TemplateProcess|None:
+        "Remember the template of a kernel, to end it with the pool"
+        template: TemplateProcess|None = getattr(k.manager.provisioner, 'template', None)
+        if template is not None: self.templates.add(template)
+        return template
+
+# %% ../../nbs/kernels/03_pool.ipynb #31a42682
+class _Starting(_Making):
     async def _bring_up(self, k: PooledKernel, special: dict[str, Any]) -> None:
         "Start it, and make it ready"
         await k.manager.start_kernel(**self._arguments(special))
@@ -286,18 +301,6 @@ class _Starting(_Counting):
             await self._stop(k, now=True)
             k.manager = self._new_manager()
             await self._bring_up(k, special)
-
-    def _new_manager(self) -> ConKernelManager:
-        if self.server is not None:
-            from conkernelclient.kernels.server import ServerKernelManager
-            return ServerKernelManager(kernel_name=self.kernel_name, **self.server)
-        return self.manager_class(kernel_name=self.kernel_name, kernel_spec=self.kernel_spec)
-
-    def _note_template(self, k: PooledKernel) -> TemplateProcess|None:
-        "Remember the template of a kernel, to end it with the pool"
-        template: TemplateProcess|None = getattr(k.manager.provisioner, 'template', None)
-        if template is not None: self.templates.add(template)
-        return template
 
     async def _stop(self, k: PooledKernel, now: bool) -> None:
         self._note_template(k)   # also of a start that was cut short
@@ -465,8 +468,7 @@ class _Filling(_Serving):
         for o in fresh[:0 if self.queue else max(0, len(self._in('ready'))-self.spare)]: self._end(o, True)
 
 # %% ../../nbs/kernels/03_pool.ipynb #9768e273
-class _Taking(_Filling):
-    _asleep: bool
+class _Returning(_Filling):
     _used: float
 
     def _check(self) -> None:
@@ -475,6 +477,24 @@ class _Taking(_Filling):
         if asyncio.get_running_loop() is not self.loop:
             raise RuntimeError('This pool belongs to another event loop: use it in the one that has opened it, '
                                'and without asyncio use Pool (`with Pool() as pool:`)')
+
+    def _give_back(self, k: PooledKernel, kept: bool = True, unused: bool = False) -> None:
+        "Take a kernel back; `kept`: its user ended in an orderly way"
+        if k.state != 'lent': return
+        self._used = k.since = asyncio.get_running_loop().time()
+        k.uses += not unused
+        if k.client is not None and k.client.status == 'dead': return self._lost(k)
+        if kept and k.idle and not k.special and k.uses < self.max_uses: k.state = 'ready'
+        else:
+            self._counts['recycled'] += 1
+            self._end(k, now=not (kept and k.idle))
+        self._changed()
+        self._serve()
+
+# %% ../../nbs/kernels/03_pool.ipynb #05199e5f
+class _Taking(_Returning):
+    _asleep: bool
+    _used: float
 
     async def _take(self, special: dict[str, Any], timeout: float|None, first: bool = False) -> PooledKernel:
         self._check()
@@ -499,19 +519,6 @@ class _Taking(_Filling):
             waiter.starting.task.cancel()
         self._serve()
         return not done
-
-    def _give_back(self, k: PooledKernel, kept: bool = True, unused: bool = False) -> None:
-        "Take a kernel back; `kept`: its user ended in an orderly way"
-        if k.state != 'lent': return
-        self._used = k.since = asyncio.get_running_loop().time()
-        k.uses += not unused
-        if k.client is not None and k.client.status == 'dead': return self._lost(k)
-        if kept and k.idle and not k.special and k.uses < self.max_uses: k.state = 'ready'
-        else:
-            self._counts['recycled'] += 1
-            self._end(k, now=not (kept and k.idle))
-        self._changed()
-        self._serve()
 
 # %% ../../nbs/kernels/03_pool.ipynb #02c7dae7
 class _Lending(_Taking):
@@ -610,41 +617,11 @@ class _Watching(_Mapping):
         for o in self._in('ready'): self._end(o, True)
 
 # %% ../../nbs/kernels/03_pool.ipynb #77cee644
-class KernelPool(_Watching):
-    "`async with KernelPool() as pool:` keeps kernels ready, and lends them: `async with pool.kernel() as kc:`"
-    loop: asyncio.AbstractEventLoop|None
-    opened: bool
+class _Closing(_Watching):
     closed: bool
     templates: set[TemplateProcess]
-    _asleep: bool
-    _used: float
     _closing: asyncio.Task[None]|None
-
-    async def __aenter__(self) -> 'KernelPool':
-        if self.closed: raise PoolClosed('This pool was closed; make a new one')
-        want_descriptors(64+40*self.size)
-        self.opened = True
-        self.loop = asyncio.get_running_loop()
-        self._used = asyncio.get_running_loop().time()
-        if self.max_memory is not None or self.idle_timeout is not None:
-            self._watcher: asyncio.Task[None] = self._spawn(self._watch(min(2, (self.idle_timeout or 8)/4)))
-        self._serve()
-        return self
-
-    async def __aexit__(self, kind: type[BaseException]|None, *_: Any) -> None:
-        await self.close(None if kind is None else 0)
-
-    async def filled(self,
-        timeout: float|None = None, # Seconds; `None`: as long as it takes
-    ) -> None:
-        "Wait until the spares are ready. Raises `TimeoutError`, `PoolClosed`, and why kernels cannot be started."
-        self._asleep, self._used = False, asyncio.get_running_loop().time()
-        self._serve()
-        async with asyncio.timeout(timeout):
-            while len(self._in('ready')) < min(self.spare, self.size-len(self._in('lent'))):
-                self._check()
-                if self._paused is not None and self.error is not None: raise self.error   # three in a row
-                await self._change()
+    _watcher: 'asyncio.Task[None]'
 
     async def close(self,
         grace: float|None = None, # Seconds that lent kernels have; by default the pool's
@@ -672,3 +649,37 @@ class KernelPool(_Watching):
         while self._tasks: await asyncio.wait(list(self._tasks))
         if self._cut: self.templates |= {o for o in templates.running.values() if o.preload == self.preload}
         await asyncio.to_thread(templates.end, self.templates, unused=True)
+
+# %% ../../nbs/kernels/03_pool.ipynb #41d22fbf
+class KernelPool(_Closing):
+    "`async with KernelPool() as pool:` keeps kernels ready, and lends them: `async with pool.kernel() as kc:`"
+    loop: asyncio.AbstractEventLoop|None
+    opened: bool
+    _asleep: bool
+    _used: float
+
+    async def __aenter__(self) -> 'KernelPool':
+        if self.closed: raise PoolClosed('This pool was closed; make a new one')
+        want_descriptors(64+40*self.size)
+        self.opened = True
+        self.loop = asyncio.get_running_loop()
+        self._used = asyncio.get_running_loop().time()
+        if self.max_memory is not None or self.idle_timeout is not None:
+            self._watcher = self._spawn(self._watch(min(2, (self.idle_timeout or 8)/4)))
+        self._serve()
+        return self
+
+    async def __aexit__(self, kind: type[BaseException]|None, *_: Any) -> None:
+        await self.close(None if kind is None else 0)
+
+    async def filled(self,
+        timeout: float|None = None, # Seconds; `None`: as long as it takes
+    ) -> None:
+        "Wait until the spares are ready. Raises `TimeoutError`, `PoolClosed`, and why kernels cannot be started."
+        self._asleep, self._used = False, asyncio.get_running_loop().time()
+        self._serve()
+        async with asyncio.timeout(timeout):
+            while len(self._in('ready')) < min(self.spare, self.size-len(self._in('lent'))):
+                self._check()
+                if self._paused is not None and self.error is not None: raise self.error   # three in a row
+                await self._change()
