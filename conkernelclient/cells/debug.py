@@ -255,7 +255,7 @@ class _Healing(_Repairing):
         self.connection.spawn(self._ask('continue', dict(threadId=body.get('threadId'))))
 
     def cell_over(self,
-        run: Run, # That has ended
+        run: Run, # It has ended
     ) -> None:
         "Nothing of it must disturb the next one"
         if run is not self.cell: return
