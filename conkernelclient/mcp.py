@@ -433,7 +433,7 @@ class _States(_Jobs):
 class Tools(_States):
     "The tools of a server"
     async def inspect(self, code: Code, kernel: Name = 'main') -> str:
-        "The documentation of the object whose name stands at the end of `code`; also while a cell runs"
+        "The documentation of the object that `code` ends with; also while a cell runs"
         with told(): text = await (await self.kernel(kernel).ready()).doc(code)
         return cut_middle(text, self.options.limit) or 'Nothing was found.'
 

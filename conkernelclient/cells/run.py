@@ -787,7 +787,7 @@ class _Queueing(RunsCells):
     @property
     def queue(self) -> list[Run]:
         """The runs that are not done, those that were sent first;
-        also runs that nobody waits for any more, while the kernel still runs them"""
+        also abandoned runs, while the kernel still runs them"""
         return [o for shell in self.runs.shells.values() for o in shell.all]
 
     def cancel_all(self) -> Awaits[list[Result|BaseException]]: # Gives the outcome of each: a result, or the exception
