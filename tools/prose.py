@@ -103,7 +103,7 @@ def prose(root: Path = ROOT) -> Iterator[Said]:
     for where, kind, source in cells(root):
         if kind == 'markdown': yield Said(where, plain(source))
         elif kind == 'code' and exported(source): yield from (Said(where, plain(o)) for o in in_code(source) if o)
-    for name in 'CONTRIBUTING.md', 'benchmarks/README.md': yield Said(name, plain((root/name).read_text(encoding='utf-8')))
+    for name in 'CONTRIBUTING.md', 'benchmarks/README.md', 'tests/servers/README.md': yield Said(name, plain((root/name).read_text(encoding='utf-8')))
 
 
 # What is counted
