@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, S
 from contextlib import AbstractAsyncContextManager
 import logging
 from pathlib import Path
-import socket
 from typing import Any, Literal, overload
 
 from jupyter_client.asynchronous.client import AsyncKernelClient
@@ -35,9 +34,9 @@ from .engine.transport import Host, Transport
 from .models.tools import HasTools, HostTools
 
 __all__ = [
-    'log', 'CHANNELS', 'PORTS', 'STABLE', 'SharesRestarts', 'ManagerHost', 'Seconds', 'ClientSockets', 'Starting',
-    'ConKernelClient', 'process_ended', 'EndWatch', 'is_taken', 'port_range', 'choose_port', 'ConKernelManager',
-    'ConIOLoopKernelManager', 'end_kernel', 'launch', 'run_kernel',
+    'log', 'CHANNELS', 'STABLE', 'SharesRestarts', 'ManagerHost', 'Seconds', 'ClientSockets', 'Starting',
+    'ConKernelClient', 'process_ended', 'EndWatch', 'ConKernelManager', 'ConIOLoopKernelManager', 'end_kernel',
+    'launch', 'run_kernel',
 ]
 
 log: logging.Logger
@@ -329,14 +328,6 @@ class EndWatch:
     def __init__(self, pid: int, ended: Callable[[], None]) -> None: ...
     def close(self) -> None: ...
     def close_soon(self) -> None: ...
-
-def is_taken(ip: str, port: int) -> bool: ...
-
-PORTS: tuple[int, int]
-
-def port_range() -> tuple[int, int]: ...
-
-def choose_port(ip: str, held: list[socket.socket] | None = None) -> int: ...
 
 STABLE: float
 

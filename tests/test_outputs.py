@@ -12,7 +12,7 @@ import conkernelclient
 from conkernelclient import run_kernel
 from conkernelclient.cells.llm import StreamText, cut_middle, strip_ansi
 from conkernelclient.cells.outputs import Displays, ExecutionError, ExecutionTimeout, Outputs, Result, as_output, parse_literal
-from conkernelclient.core import choose_port
+from conkernelclient.transports.ports import choose_port
 
 PNG = ('iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==')
 

@@ -1,14 +1,14 @@
 """What a start, an idle kernel and its end cost and leave behind: the shared context, ports that are taken, the end of the process."""
-import asyncio, gc, os, signal, socket, subprocess, sys, textwrap, threading, time
+import asyncio, gc, os, signal, socket, subprocess, sys, textwrap, threading
 from contextlib import suppress
 from pathlib import Path
 
 import pytest, zmq, zmq.asyncio
 from jupyter_client.ioloop.manager import AsyncIOLoopKernelManager
 from jupyter_client.manager import AsyncKernelManager
-from conkernelclient import ConIOLoopKernelManager, ConKernelClient, ConKernelManager, DeadKernelError, TooManyOpenFiles, run_kernel
+from conkernelclient import ConIOLoopKernelManager, ConKernelClient, ConKernelManager, DeadKernelError, run_kernel
 from conkernelclient.channels import ConChannel
-from conkernelclient.core import choose_port, is_taken, port_range
+from conkernelclient.transports.ports import choose_port, is_taken, port_range
 from conkernelclient.transports.sockets import ContextView
 from fake_kernel import FakeKernel, kernel_specs
 from fault_tools import *
@@ -585,7 +585,7 @@ async def test_a_port_that_was_asked_for_is_kept(tmp_path):
     await km.shutdown_kernel(now=True)
 
 def test_no_free_port(monkeypatch):
-    monkeypatch.setattr('conkernelclient.core._bound', lambda ip, port: None)
+    monkeypatch.setattr('conkernelclient.transports.ports._alone', lambda ip, port: None)
     with pytest.raises(OSError, match='no free port'): choose_port('127.0.0.1')
 
 @pytest.mark.skipif(sys.platform!='linux', reason='Linux')
@@ -599,7 +599,7 @@ async def test_ports_are_kept_until_the_kernel_has_them(tmp_path):
     await km.start_kernel()
     kc = await ready(km)
     await runs(kc)
-    assert km._held==[] and all(is_taken(km.ip, o) for o in km.ports)
+    assert not km._kept and all(is_taken(km.ip, o) for o in km.ports)
     kc.stop_channels()
     await km.shutdown_kernel(now=True)
     assert fds()<=before-5
