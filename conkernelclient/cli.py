@@ -200,13 +200,13 @@ def read(
     file: str|None, # A file, `-` for stdin
     code: str|None = None, # Code, instead
 ) -> Program:
-    "Read the file or code to run. Raises `OSError`, and `ValueError` for a file that is no notebook."
+    "Read the file or code to run. Raises `OSError`, and `ValueError` for a file that is not a notebook."
     if code is not None: return Program([code])
     if file is None: raise ValueError('what is to be run? Give a file, `-` (for stdin) or `-c CODE`')
     text = sys.stdin.read() if file == '-' else Path(file).read_text(encoding='utf-8-sig')
     if not file.endswith('.ipynb'): return Program([text])
     nb = json.loads(text)
-    if not isinstance(nb, dict) or 'cells' not in nb: raise ValueError(f'{file} is no notebook of version 4')
+    if not isinstance(nb, dict) or 'cells' not in nb: raise ValueError(f'{file} is not a notebook of version 4')
     cells = [''.join(o['source']) for o in nb['cells'] if o['cell_type'] == 'code']
     return Program([o for o in cells if o.strip()], nb.get('metadata', {}).get('kernelspec', {}).get('name'))
 

@@ -260,7 +260,7 @@ def test_prose_that_is_counted(name): assert [o for o, _ in prose.found(HARD[nam
 def test_each_pattern_has_an_example(): assert HARD.keys() == {*prose.PATTERNS, 'long'}
 
 @pytest.mark.parametrize('text', [
-    'You can see who waits.', 'The message says what is wrong.', 'What do you see?', '## What to read next', 'It cannot be told from another one.', 'There is no kernel.', 'The name stands for it.', 'It tells the kernel the time.',
+    'You can see who waits.', 'The message says what is wrong.', 'What do you see?', 'Who reads, writes, and runs it?', '## What to read next', 'It cannot be told from another one.', 'There is no kernel.', 'The name stands for it.', 'It tells the kernel the time.',
     'See [Many cells at once](02_many_cells.ipynb).', 'Ten seconds, for the cell that is running.', 'It returns text for a model.',
     'The call (a coroutine) returns.', 'A table of results (see below).', 'In line with the protocol, it replies.', '`What is here fails.`',
     '```\nNobody waits at once.\n```', '| a | b |\n|---|---|\n| ' + 'a '*30 + '| ' + 'b '*30 + '|'])

@@ -18,7 +18,7 @@ COUNTS = ROOT/'tools/prose.json'
 START = r'(?:^|(?<=[.:;!?] )|(?<=\| )|(?<=\*\* ))'   # of a sentence
 VERB = r'(?:is|are|was|were|has|have|had|does|do|did|can|may|must|will|would|\w+s)'
 PATTERNS = {  # name: (what it looks for, what to write instead)
-    'who': (rf'(?i){START}who(?:ever)? (?!to\b)[^.?]*[.,:;]|\b(?:and|but|so|that|to|for|by|from|than|when|if|of) who(?:ever)? {VERB}\b',
+    'who': (rf'(?i){START}who(?:ever)? (?!to\b)(?![^.]*[?])[^.?]*[.,:;]|\b(?:and|but|so|that|to|for|by|from|than|when|if|of) who(?:ever)? {VERB}\b',
             'the caller, the reader, you; a plural noun'),
     'what': (rf'{START}What(?:ever)? (?!to\b|is (?:new|next)\b)[^.?|:]*\b{VERB}\b[^.?|:]*[.]', 'the thing by its name'),
     'told': (r'\b(?:is|are|be|been|was|were|being|gets?|got) told\b(?! from)|\b(?:is|are|was|were|be) let go\b', 'raises, fails, receives'),
@@ -103,7 +103,7 @@ def prose(root: Path = ROOT) -> Iterator[Said]:
     for where, kind, source in cells(root):
         if kind == 'markdown': yield Said(where, plain(source))
         elif kind == 'code' and exported(source): yield from (Said(where, plain(o)) for o in in_code(source) if o)
-    for name in 'CONTRIBUTING.md', 'benchmarks/README.md': yield Said(name, plain((root/name).read_text(encoding='utf-8')))
+    for name in 'CONTRIBUTING.md', 'benchmarks/README.md', 'tests/servers/README.md': yield Said(name, plain((root/name).read_text(encoding='utf-8')))
 
 
 # What is counted

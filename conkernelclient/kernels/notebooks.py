@@ -30,7 +30,7 @@ def with_parameters(
     parameters: dict[str, Any]|None, # Names and values
 ) -> Any: # A copy
     """`nb` with a cell that sets `parameters`: behind the cell with the tag `parameters`, or else as the first.
-    Raises `ValueError` for a value whose repr is no literal, `UnsupportedFeature` for other languages than Python."""
+    Raises `ValueError` for a value whose repr is not a literal, `UnsupportedFeature` for other languages than Python."""
     nb = copy.deepcopy(nb)
     if not parameters: return nb
     spec, info = [nb.metadata.get(o, {}) for o in ('kernelspec', 'language_info')]
