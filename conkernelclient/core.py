@@ -235,7 +235,7 @@ def _view(kc: Any, o: str) -> None:
 class ClientSockets(_Connecting):
     "The sockets of a client, for its transport"
     def postpone(self, channel: str) -> bool:
-        "A channel object without a socket is made, where nobody wants another kind; false where that cannot be"
+        "Make a channel object without a socket, unless a subclass has another kind; false if that is not possible"
         kc, o = self.client(), channel
         kind = getattr(kc, f'{o}_channel_class')
         if getattr(kc, f'_{o}_channel') is not None or kind is not ConChannel: return False
@@ -243,7 +243,7 @@ class ClientSockets(_Connecting):
         return True
 
     def forget(self, channel: str) -> None:
-        "The channel object is made anew at its next use"
+        "The next use makes a new channel object"
         kc, o = self.client(), channel
         face = getattr(kc, f'_{o}_channel')
         if isinstance(face, ConChannel): face.detach()
