@@ -1,6 +1,6 @@
 """What must work behind any server: `run.py` runs these against each kind. Most are the tests of a plain Jupyter Server.
 
-The fixture `jupyter` is the server (`kinds.py`).
+The fixture `jupyter` is the server (`kinds.py`), in place of the one of tests/conftest.py.
 """
 import asyncio, os, signal, time
 
@@ -22,6 +22,11 @@ from test_server_faults import (
     test_restart_by_somebody_else, test_restart_by_us, test_restart_in_an_outage, test_the_kernel_dies_and_the_server_restarts_it)
 
 bound = 300   # seconds for each (a deletion takes half a minute at some)
+
+@pytest.fixture(scope='session')
+def jupyter(request):
+    "The server that `run.py` has started"
+    return request.config.given.server
 
 def manager(jupyter, **kwargs): return ServerKernelManager(**dict(url=jupyter.url, token=jupyter.token)|kwargs)
 
