@@ -35,6 +35,19 @@ async def printing(kc, n=40, pause=.02):
         if msg['msg_type'] == 'stream': break
     return req
 
+async def killed_while_watched(kc, patience, dead_after):
+    "A cell whose kernel is asked again and again whether it answers, which it does, until it is killed"
+    kc.connection.transport.quiet = .5
+    os_pid = await pid(kc)
+    req = ask(kc, 'import time; time.sleep(1000)')
+    await until_busy(req)
+    await until(lambda: kc.watching is not None)
+    kc.watching.probe_every, kc.watching.patience, kc.watching.dead_after = .5, patience, dead_after
+    await asyncio.sleep(3)   # it is asked, and answers
+    assert kc.status != 'unresponsive' and not req.done()
+    os.kill(os_pid, signal.SIGKILL)
+    return req
+
 async def pid(kc): return await kc.eval('__import__("os").getpid()')
 
 async def goes_on(kc):
@@ -359,16 +372,7 @@ async def test_killed_and_nobody_restarts_it():
     try:
         await jupyter.ready()
         async with kernel(jupyter) as kc:
-            transport = kc.connection.transport
-            transport.quiet = .5
-            os_pid = await pid(kc)
-            req = ask(kc, 'import time; time.sleep(1000)')
-            await until_busy(req)
-            await until(lambda: kc.watching is not None)
-            kc.watching.probe_every, kc.watching.patience, kc.watching.dead_after = .5, 1., 3.
-            await asyncio.sleep(3)   # it is asked, and answers
-            assert kc.status != 'unresponsive' and not req.done()
-            os.kill(os_pid, signal.SIGKILL)
+            req = await killed_while_watched(kc, patience=1., dead_after=3.)
             await kc.wait_for_status('unresponsive', timeout=SOON)
             error = await outcome(req)
             assert isinstance(error, DeadKernelError) and 'has not answered' in str(error)

@@ -342,7 +342,6 @@ class _Starting(_OnServer):
 # %% ../../nbs/kernels/00_server.ipynb #bdc5ac33
 class _Acting(_Starting):
     _running: bool
-    _restarted: 'asyncio.Future[bool]|None' = None   # the last restart; done when it has ended: has it succeeded?
 
     async def _kernel(self, method: str, action: str = '', timeout: float = 20.) -> Any:
         if not self._running: raise RuntimeError('There is no kernel: call start_kernel() first')
@@ -363,20 +362,6 @@ class _Acting(_Starting):
     async def signal_kernel(self, signum: int) -> None:   # type: ignore[override]
         "Raises `UnsupportedFeature`"
         raise UnsupportedFeature('A server sends no signals to its kernels: use interrupt_kernel or restart_kernel')
-
-    @property
-    def restarting(self) -> bool:
-        "Is `restart_kernel` under way?"
-        return self._restarted is not None and not self._restarted.done()
-
-    async def restart_over(self) -> bool: # Was there one, and has it succeeded?
-        "Wait until no restart is under way"
-        succeeded = False
-        while self.restarting:
-            restart = cast('asyncio.Future[bool]', self._restarted)
-            await asyncio.wait([restart])
-            succeeded = restart.result()
-        return succeeded
 
 # %% ../../nbs/kernels/00_server.ipynb #df0805cd
 restarts_under_way: 'dict[tuple[int, str, str|None], Future[None]]' = {}   # of managers of this process, by kernel
@@ -400,7 +385,6 @@ async def restarting_alone(
 class ServerKernelManager(_Acting):
     "A kernel manager whose kernel runs behind a Jupyter server"
     _running: bool
-    _restarted: 'asyncio.Future[bool]|None'
 
     async def restart_kernel(self,   # type: ignore[override]
         now: bool = False, # Not used: the server decides
@@ -410,18 +394,15 @@ class ServerKernelManager(_Acting):
     ) -> None:
         """Restart the kernel. What is in flight fails with `KernelRestartedError`; all clients of this manager go on.
         Raises `ServerError`, and `RuntimeError` where there is no kernel."""
-        await self.restart_over()
-        if not self._running: raise RuntimeError('Cannot restart the kernel: it has not been started (start_kernel)')
-        restart = self._restarted = asyncio.get_running_loop().create_future()
-        clients = [o.connection for o in list(self._served)]
-        for o in clients: o.restart_begins()
-        try:
-            async with restarting_alone(self.server.url, self.kernel_id): await self._patiently('POST', '/restart', timeout)
-            restart.set_result(True)
-        except BaseException as e:
-            restart.set_result(False)
-            for o in clients: o.restart_ends(e)
-            raise
+        async with self.one_restart():
+            if not self._running: raise RuntimeError('Cannot restart the kernel: it has not been started (start_kernel)')
+            clients = [o.connection for o in list(self._served)]
+            for o in clients: o.restart_begins()
+            try:
+                async with restarting_alone(self.server.url, self.kernel_id): await self._patiently('POST', '/restart', timeout)
+            except BaseException as e:
+                for o in clients: o.restart_ends(e)
+                raise
         for o in clients: o.restart_ends()
 
     async def _patiently(self, method: str, action: str, timeout: float) -> None:
