@@ -951,10 +951,14 @@ class WebSocketTransport(_Controlled):
         "Is the kernel still there? (It is if somebody has started it again.)"
         dead = how == 'dead'
         why = f'The kernel died, and {self.server.url} could not restart it'
+        until, pauses = time.monotonic()+self.reconnect_timeout, [.2, .5, 2.]
         try:
-            for pause in .2, .5, 2.:
-                await asyncio.sleep(pause)
-                state = (await self.model()).get('execution_state')
+            while pauses:
+                await asyncio.sleep(pauses[0])
+                try: state = (await self.model()).get('execution_state')
+                except ServerError as e:
+                    if e.code or e.final or time.monotonic() > until: raise   # (a server may stand still while it ends a kernel: it is asked again)
+                else: pauses.pop(0)
             if dead and state == 'dead': self._tell(lambda sink: sink.host_says('dead', why))
         except ServerError as e:
             shut = f'{self.server.url} has shut the kernel down, or culled it for being idle'
