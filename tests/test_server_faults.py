@@ -299,6 +299,7 @@ async def test_the_kernel_dies_and_the_server_restarts_it(jupyter):
         flying = [ask(kc, 'import time; time.sleep(60)')]
         await until_busy(flying[0])
         flying.append(kc2.run('1'))   # behind it
+        await kc2.kernel_info(reply=True, channel='control')   # (the server has passed on both)
         os.kill(os_pid, signal.SIGKILL)
         begin = time.monotonic()
         assert [type(await outcome(o)) for o in flying] == [KernelRestartedError]*2
