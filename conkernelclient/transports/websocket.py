@@ -625,7 +625,7 @@ class _Receiving(_Delivering):
     "Takes in what a WebSocket brings"
     heard: float
     malformed: int = 0   # frames that could not be read
-    delays: int = 0   # pauses of some 40 ms before a message: a proxy acknowledged the one before it late
+    delays: float = 0.   # pauses of some 40 ms before a message, lately: a proxy acknowledged the one before it late
     _line: Line|None = None
     _complete = 0   # bytes that had been received at the last message
     _growing = 0, 0.   # how many there were when somebody looked, and since when
@@ -655,11 +655,12 @@ class _Receiving(_Delivering):
     def _came(self, line: Line, data: Data) -> 'asyncio.Future[None]|None':
         now, peer = time.monotonic(), cast(Peer, line.peer)
         more = peer.more
-        if .03 < now-self.heard < .06: self.delays += 1
-        self.heard = now
         self._complete = peer.received
         if self.silent: self.fell_silent(False)
         first = not self._due if more is None else not more   # (one empty frame for each batch)
+        if .03 < now-self.heard < .06: self.delays = min(self.delays+1, 5.)
+        elif first and self.delays: self.delays = max(self.delays-.01, 0.)   # (a cell may also print at that pace, for a while)
+        self.heard = now
         try: channel, frames = (unpack_v1 if peer.subprotocol == V1 else unpack_legacy)(data)
         except Exception as e:
             if not self.malformed: log.warning('%s sends what is no message: %s', self.server.url, e)
