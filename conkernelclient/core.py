@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['log', 'CHANNELS', 'STABLE', 'SharesRestarts', 'ManagerHost', 'Seconds', 'ClientSockets', 'Starting',
-           'ConKernelClient', 'process_ended', 'EndWatch', 'ConKernelManager', 'ConIOLoopKernelManager', 'end_kernel',
-           'launch', 'run_kernel']
+           'ConKernelClient', 'process_ended', 'EndWatch', 'OneRestart', 'ConKernelManager', 'ConIOLoopKernelManager',
+           'end_kernel', 'launch', 'run_kernel']
 
 # %% ../nbs/01_core.ipynb #a528eb0f
 import asyncio
@@ -13,8 +13,8 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Awaitable, Callable, Generator
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from queue import Empty
 from typing import TYPE_CHECKING, Any, cast
@@ -935,19 +935,15 @@ class _WithClients(_Waiting):
 def _close_watches(watches: list[EndWatch]) -> None:
     for o in watches: o.close_soon()
 
-# %% ../nbs/01_core.ipynb #4d526766
-class _Restarting(_WithClients):
+# %% ../nbs/01_core.ipynb #5810207a
+class OneRestart:
+    "The part of a manager that lets its restarts take turns"
     _restart: 'asyncio.Future[bool]|None' = None   # the last one; done when it has ended: has it succeeded?
 
     @property
     def restarting(self) -> bool:
         "Is `restart_kernel` under way?"
         return self._restart is not None and not self._restart.done()
-
-    @property
-    def will_restart(self) -> bool:
-        "Is a dead kernel not the end: is it being restarted, or does a restarter watch it?"
-        return self.restarting or bool(self.autorestart and self._restarter is not None and not self.shutting_down)
 
     async def restart_over(self) -> bool: # Was there one, and has it succeeded?
         "Wait until no restart is under way"
@@ -957,6 +953,24 @@ class _Restarting(_WithClients):
             await asyncio.wait([restart])
             succeeded = restart.result()
         return succeeded
+
+    @asynccontextmanager
+    async def one_restart(self) -> AsyncIterator[None]:
+        "Wait until no restart is under way; then this one is, until its block ends. It has succeeded where nothing was raised."
+        await self.restart_over()
+        restart = self._restart = asyncio.get_running_loop().create_future()   # (nothing was awaited in between)
+        try:
+            yield
+            restart.set_result(True)
+        finally:
+            if not restart.done(): restart.set_result(False)
+
+# %% ../nbs/01_core.ipynb #4d526766
+class _Restarting(OneRestart, _WithClients):
+    @property
+    def will_restart(self) -> bool:
+        "Is a dead kernel not the end: is it being restarted, or does a restarter watch it?"
+        return self.restarting or bool(self.autorestart and self._restarter is not None and not self.shutting_down)
 
 # %% ../nbs/01_core.ipynb #4ce75676
 class _ShownManager(_Restarting):
@@ -1037,14 +1051,9 @@ class _Restarts(_Ports):
         Raises `RuntimeError` for a kernel that was never started, and what the launch raises."""
         if self.provisioner is None:
             raise RuntimeError('Cannot restart the kernel: it has not been started (start_kernel)')
-        await self.restart_over()
-        restart = self._restart = asyncio.get_running_loop().create_future()   # (before anything is awaited)
-        try:
+        async with self.one_restart():
             code = await self.provisioner.poll() if self.has_kernel else None   # it may have died by itself
             await self._restart_it(code, now=now, newports=newports, **kwargs)
-            restart.set_result(True)
-        finally:
-            if not restart.done(): restart.set_result(False)
         self._watch_process()
         for o in self._connections(): o.restart_ends()
 

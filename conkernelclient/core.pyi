@@ -3,8 +3,8 @@
 # mypy: disable-error-code="override, assignment, misc"
 # pyright: reportIncompatibleMethodOverride=false, reportIncompatibleVariableOverride=false
 import asyncio
-from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 import logging
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -35,8 +35,8 @@ from .models.tools import HasTools, HostTools
 
 __all__ = [
     'log', 'CHANNELS', 'STABLE', 'SharesRestarts', 'ManagerHost', 'Seconds', 'ClientSockets', 'Starting',
-    'ConKernelClient', 'process_ended', 'EndWatch', 'ConKernelManager', 'ConIOLoopKernelManager', 'end_kernel',
-    'launch', 'run_kernel',
+    'ConKernelClient', 'process_ended', 'EndWatch', 'OneRestart', 'ConKernelManager', 'ConIOLoopKernelManager',
+    'end_kernel', 'launch', 'run_kernel',
 ]
 
 log: logging.Logger
@@ -329,9 +329,16 @@ class EndWatch:
     def close(self) -> None: ...
     def close_soon(self) -> None: ...
 
+class OneRestart:
+    @property
+    def restarting(self) -> bool: ...
+    async def restart_over(self) -> bool: ...
+    @asynccontextmanager
+    def one_restart(self) -> AsyncIterator[None]: ...
+
 STABLE: float
 
-class ConKernelManager(AsyncKernelManager):
+class ConKernelManager(OneRestart, AsyncKernelManager):
     context: Any
     provisioner: Any
     client_class: DottedObjectName
@@ -347,10 +354,7 @@ class ConKernelManager(AsyncKernelManager):
     def kernel_spec(self) -> Any: ...
     def client(self, **kwargs: Any) -> ConKernelClient: ...
     @property
-    def restarting(self) -> bool: ...
-    @property
     def will_restart(self) -> bool: ...
-    async def restart_over(self) -> bool: ...
     def write_connection_file(self, **kwargs: Any) -> None: ...
     def free_ports(self) -> None: ...
     def cleanup_random_ports(self) -> None: ...

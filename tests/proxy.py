@@ -10,6 +10,7 @@
 """
 import asyncio, os, signal, socket, subprocess, sys, tempfile, time
 
+import psutil   # (ipykernel needs it)
 from conkernelclient import ServerError
 from conkernelclient.transports.websocket import Server
 
@@ -84,6 +85,16 @@ def free_port():
     with socket.socket() as s:
         s.bind(('127.0.0.1', 0))
         return s.getsockname()[1]
+
+
+def processes_of(kernel_id):
+    "The ids of the processes of a kernel on this machine (its connection file is among their arguments)"
+    found = []
+    for o in psutil.process_iter():
+        try:
+            if any(kernel_id in arg for arg in o.cmdline()) and o.status() != psutil.STATUS_ZOMBIE: found.append(o.pid)
+        except psutil.Error: pass   # it has ended
+    return found
 
 
 # Kernels of a server under test listen at files. At ports, one in some hundred dies at its start on a busy machine, as

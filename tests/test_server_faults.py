@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 from conkernelclient import *
 from conkernelclient.engine.life import State
-from proxy import Jupyter, Proxy
+from proxy import Jupyter, Proxy, free_port, processes_of
 from conkernelclient.transports.websocket import tornado_connect
 from test_server import legacy, ask, client, kernel, outcome, text, until, until_busy
 
@@ -33,6 +33,19 @@ async def printing(kc, n=40, pause=.02):
     req = ask(kc, LINES.format(n=n, pause=pause))
     async for msg in req:
         if msg['msg_type'] == 'stream': break
+    return req
+
+async def killed_while_watched(kc, patience, dead_after):
+    "A cell whose kernel is asked again and again whether it answers, which it does, until it is killed"
+    kc.connection.transport.quiet = .5
+    os_pid = await pid(kc)
+    req = ask(kc, 'import time; time.sleep(1000)')
+    await until_busy(req)
+    await until(lambda: kc.watching is not None)
+    kc.watching.probe_every, kc.watching.patience, kc.watching.dead_after = .5, patience, dead_after
+    await asyncio.sleep(3)   # it is asked, and answers
+    assert kc.status != 'unresponsive' and not req.done()
+    os.kill(os_pid, signal.SIGKILL)
     return req
 
 async def pid(kc): return await kc.eval('__import__("os").getpid()')
@@ -275,15 +288,18 @@ async def test_restart_in_an_outage(jupyter):
         proxy.cut()
         await jupyter.post(f'api/kernels/{kc.parent.kernel_id}/restart')
         await proxy.listen()
-        assert isinstance(await outcome(req), KernelRestartedError)
+        end = await outcome(req)   # (a server that interrupts the cell first keeps its reply)
+        assert isinstance(end, KernelRestartedError) or interrupted(end), end
         assert (await outcome(kc.run('"x" in globals()'))).text.strip() == 'False'
 
 async def test_the_kernel_dies_and_the_server_restarts_it(jupyter):
     async with kernel(jupyter) as kc, client(kc) as kc2:
         await kc.run('x = 1')
         os_pid = await pid(kc)
-        flying = [ask(kc, 'import time; time.sleep(60)'), kc2.run('1')]
+        flying = [ask(kc, 'import time; time.sleep(60)')]
         await until_busy(flying[0])
+        flying.append(kc2.run('1'))   # behind it
+        await kc2.kernel_info(reply=True, channel='control')   # (the server has passed on both)
         os.kill(os_pid, signal.SIGKILL)
         begin = time.monotonic()
         assert [type(await outcome(o)) for o in flying] == [KernelRestartedError]*2
@@ -291,7 +307,6 @@ async def test_the_kernel_dies_and_the_server_restarts_it(jupyter):
         assert (await outcome(kc.run('"x" in globals()'))).text.strip() == 'False'
         await goes_on(kc2)
 
-@slow   # (the server may take more than half a minute to see the death and restart it)
 async def test_the_kernel_dies_in_an_outage(jupyter):
     async with proxied(jupyter) as (proxy, kc):
         os_pid = await pid(kc)
@@ -300,10 +315,8 @@ async def test_the_kernel_dies_in_an_outage(jupyter):
         await proxy.refuse()
         proxy.cut()
         os.kill(os_pid, signal.SIGKILL)
-        async def another():
-            return (await jupyter.get(f'api/kernels/{kc.parent.kernel_id}'))['execution_state'] in ('starting', 'idle')
-        async with asyncio.timeout(SOON):
-            while not await another(): await asyncio.sleep(.1)
+        # (The server's model may say *busy* until the next request: its subscription may miss that the new kernel is starting)
+        await until(lambda: set(processes_of(kc.parent.kernel_id))-{os_pid})
         await proxy.listen()
         assert isinstance(await outcome(req), KernelRestartedError)
         await goes_on(kc)
@@ -343,6 +356,54 @@ async def test_deleted_by_somebody_else(jupyter, busy):
         with pytest.raises(DeadKernelError, match='start another one'): await kc.execute('1', reply=True)
         assert await kc.is_alive() is False and await kc.parent.is_alive() is False
 
+def silent_server(kc):
+    "The server does not answer questions for the kernel, as one that stands still; `Event.set` ends it. And what was asked."
+    transport, answers, asked = kc.connection.transport, asyncio.Event(), []
+    model = transport.model
+    async def late():
+        asked.append(time.monotonic())
+        if not answers.is_set(): raise ServerError('it does not answer in time')
+        return await model()
+    transport.model = late
+    return answers, asked
+
+async def test_deleted_by_a_server_that_stands_still(jupyter):
+    "It is asked again, until it answers"
+    async with kernel(jupyter) as kc:
+        answers, asked = silent_server(kc)
+        await jupyter.delete(f'api/kernels/{kc.parent.kernel_id}')
+        await until(lambda: len(asked) > 2)
+        assert kc.status != 'dead'
+        answers.set()
+        await kc.wait_for_status('dead', timeout=SOON)
+
+async def test_a_server_that_stands_still_is_no_dead_kernel(jupyter):
+    "A kernel counts as dead when it does not answer and the server does"
+    async with kernel(jupyter) as kc:
+        kc.connection.transport.quiet = .1
+        os_pid = await pid(kc)
+        answers, asked = silent_server(kc)
+        req = ask(kc, 'import time; time.sleep(1000)')
+        await until_busy(req)
+        await until(lambda: kc.watching is not None)
+        kc.watching.probe_every, kc.watching.patience, kc.watching.dead_after = .05, .05, .05
+        os.kill(os_pid, signal.SIGSTOP)
+        try:
+            begin = len(asked)
+            await until(lambda: len(asked) > begin+20)
+            assert not req.done() and kc.watching.unanswered is None
+            answers.set()
+            error = await outcome(req)
+            assert isinstance(error, DeadKernelError) and 'has not answered' in str(error), error
+        finally: os.kill(os_pid, signal.SIGCONT)
+
+async def test_an_error_of_the_block_is_not_replaced_by_that_of_the_deletion(jupyter):
+    with pytest.raises(ZeroDivisionError):
+        async with open_server_kernel(jupyter.url, token=jupyter.token) as kc:
+            kc.parent.server.url = f'http://127.0.0.1:{free_port()}'
+            1/0
+    await jupyter.delete(f'api/kernels/{kc.parent.kernel_id}')
+
 async def test_deleted_in_an_outage(jupyter):
     async with proxied(jupyter) as (proxy, kc):
         req = await printing(kc, 1000, .1)
@@ -359,16 +420,7 @@ async def test_killed_and_nobody_restarts_it():
     try:
         await jupyter.ready()
         async with kernel(jupyter) as kc:
-            transport = kc.connection.transport
-            transport.quiet = .5
-            os_pid = await pid(kc)
-            req = ask(kc, 'import time; time.sleep(1000)')
-            await until_busy(req)
-            await until(lambda: kc.watching is not None)
-            kc.watching.probe_every, kc.watching.patience, kc.watching.dead_after = .5, 1., 3.
-            await asyncio.sleep(3)   # it is asked, and answers
-            assert kc.status != 'unresponsive' and not req.done()
-            os.kill(os_pid, signal.SIGKILL)
+            req = await killed_while_watched(kc, patience=1., dead_after=3.)
             await kc.wait_for_status('unresponsive', timeout=SOON)
             error = await outcome(req)
             assert isinstance(error, DeadKernelError) and 'has not answered' in str(error)

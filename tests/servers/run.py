@@ -15,16 +15,13 @@ from kinds import KINDS, CannotInstall
 
 
 class Given:
-    "Gives the server to the tests, leaves out those of other servers, and counts"
+    "Has the server, leaves out the tests of other servers, and counts"
     def __init__(self, server):
-        type(self).server = server   # (pytest wants fixtures to be methods of the class)
+        self.server = server
         self.count = Counter()
 
-    @pytest.fixture(scope='session')
-    @classmethod
-    def jupyter(cls): return cls.server
-
     def pytest_configure(self, config):
+        config.given = self
         config.addinivalue_line('markers', 'only(*names): for these servers')
 
     def pytest_collection_modifyitems(self, items):
@@ -54,7 +51,7 @@ def check(name, envs, more):
                 print(f'{name} does not start: {e!r}\n{server.said()}')
                 return 0, 1, 0
         else: break
-    given = Given(server)
+    given = Given(server)   # (the fixture is in checks.py: one of a plugin would give way to that of tests/conftest.py)
     try:
         code = pytest.main(['-m', '', '-rs', '-s', '-p', 'no:cacheprovider', '-c', str(HERE.parent.parent/'pytest.ini'),
                             str(HERE/'checks.py'), *more], plugins=[given])

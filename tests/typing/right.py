@@ -413,6 +413,7 @@ async def managers() -> None:
     assert_type(await km.restart_kernel(now=True), None)
     await kc.wait_for_ready(timeout=60)
     assert_type((km.restarting, km.will_restart), tuple[bool, bool])
+    async with km.one_restart(): assert km.restarting
     assert_type(await km.restart_over(), bool)
     km.restart_on_death = True
     await km.interrupt_kernel()
