@@ -131,6 +131,29 @@ def test_search(chromium, site, size, words, page):
         assert not tab.problems and not foreign(tab, site)
 
 
+def test_search_finds_a_method_by_its_name(chromium, site):
+    with chromium.tab() as tab:
+        tab.open(site + 'index.html')
+        for words, first in ('kc.run', 'core.html#conkernelclient.run'), ('interrupt', 'core.html#conkernelclient.interrupt'), ('k.start(', 'sync.html#kernel.start'):
+            tab.js('document.querySelector("#quarto-search input").value = ""')
+            tab.click('#quarto-search input')
+            tab.write(words)
+            tab.until(f'document.querySelector(".search-result")?.getAttribute("href").endsWith({first!r})')
+
+
+def test_the_reference_is_one_click_away(chromium, site):
+    heights = """[...document.querySelectorAll('main section')].map(o =>
+        [o.id, o.getBoundingClientRect().height - [...o.querySelectorAll('section')].reduce((n, x) => n + x.getBoundingClientRect().height, 0)])"""
+    with chromium.tab(width=1280, height=1000) as tab:
+        tab.open(site + 'index.html')
+        tab.follow('.navbar a[href="api.html"]')
+        assert tab.js('document.querySelector("main a[href=\'core.html#conkernelclient.run\']").getBoundingClientRect().bottom') < 1000
+        assert [o for o in tab.js(heights) if o[1] > 1000 - 60] == []  # a class in one screenful, below the navbar
+        tab.open(site + 'core.html')
+        names = tab.js('[...document.querySelectorAll("#TOC a")].map(o => o.textContent)')
+        assert '.run' in names and '.restart' in names and 'ConKernelClient' in names
+
+
 def test_search_without_a_result_and_by_keys(chromium, site):
     with chromium.tab() as tab:
         tab.open(site + 'index.html')

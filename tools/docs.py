@@ -150,7 +150,7 @@ def finish(docs: Path, site: str):
 def write_index(docs: Path, sidebar: list, site: str):
     "Write `llms.txt`: the Markdown copies in the order and the sections of the `sidebar`, and what each is about."
     def line(page):
-        page = page.rsplit('.', 1)[0]
+        page = (page['href'] if isinstance(page, dict) else page).rsplit('.', 1)[0]
         html = (docs/f'{page}.html').read_text(encoding='utf-8')
         title = re.search(r'<meta property="og:title" content="([^"]*)"', html)
         about = re.search(r'<meta name="description" content="([^"]*)"', html)
