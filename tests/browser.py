@@ -78,7 +78,7 @@ class Browser:
             session = self.call('Target.attachToTarget', targetId=target, flatten=True)['sessionId']
             tab = self.tabs[session] = Tab(self, session)
             for o in 'Page', 'Runtime', 'Log', 'Network': tab.call(f'{o}.enable')
-            tab.resize(width, height, phone)
+            tab.call('Emulation.setDeviceMetricsOverride', width=width, height=height, deviceScaleFactor=1, mobile=phone)
             tab.call('Emulation.setEmulatedMedia', features=[dict(name='prefers-color-scheme', value='dark' if dark else 'light')])
             yield tab
         finally: self.call('Target.disposeBrowserContext', browserContextId=context)
@@ -104,9 +104,6 @@ class Tab:
             self.problems.append(f"{params['entry']['text']} {params['entry'].get('url', '')}")
         elif method == 'Network.loadingFailed' and not params.get('canceled'): self.problems.append(f"not loaded: {params['errorText']}")
         elif method == 'Network.requestWillBeSent': self.urls.append(params['request']['url'])
-
-    def resize(self, width: int, height: int, phone: bool = False):
-        self.call('Emulation.setDeviceMetricsOverride', width=width, height=height, deviceScaleFactor=1, mobile=phone)
 
     def js(self, expression: str):
         "The value of a JavaScript `expression`; a promise is awaited."

@@ -115,29 +115,23 @@ def faults(look: dict) -> list[str]:
 STILL = 'document.head.append(Object.assign(document.createElement("style"), {textContent: "* { transition: none !important }"}))'
 
 
-def test_every_page(chromium, site):
-    "In both widths and both modes; each page is loaded once."
+@pytest.mark.parametrize('size', SIZES)
+def test_every_page(chromium, site, size):
     found = []
-    with chromium.tab() as tab:
-        def look(size):
-            tab.resize(**SIZES[size])
-            tab.until(f'innerWidth === {SIZES[size]["width"]}')
-            return [f'{size}: {o}' for o in faults(tab.js(LOOK))] + faint(size)
-        def faint(size): return [f'{size}, {"dark" if tab.js(DARK) else "light"}: faint: {o}' for o in tab.js(CONTRAST)]
+    with chromium.tab(**SIZES[size]) as tab:
         for page in pages():
             tab.open(site + page)  # in the mode in which the last page was left: the site remembers
             tab.js(STILL)
             # Pictures that are loaded when they are scrolled to, too
             tab.js('document.images.length && [...document.images].forEach(o => o.loading = "eager")')
             tab.until('[...document.images].every(o => o.complete)')
-            now = [*look('desktop'), *look('phone')]
             dark = tab.js(DARK)
+            look = [*faults(tab.js(LOOK)), *(f'faint: {o}' for o in tab.js(CONTRAST))]
             tab.js('window.smalldocsToggleScheme()')
             tab.until(f'{DARK} !== {json.dumps(dark)}')
-            now += faint('phone')
-            tab.resize(**SIZES['desktop'])
-            now += [*faint('desktop'), *tab.problems, *(f'asks elsewhere: {o}' for o in foreign(tab, site))]
-            found += [f'{page}: {o}' for o in now]
+            look += [f'faint in the other mode: {o}' for o in tab.js(CONTRAST)]
+            look += [*tab.problems, *(f'asks elsewhere: {o}' for o in foreign(tab, site))]
+            found += [f'{page}, {"dark" if dark else "light"}: {o}' for o in look]
             tab.problems.clear(), tab.urls.clear()
     assert not found, '\n'.join(found)
     assert len(pages()) > 10
