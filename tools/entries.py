@@ -26,7 +26,8 @@ MANY = 5  # A class with more entries than this begins with a list of them
 class Source:
     "The definitions in the source text of a module, by name (`Class.method` too), and its comments, by line."
     def __init__(self, text: str):
-        self.text, self.defs, self.comments = text, {}, {}
+        self.lines = text.encode().split(b'\n')  # the places of the syntax tree count bytes
+        self.defs, self.comments = {}, {}
         for node in ast.parse(text).body:
             if not isinstance(node, (*FUNCTIONS, ast.ClassDef)): continue
             self.defs.setdefault(node.name, []).append(node)
@@ -40,10 +41,15 @@ class Source:
         text = self.comments.get(line, '').lstrip('#').strip()
         return re.sub(r'(^|\s*#\s*)(type|pyright|mypy|pragma|noqa):.*$', '', text)
 
+    def segment(self, node: ast.AST) -> str:
+        "The code of `node` in one line. (`ast.get_source_segment` would split the whole text each time.)"
+        lines = self.lines[node.lineno-1:node.end_lineno]
+        lines[-1] = lines[-1][:node.end_col_offset]
+        return ' '.join(b'\n'.join([lines[0][node.col_offset:], *lines[1:]]).decode().split())
+
     def code(self, node: ast.AST | None) -> str:
         "The code of `node` in one line; an annotation that is written as a string, without its quotes."
-        if isinstance(node, ast.Constant) and isinstance(node.value, str): return node.value
-        return ' '.join(ast.get_source_segment(self.text, node).split())
+        return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else self.segment(node)
 
 
 @cache
@@ -62,7 +68,7 @@ def parameters(src: Source, node, method: bool) -> list[tuple[str, str, int]]:
     def add(arg, default=None, stars=''):
         text = stars + arg.arg
         if arg.annotation: text += f': {src.code(arg.annotation)}'
-        if default is not None: text += f'{" = " if arg.annotation else "="}{" ".join(ast.get_source_segment(src.text, default).split())}'
+        if default is not None: text += f'{" = " if arg.annotation else "="}{src.segment(default)}'
         res.append((text, stars + arg.arg, (default or arg).end_lineno))
     plain = [*args.posonlyargs, *args.args]
     for arg, default in zip(plain, [None]*(len(plain) - len(args.defaults)) + args.defaults):
@@ -152,6 +158,7 @@ class Library:
 
     def page(self, cls: type) -> str: return self.index[cls.__module__][f'{cls.__module__}.{cls.__name__}'][0].split('#')[0]
 
+    @cache
     def members(self, cls: type) -> dict[str, type]:
         "The public methods and properties of `cls`, each with the class in whose body it stands: first its own, then those of its bases."
         res, order = {}, [o for o in cls.__mro__ if self.own(o)]
@@ -162,6 +169,7 @@ class Library:
         story = sorted([*order[:1], *reversed(order[1:])], key=lambda o: o.__module__ != cls.__module__)
         return {k: v for o in story for k, v in res.items() if v is o}
 
+    @cache
     def owner(self, cls: type, name: str) -> type:
         "The class under whose name the member `name` of `cls` has its entry."
         where = self.members(cls)[name]
