@@ -177,6 +177,13 @@ def test_names_become_links(library):
     assert entries.link_names('`Runs.run()` and [`make`](x) and `x`', None) == f'[`Runs.run()`]({SITE}/held.html#client.run) and [`make`](x) and `x`'
 
 
+def test_a_word_is_no_link(library):
+    "`make` may be a parameter: it is a link where it is defined, or as a call."
+    assert entries.link_names('`make`', 'lib_of_a_test.folder.held') == '`make`'
+    assert entries.link_names('`make`', 'lib_of_a_test.folder.parts') == f'[`make`]({SITE}/folder/parts.html#make)'
+    assert entries.link_names('`make()`', None) == f'[`make()`]({SITE}/folder/parts.html#make)'
+
+
 def test_a_public_method_without_an_entry_fails_the_build(library):
     ids = {page: {ref.split('#')[1] for places in library.addresses.values() for ref in places.values() if ref.startswith(page + '#')}
            for page in ('held.html', 'folder/parts.html')}

@@ -140,7 +140,8 @@ class Library:
         self.index = importlib.import_module(f'{name}._modidx').d['syms']
         self.modules = {o: importlib.import_module(o) for o in self.index}
         package = importlib.import_module(name)
-        self.top = [o for o in map(package.__dict__.get, getattr(package, '__all__', [])) if inspect.isclass(o)]
+        self.exports = getattr(package, '__all__', [])
+        self.top = [o for o in map(package.__dict__.get, self.exports) if inspect.isclass(o)]
 
     def own(self, cls: type) -> bool: return cls.__module__ in self.index
 
@@ -207,6 +208,11 @@ class Library:
         tops = [v for k, v in found.items() if any(o.__module__ == k and o.__name__ == name.split('.')[0] for o in self.top)]
         if module in found: return found[module]
         return (tops or [*found.values(), None])[0] if tops or len(found) == 1 else None
+
+
+    def meant(self, name: str, module: str | None) -> bool:
+        "Does a bare `name` on the page of `module` mean ours? One word in lower case, as `check`, is often a parameter or a value."
+        return not (name.isalpha() and name.islower()) or name in self.exports or module in self.addresses.get(name, {})
 
 
 @cache
@@ -429,7 +435,7 @@ def link_names(line: str, module: str | None, others=lambda name: None) -> str:
     "Make each name in backticks in the `line` of Markdown a link to its entry; `others` knows those of other libraries."
     def replace(m):
         name = m[1].removesuffix('()')
-        address = library().find(name, module)
+        address = library().find(name, module) if library().meant(name, module) or m[1] != name else None
         other = None if address else others(name)
         if other and other.startswith(site()): other = None  # nbdev lists private names and those of parts
         return f'[{m[0]}]({site()}/{address})' if address else f'[{m[0]}]({other})' if other else m[0]
