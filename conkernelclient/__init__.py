@@ -1,8 +1,11 @@
 __version__ = "0.1.0"
 
+import sys
 from importlib import import_module
+from inspect import cleandoc
 from typing import TYPE_CHECKING, Any
 
+from conkernelclient import helptexts
 from conkernelclient.cells.aside import Aside, Completion, Variable, Variables
 from conkernelclient.cells.comm import Comm, CommMessage, Comms
 from conkernelclient.cells.debug import DebugError, Debugger, Stopped
@@ -38,7 +41,18 @@ _LATE = {name: f'conkernelclient.kernels.{module}' for module, names in dict(
 
 def __getattr__(name: str) -> Any:
     if name not in _LATE: raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-    return getattr(import_module(_LATE[name]), name)
+    module = import_module(_LATE[name])
+    _explain(_LATE[name])
+    return getattr(module, name)
+
+
+def _explain(module: str) -> None:
+    "Add the meanings of the parameters to the docstrings of `module`, where `help` and `?` show them"
+    for name, text in helptexts.texts.pop(module, {}).items():
+        f: Any = sys.modules[module]
+        for part in name.split('.'): f = vars(f).get(part)
+        f = getattr(f, '__func__', f)   # of a class method or static method
+        if f is not None: f.__doc__ = f'{cleandoc(f.__doc__ or "")}\n\n{text}'
 
 
 def __dir__() -> list[str]: return sorted({*globals(), *__all__})
@@ -51,3 +65,5 @@ __all__ = ['open_kernel', 'Kernel', 'Job', 'KernelSubshell', 'ConKernelClient', 
            'DeadKernelError', 'KernelRestartedError', 'ClientClosedError', 'CommClosedError', 'NoReplyError', 'NotConnected',
            'ReplyTimeout', 'TooManyOpenFiles', 'ServerError', 'DebugError',
            'ServerKernelClient', 'ServerKernelManager', 'list_kernels', 'list_kernelspecs', 'open_server_kernel']
+
+for _module in [o for o in helptexts.texts if o in sys.modules]: _explain(_module)

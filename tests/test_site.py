@@ -2,7 +2,7 @@
 
 It looks at what `python tools/docs.py` has built, served below a path as on its host, and needs a Chromium.
 """
-import re, threading
+import json, posixpath, re, threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -58,12 +58,6 @@ def pages(): return sorted(o.relative_to(DOCS).as_posix() for o in DOCS.rglob('*
 def foreign(tab, site): return [o for o in tab.urls if not o.startswith((site, 'data:', 'about:', 'blob:'))]
 
 
-def open_menu(tab):
-    "Unfold the navbar of a phone, to its full height: until then, what is in it moves."
-    tab.click('.navbar-toggler')
-    tab.until('!!document.querySelector(".navbar-collapse.show:not(.collapsing)")')
-
-
 LOOK = '''({
     title: document.title,
     description: document.querySelector('meta[property="og:description"]')?.content ?? null,
@@ -75,8 +69,50 @@ LOOK = '''({
         if (!o.checkVisibility() || o.getBoundingClientRect().right <= document.documentElement.clientWidth + 1) return false
         for (let e = o; e && e.matches('main *'); e = e.parentElement) if (['auto', 'scroll'].includes(getComputedStyle(e).overflowX)) return false
         return true }).map(o => o.outerHTML.slice(0, 80)),
+    clipped: [...document.querySelectorAll('body *')].filter(o => o.checkVisibility() && o.scrollWidth > o.clientWidth + 1 && o.textContent.trim()
+        && ['hidden', 'clip'].includes(getComputedStyle(o).overflowX) && !o.matches('#quarto-content, .visually-hidden')).map(o => o.outerHTML.slice(0, 80)),
+    broken: [...document.querySelectorAll('main td:first-child > code:only-child')].filter(o => o.getClientRects().length > 1).map(o => o.textContent),
     unstyled: getComputedStyle(document.querySelector('main')).display === 'inline'
 })'''
+
+
+CONTRAST = """(() => {  // text that is too faint for its ground (WCAG 2.1 AA), each kind once
+    const rgba = o => { const m = o.match(/[\\d.]+/g).map(Number); return m.length < 4 ? [...m, 1] : m }
+    const over = ([r, g, b, a], [R, G, B]) => [r*a + R*(1 - a), g*a + G*(1 - a), b*a + B*(1 - a), 1]
+    const light = ([r, g, b]) => [r, g, b].map(v => (v /= 255) <= .04045 ? v/12.92 : ((v + .055)/1.055)**2.4).reduce((n, v, i) => n + v*[.2126, .7152, .0722][i], 0)
+    const known = new Map(), kinds = new Map()
+    const ground = el => {
+        if (!el) return getComputedStyle(document.documentElement).colorScheme === 'dark' ? [18, 18, 18, 1] : [255, 255, 255, 1]
+        if (!known.has(el)) known.set(el, over(rgba(getComputedStyle(el).backgroundColor), ground(el.parentElement)))
+        return known.get(el) }
+    const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT)
+    while (walk.nextNode()) {
+        const el = walk.currentNode.parentElement
+        if (!walk.currentNode.data.trim() || el.matches('script, style, noscript, svg *')) continue
+        const style = getComputedStyle(el), size = parseFloat(style.fontSize), key = [style.color, ground(el), size, style.fontWeight].join('|')
+        if (kinds.has(key) || !el.checkVisibility({visibilityProperty: true, opacityProperty: true})) continue
+        const [low, high] = [light(over(rgba(style.color), ground(el))), light(ground(el))].sort((a, b) => a - b)
+        const ratio = (high + .05)/(low + .05), wanted = size >= 24 || size >= 18.66 && style.fontWeight >= 700 ? 3 : 4.5
+        kinds.set(key, ratio < wanted ? `${ratio.toFixed(1)}: ${walk.currentNode.data.trim().slice(0, 40)}` : '')
+    }
+    return [...kinds.values()].filter(o => o) })()"""
+
+
+DARK = 'document.documentElement.classList.contains("quarto-dark")'
+
+
+def faults(look: dict) -> list[str]:
+    "What a reader would not like in the `look` of a page."
+    wanted = dict(images='not shown', alts='without words', cut='out of reach', clipped='cut off', broken='a name is broken')
+    res = [f'{text}: {look[key][:3]}' for key, text in wanted.items() if look[key]]
+    if not look['heading'] or look['heading'] not in look['title']: res.append(f"title {look['title']!r}, heading {look['heading']!r}")
+    if not look['description']: res.append('no description for sharing')
+    if look['wide'] > 0: res.append(f"{look['wide']} pixels wider than the screen")
+    if look['unstyled']: res.append('without style')
+    return res
+
+
+STILL = 'document.head.append(Object.assign(document.createElement("style"), {textContent: "* { transition: none !important }"}))'
 
 
 @pytest.mark.parametrize('size', SIZES)
@@ -84,19 +120,18 @@ def test_every_page(chromium, site, size):
     found = []
     with chromium.tab(**SIZES[size]) as tab:
         for page in pages():
-            tab.open(site + page)
+            tab.open(site + page)  # in the mode in which the last page was left: the site remembers
+            tab.js(STILL)
             # Pictures that are loaded when they are scrolled to, too
             tab.js('document.images.length && [...document.images].forEach(o => o.loading = "eager")')
             tab.until('[...document.images].every(o => o.complete)')
-            look = tab.js(LOOK)
-            if not look['heading'] or look['heading'] not in look['title']: found.append(f"{page}: title {look['title']!r}, heading {look['heading']!r}")
-            if not look['description']: found.append(f'{page}: no description for sharing')
-            if look['images']: found.append(f"{page}: not shown: {look['images']}")
-            if look['alts']: found.append(f"{page}: without words: {look['alts']}")
-            if look['wide'] > 0: found.append(f"{page}: {look['wide']} pixels wider than the screen")
-            if look['cut']: found.append(f"{page}: out of reach: {look['cut'][:3]}")
-            if look['unstyled']: found.append(f'{page}: without style')
-            found += [f'{page}: {o}' for o in tab.problems] + [f'{page}: asks elsewhere: {o}' for o in foreign(tab, site)]
+            dark = tab.js(DARK)
+            look = [*faults(tab.js(LOOK)), *(f'faint: {o}' for o in tab.js(CONTRAST))]
+            tab.js('window.smalldocsToggleScheme()')
+            tab.until(f'{DARK} !== {json.dumps(dark)}')
+            look += [f'faint in the other mode: {o}' for o in tab.js(CONTRAST)]
+            look += [*tab.problems, *(f'asks elsewhere: {o}' for o in foreign(tab, site))]
+            found += [f'{page}, {"dark" if dark else "light"}: {o}' for o in look]
             tab.problems.clear(), tab.urls.clear()
     assert not found, '\n'.join(found)
     assert len(pages()) > 10
@@ -105,12 +140,16 @@ def test_every_page(chromium, site, size):
 def test_what_is_wrong_is_seen(chromium, serve, tmp_path):
     (tmp_path/'bad.html').write_text('''<!doctype html><title>Bad</title><link rel="icon" href="data:,"><main><h1>Bad</h1>
         <p style="width: 2000px">wide</p><div style="overflow-x: auto"><p style="width: 2000px">scrolls</p></div><img src="missing.png"><script src="missing.js"></script>
+        <p style="color: #aaa">faint</p><p style="overflow: hidden; width: 3em; white-space: nowrap">is cut off</p>
+        <table style="width: 1px"><td><code>a name</code></table>
         <script>console.error('said'); setTimeout(() => { throw new Error('thrown') })</script></main>''')
     site = serve(tmp_path)
     with chromium.tab(**SIZES['phone']) as tab:
         tab.open(site + 'bad.html')
         look = tab.js(LOOK)
+        faint = tab.js(CONTRAST)
         problems = '\n'.join(tab.problems)
+    assert faint == ['2.3: faint'] and [o[-11:] for o in look['clipped']] == ['cut off</p>'] and look['broken'] == ['a name']
     assert look['wide'] > 0 and [o[-8:] for o in look['cut']] == ['wide</p>'] and look['images'] == [site + 'missing.png'] == look['alts']
     assert 'console: said' in problems and 'thrown' in problems and problems.count('404') >= 2
 
@@ -120,7 +159,6 @@ def test_what_is_wrong_is_seen(chromium, serve, tmp_path):
 def test_search(chromium, site, size, words, page):
     with chromium.tab(**SIZES[size]) as tab:
         tab.open(site + 'tutorials/first_steps.html')
-        if size == 'phone': open_menu(tab)
         tab.click('#quarto-search input')
         tab.until('document.activeElement.matches("#quarto-search input")')
         tab.write(words)
@@ -129,6 +167,29 @@ def test_search(chromium, site, size, words, page):
         tab.follow(f'.search-result[href*="{page}"]')
         assert tab.js('location.pathname') == BASE + page
         assert not tab.problems and not foreign(tab, site)
+
+
+def test_search_finds_a_method_by_its_name(chromium, site):
+    with chromium.tab() as tab:
+        tab.open(site + 'index.html')
+        for words, first in ('kc.run', 'core.html#conkernelclient.run'), ('interrupt', 'core.html#conkernelclient.interrupt'), ('k.start(', 'sync.html#kernel.start'):
+            tab.js('document.querySelector("#quarto-search input").value = ""')
+            tab.click('#quarto-search input')
+            tab.write(words)
+            tab.until(f'document.querySelector(".search-result")?.getAttribute("href").endsWith({first!r})')
+
+
+def test_the_reference_is_one_click_away(chromium, site):
+    heights = """[...document.querySelectorAll('main section')].map(o =>
+        [o.id, o.getBoundingClientRect().height - [...o.querySelectorAll('section')].reduce((n, x) => n + x.getBoundingClientRect().height, 0)])"""
+    with chromium.tab(width=1280, height=1000) as tab:
+        tab.open(site + 'index.html')
+        tab.follow('.navbar a[href="api.html"]')
+        assert tab.js('document.querySelector("main a[href=\'core.html#conkernelclient.run\']").getBoundingClientRect().bottom') < 1000
+        assert [o for o in tab.js(heights) if o[1] > 1000 - 60] == []  # a class in one screenful, below the navbar
+        tab.open(site + 'core.html')
+        names = tab.js('[...document.querySelectorAll("#TOC a")].map(o => o.textContent)')
+        assert '.run' in names and '.restart' in names and 'ConKernelClient' in names
 
 
 def test_search_without_a_result_and_by_keys(chromium, site):
@@ -143,15 +204,18 @@ def test_search_without_a_result_and_by_keys(chromium, site):
 
 
 def test_next_and_previous_lead_through_all_pages(chromium, site):
+    seen = ['index.html']
+    while next := re.search(r'<div class="nav-page nav-page-next">\s*<a href="([^"#]+)"', (DOCS/seen[-1]).read_text(encoding='utf-8')):
+        seen.append(posixpath.normpath(posixpath.join(posixpath.dirname(seen[-1]), next[1])))
+        assert len(seen) <= len(pages())
+    assert sorted(seen) == pages()
     with chromium.tab() as tab:
         tab.open(site + 'index.html')
-        seen = [tab.js('location.pathname')]
-        while tab.js('!!document.querySelector(".nav-page-next a")') and len(seen) <= len(pages()):
+        for o in seen[1:4]:
             tab.follow('.nav-page-next a')
-            seen.append(tab.js('location.pathname'))
-        assert sorted(o.removeprefix(BASE) for o in seen) == pages()
+            assert tab.js('location.pathname') == BASE + o
         tab.follow('.nav-page-previous a')
-        assert tab.js('location.pathname') == seen[-2]
+        assert tab.js('location.pathname') == BASE + seen[2]
         assert not tab.problems
 
 
@@ -166,8 +230,8 @@ def test_sidebar_and_navbar(chromium, site, size):
             tab.click('.quarto-btn-toggle')
         tab.follow('#quarto-sidebar a[href="tutorials/many_cells.html"]')
         assert tab.js('document.querySelector("main h1").textContent.trim()') == 'Many cells at once'
-        if size == 'phone': open_menu(tab)
-        tab.follow('.navbar a[href="../promises.html"]')
+        if size == 'phone': tab.click('.quarto-btn-toggle')
+        tab.follow(f'{"#quarto-sidebar" if size == "phone" else ".navbar"} a[href="../promises.html"]')
         assert tab.js('location.pathname') == BASE + 'promises.html'
         if size == 'phone': assert not tab.problems
         else:
@@ -193,6 +257,18 @@ def test_dark_and_light(chromium, site, dark):
         tab.open(site + 'cells/run.html')  # which remembers
         assert paper() != dark
         assert not tab.problems
+
+
+def test_the_site_says_what_it_is(chromium, site):
+    version = re.search(r'^version = (.*)$', (ROOT/'settings.ini').read_text(encoding='utf-8'), flags=re.M)[1]
+    with chromium.tab(dark=True) as tab:
+        tab.open(site + 'index.html')
+        assert version in tab.js('document.querySelector(".navbar").textContent') and version in tab.js('document.querySelector("footer").textContent')
+        assert tab.js('document.querySelector(".navbar-logo").naturalWidth') > 0
+        links = tab.js('[...document.querySelectorAll("footer a")].map(o => o.href)')
+        assert any(o.endswith('/conkernelclient') for o in links) and any(o.endswith('/issues') for o in links)
+        white = """[...document.querySelectorAll('*')].filter(o => o.checkVisibility() && getComputedStyle(o).backgroundColor === 'rgb(255, 255, 255)').map(o => o.tagName)"""
+        assert tab.js(white) == [] and tab.js('getComputedStyle(document.documentElement).colorScheme') == 'dark'
 
 
 def test_code_can_be_copied(chromium, site):

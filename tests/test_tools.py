@@ -177,6 +177,13 @@ def test_names_become_links(library):
     assert entries.link_names('`Runs.run()` and [`make`](x) and `x`', None) == f'[`Runs.run()`]({SITE}/held.html#client.run) and [`make`](x) and `x`'
 
 
+def test_a_word_is_no_link(library):
+    "`make` may be a parameter: it is a link where it is defined, or as a call."
+    assert entries.link_names('`make`', 'lib_of_a_test.folder.held') == '`make`'
+    assert entries.link_names('`make`', 'lib_of_a_test.folder.parts') == f'[`make`]({SITE}/folder/parts.html#make)'
+    assert entries.link_names('`make()`', None) == f'[`make()`]({SITE}/folder/parts.html#make)'
+
+
 def test_a_public_method_without_an_entry_fails_the_build(library):
     ids = {page: {ref.split('#')[1] for places in library.addresses.values() for ref in places.values() if ref.startswith(page + '#')}
            for page in ('held.html', 'folder/parts.html')}
@@ -186,6 +193,44 @@ def test_a_public_method_without_an_entry_fails_the_build(library):
     assert any(o.startswith('held.html#client.run: no entry for Client.run') for o in docs.check_names(pages, library.addresses))
     del pages['folder/parts.html']
     assert any('no entry for make' in o for o in docs.check_names(pages, library.addresses))
+
+
+def test_at_a_glance(library):
+    seen = {}
+    text = entries.glance('## Client\n\n<!-- glance Client: stop version -->\n\n<!-- glance Client -->', seen)
+    assert re.findall(r'^- \[`(.+?)`\]\((\S+?)\) ?(.*)$', text, flags=re.M) == [
+        (code, f'{SITE}/held.html#{anchor}', words) for code, anchor, words in [
+            ('Client', 'client', 'What users hold'), ('stop()', 'client.stop', 'Stop'), ('version(…)', 'client.version', 'The version'),
+            ('size', 'client.size', 'Bytes'), ('close()', 'client.close', 'Stop'), ('run(code, …)', 'client.run', 'Run `code`'),
+            ('ask(…)', 'client.ask', 'Ask'), ('window', 'client', 'On the wire')]]
+    assert not entries.unseen(seen)
+    assert entries.unseen({'Client': seen['Client'] - {'run'}}) == ['Client.run']
+    with pytest.raises(ValueError, match='Client has no gone'): entries.glance('<!-- glance Client: gone -->', {})
+
+
+def test_everything_has_a_line_at_a_glance():
+    import conkernelclient
+    text = (Path(__file__).parent.parent/'nbs'/'api.ipynb').read_text(encoding='utf-8')
+    seen = {}
+    listed = entries.glance('\n'.join(f'<!-- glance {m[1]} -->' for m in re.finditer(r'<!-- glance (\w+)', text)), seen)
+    assert set(seen) == set(conkernelclient.__all__) and not entries.unseen(seen)
+    assert 'core.html#conkernelclient.run) Run `code`' in listed and len(listed.splitlines()) > 300
+
+
+def test_help_shows_the_meanings_of_parameters():
+    import inspect, conkernelclient
+    for name in 'ConKernelClient.run', 'Kernel.run', 'Run.follow', 'KernelPool.map', 'KernelPool.__init__', 'Pool.map', 'open_kernel', 'run_notebooks':
+        f = getattr(conkernelclient, name.split('.')[0])
+        for part in name.split('.')[1:]: f = getattr(f, part)
+        doc = inspect.getdoc(f)
+        named = [o for o in inspect.signature(f).parameters.values() if o.name != 'self' and f'    {o.name}: ' in doc]
+        assert 'Parameters:\n    ' in doc and named, name
+    assert '    timeout: Seconds that it may take' in inspect.getdoc(conkernelclient.ConKernelClient.run)
+
+
+def test_what_help_shows_is_fresh():
+    import help
+    assert help.main(['--check']) == 0, 'run `python tools/help.py`: comments of parameters have changed'
 
 
 def test_show_doc_by_hand_is_refused(library):

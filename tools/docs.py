@@ -127,13 +127,6 @@ def describe(path: Path):
     path.write_text(f'---\n{front}---\n\n{md}', encoding='utf-8')
 
 
-def keep_home(docs: Path):
-    "Take out of the themes what they would load from elsewhere (fonts): a page needs nothing but this site."
-    for path in docs.glob('site_libs/themes/*.css'):
-        css = path.read_text(encoding='utf-8')
-        path.write_text(re.sub(r'@import\s+url\([^)]*\);?', '', css), encoding='utf-8')
-
-
 def finish(docs: Path, site: str):
     "Say on each page where it lives, and take what is for editors out of the Markdown copies."
     for path in docs.rglob('*.html'):
@@ -150,7 +143,7 @@ def finish(docs: Path, site: str):
 def write_index(docs: Path, sidebar: list, site: str):
     "Write `llms.txt`: the Markdown copies in the order and the sections of the `sidebar`, and what each is about."
     def line(page):
-        page = page.rsplit('.', 1)[0]
+        page = (page['href'] if isinstance(page, dict) else page).rsplit('.', 1)[0]
         html = (docs/f'{page}.html').read_text(encoding='utf-8')
         title = re.search(r'<meta property="og:title" content="([^"]*)"', html)
         about = re.search(r'<meta name="description" content="([^"]*)"', html)
@@ -172,7 +165,6 @@ def build() -> Path:
     configure(proc, names)
     run = subprocess.run([sys.executable, '-m', 'smalldocs.cli', 'render', str(proc), '--quiet', '--strict'])
     if run.returncode: sys.exit('smalldocs could not render the pages without a warning; see above.')
-    keep_home(proc/'_docs')
     finish(proc/'_docs', site)
     write_index(proc/'_docs', yaml.safe_load((proc/'sidebar.yml').read_text())['website']['sidebar']['contents'], site)
     shutil.rmtree(ROOT/'_docs', ignore_errors=True)

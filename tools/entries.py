@@ -26,7 +26,8 @@ MANY = 5  # A class with more entries than this begins with a list of them
 class Source:
     "The definitions in the source text of a module, by name (`Class.method` too), and its comments, by line."
     def __init__(self, text: str):
-        self.text, self.defs, self.comments = text, {}, {}
+        self.lines = text.encode().split(b'\n')  # the places of the syntax tree count bytes
+        self.defs, self.comments = {}, {}
         for node in ast.parse(text).body:
             if not isinstance(node, (*FUNCTIONS, ast.ClassDef)): continue
             self.defs.setdefault(node.name, []).append(node)
@@ -40,10 +41,15 @@ class Source:
         text = self.comments.get(line, '').lstrip('#').strip()
         return re.sub(r'(^|\s*#\s*)(type|pyright|mypy|pragma|noqa):.*$', '', text)
 
+    def segment(self, node: ast.AST) -> str:
+        "The code of `node` in one line. (`ast.get_source_segment` would split the whole text each time.)"
+        lines = self.lines[node.lineno-1:node.end_lineno]
+        lines[-1] = lines[-1][:node.end_col_offset]
+        return ' '.join(b'\n'.join([lines[0][node.col_offset:], *lines[1:]]).decode().split())
+
     def code(self, node: ast.AST | None) -> str:
         "The code of `node` in one line; an annotation that is written as a string, without its quotes."
-        if isinstance(node, ast.Constant) and isinstance(node.value, str): return node.value
-        return ' '.join(ast.get_source_segment(self.text, node).split())
+        return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else self.segment(node)
 
 
 @cache
@@ -62,7 +68,7 @@ def parameters(src: Source, node, method: bool) -> list[tuple[str, str, int]]:
     def add(arg, default=None, stars=''):
         text = stars + arg.arg
         if arg.annotation: text += f': {src.code(arg.annotation)}'
-        if default is not None: text += f'{" = " if arg.annotation else "="}{" ".join(ast.get_source_segment(src.text, default).split())}'
+        if default is not None: text += f'{" = " if arg.annotation else "="}{src.segment(default)}'
         res.append((text, stars + arg.arg, (default or arg).end_lineno))
     plain = [*args.posonlyargs, *args.args]
     for arg, default in zip(plain, [None]*(len(plain) - len(args.defaults)) + args.defaults):
@@ -120,6 +126,11 @@ def sentence(text: str) -> str:
     return re.split(r'(?<=[.!?])\s|\n\n', text, maxsplit=1)[0].rstrip('.')
 
 
+def clause(text: str) -> str:
+    "The first sentence of a docstring up to a semicolon or colon: enough for a list."
+    return re.match(r'(?:`[^`]*`|[^`]){12,}?(?=[;:] |$)|.*', sentence(text), re.S)[0]
+
+
 # The classes of the library
 
 class Library:
@@ -129,7 +140,8 @@ class Library:
         self.index = importlib.import_module(f'{name}._modidx').d['syms']
         self.modules = {o: importlib.import_module(o) for o in self.index}
         package = importlib.import_module(name)
-        self.top = [o for o in map(package.__dict__.get, getattr(package, '__all__', [])) if inspect.isclass(o)]
+        self.exports = getattr(package, '__all__', [])
+        self.top = [o for o in map(package.__dict__.get, self.exports) if inspect.isclass(o)]
 
     def own(self, cls: type) -> bool: return cls.__module__ in self.index
 
@@ -147,6 +159,7 @@ class Library:
 
     def page(self, cls: type) -> str: return self.index[cls.__module__][f'{cls.__module__}.{cls.__name__}'][0].split('#')[0]
 
+    @cache
     def members(self, cls: type) -> dict[str, type]:
         "The public methods and properties of `cls`, each with the class in whose body it stands: first its own, then those of its bases."
         res, order = {}, [o for o in cls.__mro__ if self.own(o)]
@@ -157,6 +170,7 @@ class Library:
         story = sorted([*order[:1], *reversed(order[1:])], key=lambda o: o.__module__ != cls.__module__)
         return {k: v for o in story for k, v in res.items() if v is o}
 
+    @cache
     def owner(self, cls: type, name: str) -> type:
         "The class under whose name the member `name` of `cls` has its entry."
         where = self.members(cls)[name]
@@ -196,6 +210,11 @@ class Library:
         return (tops or [*found.values(), None])[0] if tops or len(found) == 1 else None
 
 
+    def meant(self, name: str, module: str | None) -> bool:
+        "Does a bare `name` on the page of `module` mean ours? One word in lower case, as `check`, is often a parameter or a value."
+        return not (name.isalpha() and name.islower()) or name in self.exports or module in self.addresses.get(name, {})
+
+
 @cache
 def library() -> Library: return Library(get_config().lib_name)
 
@@ -215,7 +234,7 @@ def function_entry(module: str, name: str, title: str = '', method: bool = False
     src = source(module)
     nodes = src.defs[name]
     shown = [o for o in nodes if overloaded(o)]
-    node = nodes[-1] if shown else nodes[0]  # a property has its setter after it
+    node = definition(module, name)
     title = title or name
     short = title.split('.')[-1]
     code = '\n'.join(signature(src, o, short, method) for o in [*shown, node])
@@ -224,11 +243,21 @@ def function_entry(module: str, name: str, title: str = '', method: bool = False
 
 def member_entry(cls: type, name: str) -> str:
     "The entry of a method or property of `cls`."
+    return function_entry(*written(cls, name), f'{cls.__name__}.{name}', method=True)
+
+
+def written(cls: type, name: str) -> tuple[str, str]:
+    "The module and the name in its source of the member `name` of `cls`: `close = stop` leads to `stop`."
     where = library().members(cls)[name]
     value = vars(where)[name]
     func = getattr(value, 'fget', None) or getattr(value, 'func', None) or getattr(value, '__func__', value)
-    written = f'{where.__name__}.{func.__name__}'  # `close = stop` shows what `stop` does
-    return function_entry(where.__module__, written, f'{cls.__name__}.{name}', method=True)
+    return where.__module__, f'{where.__name__}.{func.__name__}'
+
+
+def definition(module: str, name: str):
+    "The node with the docstring and the parameters of the function or method `name` of `module`."
+    nodes = source(module).defs[name]
+    return nodes[-1] if overloaded(nodes[0]) else nodes[0]  # a property has its setter after it
 
 
 def attributes(cls: type) -> list[tuple[str, str]]:
@@ -286,11 +315,7 @@ def class_entry(cls: type) -> str:
     node = src.defs[cls.__name__][0]
     code, rows = constructor(cls)
     mine, all = lib.entries(cls), lib.members(cls)
-    def summary(name):
-        where = all[name]
-        nodes = source(where.__module__).defs.get(f'{where.__name__}.{name}')
-        return sentence(docstring(nodes[-1] if nodes and overloaded(nodes[0]) else nodes[0])) if nodes else ''
-    listed = [(link(cls, o, short=True), summary(o)) for o in (mine if len(mine) > MANY else [])]
+    listed = [(link(cls, o, short=True), sentence(docstring(definition(*written(cls, o))))) for o in (mine if len(mine) > MANY else [])]
     near = [k for k, v in all.items() if v is cls or not lib.public(v)] if lib.part(cls) else all  # not those of another part
     elsewhere = ', '.join(link(cls, o) for o in near if o not in mine)
     return entry(cls.__name__, cls.__module__, node.lineno, code, docstring(node), bases(cls), table('parameter', rows),
@@ -315,6 +340,58 @@ def entries(module: str, names: list[str]) -> list[str]:
     return res
 
 
+# At a glance: a line for each name
+
+RE_GLANCE = re.compile(r'^<!-- glance (\w+)(?::(.*?))? -->$', re.M | re.S)
+
+
+def brief(src: Source, node, name: str, method: bool) -> str:
+    "A call of the function `node`, called `name`, with the parameters it must have; a property is only its name."
+    if any('property' in ast.unparse(o) for o in node.decorator_list): return name
+    params = [(text, param) for text, param, _ in parameters(src, node, method) if param]
+    must = [param for text, param in params if '=' not in text and not param.startswith('*')]
+    return f'{name}({", ".join(must + ["…"] * (len(must) < len(params)))})'
+
+
+def lines(name: str) -> dict[str, str]:
+    "The lines of the list for the exported class or function `name` of the package, by what each explains."
+    lib = library()
+    o = getattr(importlib.import_module(lib.name), name)
+    def item(code, address, text): return f'- [`{code}`]({site()}/{address}) {clause(text)}'
+    if not inspect.isclass(o):
+        node = definition(o.__module__, name)
+        return {name: item(brief(source(o.__module__), node, name, False), lib.find(name), docstring(node))}
+    res = {name: item(name, lib.find(name), docstring(definition(o.__module__, name)))}
+    for member in lib.entries(o) if not issubclass(o, BaseException) else []:
+        module, there = written(o, member)
+        node = definition(module, there)
+        res[member] = item(brief(source(module), node, member, True), lib.address(o, member), docstring(node))
+    known = [a for base in o.__mro__[1:] if base in lib.top for a, _ in attributes(base)]
+    for code, text in attributes(o) if not issubclass(o, BaseException) else []:
+        member = code.strip('`')
+        if member not in res and code not in known: res[member] = item(member, lib.find(name), text)
+    return res
+
+
+def glance(md: str, seen: dict[str, set[str]]) -> str:
+    """Markdown `md` with a list in place of each `<!-- glance Class: name name -->`: a line for each name, or for all that are
+    not yet in `seen`, where it notes them by class. Raises `ValueError` for a name that is not there."""
+    def fill(m):
+        found, done = lines(m[1]), seen.setdefault(m[1], set())
+        names = [o for o in found if o not in done]
+        if m[2] is not None: names = [*([m[1]] if m[1] in names else []), *m[2].split()]
+        done.update(names)
+        if unknown := [o for o in names if o not in found]: raise ValueError(f'glance: {m[1]} has no {", ".join(unknown)}')
+        return '\n'.join(found[o] for o in names)
+    return RE_GLANCE.sub(fill, md)
+
+
+def unseen(seen: dict[str, set[str]]) -> list[str]:
+    "The names that the package exports, and their members, that are not in `seen`."
+    names = importlib.import_module(library().name).__all__
+    return [f'{name}.{o}' for name in names for o in lines(name) if o not in seen.get(name, set())]
+
+
 # Into the pages
 
 def module_of(nb) -> str | None:
@@ -328,7 +405,10 @@ class Entries:
     def __init__(self, nb): self.nb = nb
 
     def begin(self):
-        module = module_of(self.nb)
+        module, seen = module_of(self.nb), {}
+        for cell in self.nb.cells:
+            if cell.cell_type == 'markdown': cell.source = glance(cell.source, seen)
+        if seen and (missing := unseen(seen)): raise ValueError(f'no line at a glance for {", ".join(missing)}')
         for i, cell in reversed(list(enumerate(self.nb.cells))):
             if cell.cell_type != 'code': continue
             if re.search(r'^show_doc\(', cell.source, flags=re.M): raise ValueError('show_doc is not needed: tools/docs.py writes all entries')
@@ -355,7 +435,7 @@ def link_names(line: str, module: str | None, others=lambda name: None) -> str:
     "Make each name in backticks in the `line` of Markdown a link to its entry; `others` knows those of other libraries."
     def replace(m):
         name = m[1].removesuffix('()')
-        address = library().find(name, module)
+        address = library().find(name, module) if library().meant(name, module) or m[1] != name else None
         other = None if address else others(name)
         if other and other.startswith(site()): other = None  # nbdev lists private names and those of parts
         return f'[{m[0]}]({site()}/{address})' if address else f'[{m[0]}]({other})' if other else m[0]
