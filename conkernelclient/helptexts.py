@@ -1,11 +1,6 @@
 # Written by tools/help.py from the comments of the parameters. Do not edit.
 
 texts: dict[str, dict[str, str]] = {'conkernelclient.cells.aside': {'Aside.eval': 'Parameters:\n    expr: A Python expression\n    timeout: Seconds that it may take\nReturns: Its value',
-                                 'Aside.request': 'Parameters:\n'
-                                                  "    msg_type: The protocol's name, such as `inspect_request`\n"
-                                                  "    content: The message's content\n"
-                                                  '    timeout: Seconds to wait for the reply\n'
-                                                  'Returns: The content of the reply',
                                  'Aside.run': "Parameters:\n    code: Code in the kernel's language\n    timeout: Seconds that it may take\n    **kwargs: As for `kc.run`",
                                  'HasAside.variables': 'Parameters:\n'
                                                        '    limit: At most so many, the last ones\n'
@@ -23,14 +18,13 @@ texts: dict[str, dict[str, str]] = {'conkernelclient.cells.aside': {'Aside.eval'
                                                  '    detail: 1: with the source\n'
                                                  '    timeout: Seconds to wait for the answer\n'
                                                  'Returns: Plain text; empty where nothing was found',
-                                 '_Opening.__init__': 'Parameters:\n    kc: The client\n    place: Where its lasting subshell is'},
- 'conkernelclient.cells.comm': {'Comm.__init__': 'Parameters:\n'
-                                                 '    comms: Of the client\n'
-                                                 '    target: What it is opened for\n'
-                                                 '    id: As in the messages; a new one by default\n'
-                                                 '    **kwargs: `ours`, `subshell_id`',
-                                'Comm.close': 'Parameters:\n    data: JSON, for the other side',
-                                'Comm.send': "Parameters:\n    data: JSON\n    buffers: Binary data: bytes, or views of them; large ones are not copied\n    metadata: The message's metadata",
+                                 '_Opening.__init__': 'Parameters:\n    kc: The client\n    place: Where its lasting subshell is',
+                                 '_Requesting.request': 'Parameters:\n'
+                                                        "    msg_type: The protocol's name, such as `inspect_request`\n"
+                                                        "    content: The message's content\n"
+                                                        '    timeout: Seconds to wait for the reply\n'
+                                                        'Returns: The content of the reply'},
+ 'conkernelclient.cells.comm': {'Comm.close': 'Parameters:\n    data: JSON, for the other side',
                                 'HasComms.on_comm': 'Parameters:\n'
                                                     '    target: As in `comm_open`\n'
                                                     '    handler: Called with the comm and the message that opened it; may be async\n'
@@ -42,12 +36,12 @@ texts: dict[str, dict[str, str]] = {'conkernelclient.cells.aside': {'Aside.eval'
                                                       "    metadata: The message's metadata\n"
                                                       '    subshell_id: The subshell that handles it; `sh.open_comm` is the way to name one\n'
                                                       '    timeout: Seconds; `None`: as long as it takes',
+                                '_Finding.adopt': 'Parameters:\n    comm_id: As in the messages\n    target: What it was opened for',
+                                '_Finding.find': 'Parameters:\n    comm_id: Also one that the last message has closed',
                                 '_Handling.on': 'Parameters:\n'
                                                 '    target: As in `comm_open`\n'
                                                 '    handler: Called with the comm and the message that opened it; may be async\n'
                                                 'Returns: Removes the handler',
-                                '_Listening.adopt': 'Parameters:\n    comm_id: As in the messages\n    target: What it was opened for',
-                                '_Listening.find': 'Parameters:\n    comm_id: Also one that the last message has closed',
                                 '_OpensComms.open': 'Parameters:\n'
                                                     '    target: The name that the kernel has registered\n'
                                                     '    data: JSON\n'
@@ -55,6 +49,8 @@ texts: dict[str, dict[str, str]] = {'conkernelclient.cells.aside': {'Aside.eval'
                                                     "    metadata: The message's metadata\n"
                                                     '    subshell_id: The subshell that handles it; `None`: the main shell\n'
                                                     '    timeout: Seconds; `None`: as long as it takes',
+                                '_Outboxes.__init__': 'Parameters:\n    connection: To the kernel',
+                                '_Outboxes.outbox': 'Parameters:\n    subshell_id: `None`: the main shell',
                                 '_Reading.__init__': 'Parameters:\n'
                                                      '    id: As in the messages\n'
                                                      '    target: What it was opened for\n'
@@ -62,13 +58,14 @@ texts: dict[str, dict[str, str]] = {'conkernelclient.cells.aside': {'Aside.eval'
                                                      '    generation: The kernel process it belongs to\n'
                                                      '    subshell_id: Where its messages are sent to; `None`: the main shell',
                                 '_Receiving.receive': 'Parameters:\n    timeout: Seconds; `None`: as long as it takes',
-                                '_Table.__init__': 'Parameters:\n    connection: To the kernel',
-                                '_Table.outbox': 'Parameters:\n    subshell_id: `None`: the main shell'},
- 'conkernelclient.cells.debug': {'Debugger.breakpoints': 'Parameters:\n'
-                                                         '    code: A cell, exactly as it will be run; or the path of a file\n'
-                                                         '    at: Lines, from 1; or lines with a condition each, or `None`\n'
-                                                         'Returns: As the debugger has set them',
-                                 'HasDebugger.debug': 'Parameters:\n    take_over: End the session of another client?\nReturns: An async context manager',
+                                '_Sending.__init__': 'Parameters:\n'
+                                                     '    comms: Of the client\n'
+                                                     '    target: What it is opened for\n'
+                                                     '    id: As in the messages; a new one by default\n'
+                                                     '    **kwargs: `ours`, `subshell_id`',
+                                '_Sending.send': "Parameters:\n    data: JSON\n    buffers: Binary data: bytes, or views of them; large ones are not copied\n    metadata: The message's metadata",
+                                '_Table.__init__': 'Parameters:\n    connection: To the kernel'},
+ 'conkernelclient.cells.debug': {'HasDebugger.debug': 'Parameters:\n    take_over: End the session of another client?\nReturns: An async context manager',
                                  'Stopped.go': 'Parameters:\n    timeout: Seconds that the cell may run until its next stop, or its end',
                                  'Stopped.next': 'Parameters:\n    timeout: As for `go`',
                                  'Stopped.out': 'Parameters:\n    timeout: As for `go`',
@@ -79,10 +76,18 @@ texts: dict[str, dict[str, str]] = {'conkernelclient.cells.aside': {'Aside.eval'
                                                     '    timeout: Seconds to wait for the response; `None`: as long as it takes\n'
                                                     '    **arguments: Of the command\n'
                                                     'Returns: The body of the response',
+                                 '_Beginning.run': 'Parameters:\n'
+                                                   '    code: The cell; exactly the code that was given to `breakpoints`\n'
+                                                   '    timeout: Seconds that it may take\n'
+                                                   '    count_stops: Does the time at breakpoints count too?\n'
+                                                   '    **kwargs: As for `kc.run`',
+                                 '_Breaking.breakpoints': 'Parameters:\n'
+                                                          '    code: A cell, exactly as it will be run; or the path of a file\n'
+                                                          '    at: Lines, from 1; or lines with a condition each, or `None`\n'
+                                                          'Returns: As the debugger has set them',
                                  '_Entering.__init__': 'Parameters:\n    kc: The client\n    take_over: End the session of another client?',
-                                 '_Healing.cell_over': 'Parameters:\n    run: That has ended',
+                                 '_Healing.cell_over': 'Parameters:\n    run: It has ended',
                                  '_Hearing.hear': 'Parameters:\n    msg: Of iopub',
-                                 '_Hearing.on_event': 'Parameters:\n    f: Called with each event: a dict with `event` and `body`; what it raises is logged\nReturns: Removes it',
                                  '_Looking.eval': "Parameters:\n    expr: In the kernel's language; a statement too\n    frame: Its place in `frames`",
                                  '_Looking.fields': 'Parameters:\n    value: Of `locals`, `eval`, or `fields`\nReturns: By name, or by place',
                                  '_Looking.locals': 'Parameters:\n    frame: Its place in `frames`\nReturns: By name',
@@ -91,11 +96,7 @@ texts: dict[str, dict[str, str]] = {'conkernelclient.cells.aside': {'Aside.eval'
                                                     '    command: `continue`, `next`, `stepIn` or `stepOut`\n'
                                                     '    stop: Where the cell stands\n'
                                                     '    timeout: Seconds that it may run until its next stop',
-                                 '_Running.run': 'Parameters:\n'
-                                                 '    code: The cell; exactly the code that was given to `breakpoints`\n'
-                                                 '    timeout: Seconds that it may take\n'
-                                                 '    count_stops: Does the time at breakpoints count too?\n'
-                                                 '    **kwargs: As for `kc.run`'},
+                                 '_Telling.on_event': 'Parameters:\n    f: Called with each event: a dict with `event` and `body`; what it raises is logged\nReturns: Removes it'},
  'conkernelclient.cells.jobs': {'JobEvent.to_dict': 'Returns: Plain data that `json.dumps` takes',
                                 '_AJob.shown_code': 'Parameters:\n    limit: Characters',
                                 '_EndedJob.settled': 'Parameters:\n    timeout: Seconds; `None`: as long as it takes\nReturns: Whether it has ended',
@@ -223,22 +224,23 @@ texts: dict[str, dict[str, str]] = {'conkernelclient.cells.aside': {'Aside.eval'
                                   '_Variables.eval': 'Parameters:\n    expr: A Python expression\n    timeout: Seconds that it may take\n    **kwargs: As for `run`\nReturns: Its value',
                                   '_Variables.push': 'Parameters:\n    **values: Names, and the values to give them',
                                   '_Variables.push_all': 'Parameters:\n    values: By name\n    **kwargs: As for `run`'},
- 'conkernelclient.cells.widgets': {'_Capturing.hold': 'Parameters:\n    displays: Of the kernel\n    limit: Characters to keep',
-                                   '_Changing.push': 'Parameters:\n    values: Attributes by name\n    on_passed: Called when the kernel has got to it',
-                                   '_Changing.renew': 'Parameters:\n    state: All of it',
-                                   '_Changing.send': "Parameters:\n    content: JSON: `{'event': 'click'}` is the click on a button\n    buffers: Binary data",
-                                   '_Changing.set': 'Parameters:\n    **values: Attributes by name; binary values may stand anywhere in them',
+ 'conkernelclient.cells.widgets': {'_Changing.renew': 'Parameters:\n    state: All of it',
                                    '_Entering.capture': 'Parameters:\n    msg: An iopub message\nReturns: Did it take the message?',
                                    '_Entering.enter': 'Parameters:\n    comm: Of the widget\n    state: At the beginning',
                                    '_Following.__init__': 'Parameters:\n    runs: Of the client',
+                                   '_Holding.hold': 'Parameters:\n    displays: Of the kernel\n    limit: Characters to keep',
                                    '_Loading.load': 'Parameters:\n    timeout: Seconds; `None`: as long as it takes\nReturns: How many were new',
                                    '_Model.__init__': 'Parameters:\n    comm: It was opened with the state\n    models: Those of the same kernel, for its children\n    state: At the beginning',
+                                   '_Setting.push': 'Parameters:\n    values: Attributes by name\n    on_passed: Called when the kernel has got to it',
+                                   '_Setting.send': "Parameters:\n    content: JSON: `{'event': 'click'}` is the click on a button\n    buffers: Binary data",
+                                   '_Setting.set': 'Parameters:\n    **values: Attributes by name; binary values may stand anywhere in them',
                                    '_Stored.state': 'Returns: JSON; empty where there are no widgets'},
  'conkernelclient.core': {'ConKernelManager.start_again': 'Returns: Is it being started again?',
+                          'OneRestart.restart_over': 'Returns: Was there one, and has it succeeded?',
                           '_AboutCode.complete': 'Parameters:\n'
                                                  '    code: The code in which to complete\n'
                                                  '    cursor_pos: Where, in characters; the end by default\n'
-                                                 '    reply: Return what awaits the reply, instead of the id?\n'
+                                                 '    reply: Return an awaitable of the reply, instead of the id?\n'
                                                  '    timeout: Seconds to wait for the reply\n'
                                                  '    subshell_id: The subshell to ask (JEP 91)\n'
                                                  "Returns: The message's id, or with `reply` an awaitable of the reply",
@@ -246,7 +248,7 @@ texts: dict[str, dict[str, str]] = {'conkernelclient.cells.aside': {'Aside.eval'
                                                 '    code: The code with the name to look up\n'
                                                 '    cursor_pos: Where in it, in characters; the end by default\n'
                                                 '    detail_level: 0 or 1 (with source)\n'
-                                                '    reply: Return what awaits the reply, instead of the id?\n'
+                                                '    reply: Return an awaitable of the reply, instead of the id?\n'
                                                 '    timeout: Seconds to wait for the reply\n'
                                                 '    subshell_id: The subshell to ask (JEP 91)\n'
                                                 "Returns: The message's id, or with `reply` an awaitable of the reply",
@@ -254,28 +256,28 @@ texts: dict[str, dict[str, str]] = {'conkernelclient.cells.aside': {'Aside.eval'
                                                  '    raw: The input as typed (rather than transformed)?\n'
                                                  '    output: The outputs too?\n'
                                                  '    hist_access_type: `range`, `tail` or `search`\n'
-                                                 '    reply: Return what awaits the reply, instead of the id?\n'
+                                                 '    reply: Return an awaitable of the reply, instead of the id?\n'
                                                  '    timeout: Seconds to wait for the reply\n'
                                                  '    **kwargs: `session`, `start`, `stop`; `n`; `pattern`: as the spec has them\n'
                                                  "Returns: The message's id, or with `reply` an awaitable of the reply",
                           '_AboutInput.is_complete': 'Parameters:\n'
                                                      '    code: What was typed so far\n'
-                                                     '    reply: Return what awaits the reply, instead of the id?\n'
+                                                     '    reply: Return an awaitable of the reply, instead of the id?\n'
                                                      '    timeout: Seconds to wait for the reply\n'
                                                      "Returns: The message's id, or with `reply` an awaitable of the reply",
                           '_AboutKernel.comm_info': 'Parameters:\n'
                                                     '    target_name: Only comms of this target\n'
-                                                    '    reply: Return what awaits the reply, instead of the id?\n'
+                                                    '    reply: Return an awaitable of the reply, instead of the id?\n'
                                                     '    timeout: Seconds to wait for the reply\n'
                                                     "Returns: The message's id, or with `reply` an awaitable of the reply",
                           '_AboutKernel.kernel_info': 'Parameters:\n'
-                                                      '    reply: Return what awaits the reply, instead of the id?\n'
+                                                      '    reply: Return an awaitable of the reply, instead of the id?\n'
                                                       '    timeout: Seconds to wait for the reply\n'
                                                       '    channel: `control` is answered even while a cell runs\n'
                                                       "Returns: The message's id, or with `reply` an awaitable of the reply",
                           '_AboutKernel.shutdown': 'Parameters:\n'
                                                    '    restart: Is it to be restarted afterwards?\n'
-                                                   '    reply: Return what awaits the reply, instead of the id?\n'
+                                                   '    reply: Return an awaitable of the reply, instead of the id?\n'
                                                    '    timeout: Seconds to wait for the reply\n'
                                                    "Returns: The message's id, or with `reply` an awaitable of the reply",
                           '_Answering.input': 'Parameters:\n    string: The answer\n    parent: The `input_request` that it answers; by default, that of the hook that calls this',
@@ -286,7 +288,7 @@ texts: dict[str, dict[str, str]] = {'conkernelclient.cells.aside': {'Aside.eval'
                                                 '    user_expressions: Names, and the expressions to evaluate for them after the code\n'
                                                 "    allow_stdin: May it ask for input? Default: the client's `allow_stdin`\n"
                                                 '    stop_on_error: Does an error abort the execute requests that wait behind it?\n'
-                                                '    reply: Return what awaits the reply, instead of the id?\n'
+                                                '    reply: Return an awaitable of the reply, instead of the id?\n'
                                                 '    timeout: Seconds to wait for the reply\n'
                                                 "    msg_id: The message's id; a new one by default\n"
                                                 "    metadata: The message's metadata\n"
@@ -334,7 +336,6 @@ texts: dict[str, dict[str, str]] = {'conkernelclient.cells.aside': {'Aside.eval'
                                                  '    on_iopub: Called with each of its iopub messages; may be async\n'
                                                  '    on_stdin: Called when it asks for input; may be async\n'
                                                  'Returns: `await` it for the reply, `await req.wait()` for the end of its outputs',
-                          '_Restarting.restart_over': 'Returns: Was there one, and has it succeeded?',
                           '_Shown.on_message': 'Parameters:\n'
                                                '    f: Called with each message, before its request gets it; what it raises is logged\n'
                                                '    channel: `shell`, `iopub`, `stdin` or `control`; `None`: all\n'
@@ -411,8 +412,8 @@ texts: dict[str, dict[str, str]] = {'conkernelclient.cells.aside': {'Aside.eval'
                                                         '    preload: Modules that the kernels have imported already\n'
                                                         "    **options: For nbclient's `NotebookClient`: `allow_errors`, `record_timing`, …\n"
                                                         'Returns: In the order of `notebooks`'},
- 'conkernelclient.kernels.pool': {'KernelPool.close': "Parameters:\n    grace: Seconds that lent kernels have; by default the pool's",
-                                  'KernelPool.filled': 'Parameters:\n    timeout: Seconds; `None`: as long as it takes',
+ 'conkernelclient.kernels.pool': {'KernelPool.filled': 'Parameters:\n    timeout: Seconds; `None`: as long as it takes',
+                                  '_Closing.close': "Parameters:\n    grace: Seconds that lent kernels have; by default the pool's",
                                   '_Lending.kernel': 'Parameters:\n'
                                                      '    timeout: Seconds to wait for a kernel; `None`: as long as it takes\n'
                                                      "    **start_kernel: Other than the pool's: `cwd`, `env`, …; such a kernel is started now",
@@ -453,7 +454,6 @@ texts: dict[str, dict[str, str]] = {'conkernelclient.cells.aside': {'Aside.eval'
                                                                           '    newports: Not used\n'
                                                                           '    timeout: Seconds for the server\n'
                                                                           '    **kwargs: Not used',
-                                    '_Acting.restart_over': 'Returns: Was there one, and has it succeeded?',
                                     '_OnServer.__init__': 'Parameters:\n'
                                                           '    url: Base address of the server, with path; default: `JUPYTER_GATEWAY_URL`\n'
                                                           '    token: Or a function that returns it, sync or async; default: `JUPYTER_GATEWAY_AUTH_TOKEN`\n'
@@ -518,7 +518,7 @@ texts: dict[str, dict[str, str]] = {'conkernelclient.cells.aside': {'Aside.eval'
                           'Job.in_thread': 'Parameters:\n    on_output: Called with each change of its outputs\n    *args: As for `attend`\n    **kwargs: As for `attend`',
                           'Kernel.map': 'Parameters:\n'
                                         '    codes: Cells; or with `items` a template such as `"f({})"`, or a function that gives the code for an item\n'
-                                        '    items: What the cells are about\n'
+                                        '    items: Items for the template or the function\n'
                                         '    concurrency: How many at a time: so many subshells. 1: on the main shell\n'
                                         '    progress: Show a progress bar, where a person may watch?\n'
                                         '    **kwargs: As for `ConKernelClient.map`; hooks are called in the background loop\n'
@@ -555,7 +555,7 @@ texts: dict[str, dict[str, str]] = {'conkernelclient.cells.aside': {'Aside.eval'
                                           '    check: Raise `ExecutionError` for what it raises?\n'
                                           '    stdin: Answers, or a plain function of the prompt\n'
                                           '    on_output: Called with each `Event` of its outputs\n'
-                                          '    display: Show its outputs as they come, in this notebook cell or terminal?\n'
+                                          '    display: Show its outputs live, in this notebook cell or terminal?\n'
                                           '    **kwargs: As for `ConKernelClient.run`\n'
                                           'Returns: Of the cell',
                           '_Starting.attend': 'Parameters:\n'
@@ -569,7 +569,7 @@ texts: dict[str, dict[str, str]] = {'conkernelclient.cells.aside': {'Aside.eval'
                                              '    check: Raise `ExecutionError` for what it raises?\n'
                                              '    stdin: Answers, or a plain function of the prompt\n'
                                              '    on_output: Called with each `Event` of its outputs\n'
-                                             '    display: Show its outputs as they come, in this notebook cell or terminal?\n'
+                                             '    display: Show its outputs live, in this notebook cell or terminal?\n'
                                              '    **kwargs: As for `ConKernelClient.run`\n'
                                              'Returns: To wait for, to follow and to stop',
                           '_Stoppable.for_llm': 'Parameters:\n    **options: As for `Result.for_llm`',
