@@ -443,11 +443,13 @@ def llm_content(
     "The text and pictures that a language model should get of a cell with these `outputs`; the text is never empty"
     outputs = list(outputs)
     items = [i for i in (*_output_items(outputs, traceback), *_note_items(outputs, facts)) if i.text]
-    if not any(i.text.strip() for i in items): items = [_Item('[only white space]' if items else '[no output]', stream=True, keep=True)]
+    nothing = '[only white space]' if items else '[no output]'
+    if not any(i.text.strip() for i in items): items = [_Item(nothing, stream=True, keep=True)]
     pictures = _pictures(items, max_images, max_image_bytes)
     items = _named(items, pictures, spill)
     texts = own_lines((i.text, i.stream) for i in items)
-    texts = _fit(texts, _uncut(items, texts, pictures, 0 if spill is None else limit//2), limit, lambda: spilled(spill, 'output.txt', ''.join(texts)))
+    uncut = _uncut(items, texts, pictures, 0 if spill is None else limit//2)
+    texts = _fit(texts, uncut, limit, lambda: spilled(spill, 'output.txt', ''.join(texts)))
     parts: list[Part] = []
     text = ''
     for i, piece in enumerate(texts):
