@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['log', 'STARTED', 'Code', 'Name', 'JobId', 'Wait', 'Limit', 'Beside', 'LookWait', 'Target', 'Ctx', 'READS', 'CHANGES',
-           'WRITES', 'OFFERED', 'INSTRUCTIONS', 'ARGUMENTS', 'ABOUT', 'Options', 'manager', 'newest', 'opening',
+           'WRITES', 'OFFERED', 'INSTRUCTIONS', 'ARGUMENTS', 'ABOUT', 'Options', 'manager', 'running', 'opening',
            'Served', 'Cell', 'Kernels', 'binaries', 'handles', 'resource', 'facts', 'advice', 'answer', 'LastLine',
            'attend', 'told', 'run_beside', 'Tools', 'KernelServer', 'lifespan', 'make_server', 'parsed', 'terminated',
            'main']
@@ -13,6 +13,7 @@ __all__ = ['log', 'STARTED', 'Code', 'Name', 'JobId', 'Wait', 'Limit', 'Beside',
 import argparse
 import asyncio
 import base64
+import json
 import logging
 import os
 import re
@@ -37,7 +38,7 @@ from .cells.run import Run
 from .core import ConKernelClient, ConKernelManager
 from .engine.errors import ConKernelError, DeadKernelError
 from .engine.request import Joined
-from .kernel import NoRunningKernel, Opening, Owned, end_all, open_kernel, running_kernels
+from .kernel import NoRunningKernel, Opening, Owned, end_all, find, listens, open_kernel, running_kernels
 
 try:
     from mcp.server.lowlevel.helper_types import ReadResourceContents
@@ -90,12 +91,21 @@ def manager(
     STARTED.add(os.path.realpath(km.connection_file))
     return km
 
-def newest() -> str: # A connection file
-    "The running kernel that was started last, and by no server of this process. Raises `NoRunningKernel`."
-    found = next((o.path for o in running_kernels() if os.path.realpath(o.path) not in STARTED), None)
-    if found is None: raise NoRunningKernel('No kernel is running that could be joined: open a notebook, or start `jupyter console`')
-    return found
+def running(
+    wanted: str, # A connection file, or `latest`: the kernel that was started last, and by no server of this process
+) -> str: # The path of the connection file
+    "The running kernel that is wanted. Raises `NoRunningKernel`."
+    if wanted == 'latest':
+        found = next((o.path for o in running_kernels() if os.path.realpath(o.path) not in STARTED), None)
+        if found is not None: return found
+        raise NoRunningKernel('No kernel is running that could be joined: open a notebook, or start `jupyter console`')
+    path = find(wanted)
+    try: info = json.loads(Path(path).read_text(encoding='utf-8'))
+    except ValueError: raise NoRunningKernel(f'{path} is no connection file') from None
+    if listens(info, 3): return path
+    raise NoRunningKernel(f'The kernel of {path} has ended: nothing listens there. Give another file, or `latest`')
 
+# %% ../nbs/06_mcp.ipynb #3a343b4e
 def opening(
     options: Options, # Of a server
     joined: bool = False, # Join the running kernel, instead of starting one?
@@ -104,7 +114,7 @@ def opening(
     Raises `NoRunningKernel`."""
     if options.url is not None and joined: return open_kernel(url=options.url, token=options.token, kernel_id=options.connect)
     if options.url is not None: return open_kernel(options.kernel, url=options.url, token=options.token, cwd=options.cwd)
-    if joined: return open_kernel(connection_file=newest() if options.connect == 'latest' else options.connect)
+    if joined: return open_kernel(connection_file=running(options.connect or 'latest'))
     quiet: dict[str, Any] = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return open_kernel(options.kernel, cwd=options.cwd, manager_class=manager, **quiet)
 

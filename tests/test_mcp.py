@@ -345,6 +345,15 @@ async def test_the_latest_kernel_is_not_one_of_this_server(alone):
             res = await until(joined)
             assert 'had died: this is a new one' in text(res) and last(res) == '2'
 
+async def test_a_kernel_that_has_ended_cannot_be_joined(alone, tmp_path):
+    "It says so, in place of a minute of silence"
+    (tmp_path/'old.json').write_text(json.dumps(dict(ip='127.0.0.1', transport='tcp', shell_port=1)))
+    (tmp_path/'text.json').write_text('no JSON')
+    for file, why in (('old.json', 'has ended'), ('text.json', 'is no connection file'), ('absent.json', 'No connection file')):
+        async with Client(make_server(connect=str(tmp_path/file))) as c:
+            res = await call(c, 'run', code='1')
+            assert res.is_error and why in text(res)
+
 async def test_a_shutdown_is_told_to_jobs_also_to_one_that_waits_for_its_kernel():
     server = make_server()
     async with Client(server) as c:
