@@ -511,8 +511,8 @@ texts: dict[str, dict[str, str]] = {'conkernelclient.cells.aside': {'Aside.eval'
                                                      '    *functions: Of this program, sync or async\n'
                                                      '    sync: Is the kernel to call them without `await`, one call at a time?\n'
                                                      '    **named: By another name',
-                                  '_Defines.__init__': 'Parameters:\n    runs: Of the client',
                                   '_Defines.code': 'Parameters:\n    functions: By their names in the kernel\n    sync: Is the kernel to call them without `await`?\nReturns: Python code',
+                                  '_Knows.__init__': 'Parameters:\n    runs: Of the client',
                                   'tool_schemas': 'Parameters:\n    *functions: With type hints, a docstring, and comments behind the parameters'},
  'conkernelclient.sync': {'Job.follow': 'Parameters:\n    after: The number of the last event that is known\nReturns: `for event in …`; it ends with the job, and raises nothing that the run raises',
                           'Job.in_thread': 'Parameters:\n    on_output: Called with each change of its outputs\n    *args: As for `attend`\n    **kwargs: As for `attend`',

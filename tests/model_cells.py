@@ -44,6 +44,7 @@ CELLS = {
     'many prints': Cell('for i in range(200_000): print("line", i)', ('line 0\n', 'line 199999', 'lines cut')),
     'one long line': Cell('print("x"*500_000)', ('characters', 'cut')),
     'progress bar': Cell('import sys\nfor i in range(101): print(f"\\r{i}% done", end="", file=sys.stderr, flush=True)', ('100% done', '[stderr]'), ('\n50% done', '\r'), longest=100),
+    'tqdm in a notebook': Cell('from tqdm.notebook import tqdm\nfor i in tqdm(range(5), desc="work"): pass', ('work', '5/5', '100%'), ('0/5',), longest=400, needs=('tqdm', 'ipywidgets')),
     'html': Cell('from IPython.display import HTML\nHTML("<style>b {color: red}</style><script>alert(1)</script><h2>Report</h2><ul><li>one</li><li><b>two</b></li></ul>")',
                  ('Report', 'one', 'two'), ('alert', 'color', '<li>'), needs=('markdownify',)),
     'html table': Cell('from IPython.display import HTML\nHTML("<table><tr><th>name</th><th>n</th></tr><tr><td>x</td><td>3</td></tr></table>")', ('| name | n |', '| x | 3 |'), ('<td>',), needs=('markdownify',)),

@@ -53,7 +53,7 @@ KNOWS = {
     'kernel': 'engine.errors core sync kernels.fork kernels.pool kernels.sync_pool kernels.server transports.websocket',
     'demo': 'engine.session cells.subshell core',
     'cli': 'engine.errors cells.jobs cells.llm cells.outputs cells.run kernels.notebooks kernels.server sync kernel demo',
-    'mcp': 'engine.errors engine.request cells.jobs cells.llm cells.record cells.run core kernel',
+    'mcp': 'engine.errors engine.request cells.jobs cells.llm cells.readable cells.record cells.run core kernel',
 }
 FREE = {'__init__', '__main__', '_modidx', 'helptexts', 'engine.__init__', 'transports.__init__', 'cells.__init__', 'models.__init__', 'kernels.__init__'}   # these import what they pass on
 SANS_IO = 'engine.lane', 'engine.life'    # they get the time as an argument, and no event loop

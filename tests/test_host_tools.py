@@ -462,3 +462,143 @@ def test_schemas():
     assert json_schema(list[dict[str, float]]) == dict(type='array', items=dict(type='object', additionalProperties=dict(type='number')))
     assert json_schema(Any) == json_schema(Special) == {}
     assert tool_schemas(len)[0]['input_schema']['required'] == ['obj'] and parameter_comments(print) == {}
+
+
+# Functions of the host that misbehave, and calls at the wrong time
+
+@pytest.mark.parametrize('way', WAYS)
+async def test_functions_that_hang_hold_up_no_other(kc, way):
+    "Their cells give up; more of them than there are threads in a pool, and the next call is answered"
+    go = threading.Event()
+    held = Held()
+    pre, how = await given(kc, way, hang=go.wait, held=held, quick=lambda: 'quick')
+    async def begun(n): await until(lambda: sum(o.name == 'tool wait' for o in threading.enumerate()) >= n)
+    try:
+        before = sum(o.name == 'tool wait' for o in threading.enumerate())
+        for i in range(12):
+            run = kc.run(f'{pre}hang()', **how)
+            await begun(before+i+1)
+            run.cancel()
+            await run.settled()
+        assert await printed(kc, f'print({pre}quick())', **how) == 'quick\n'
+    finally: go.set()
+    await begun(0)
+
+@pytest.mark.parametrize('way', WAYS)
+@pytest.mark.parametrize('sync', [False, True])
+async def test_whatever_a_function_raises_the_cell_gets_an_answer(kc, way, sync):
+    class Mute(Exception):
+        def __str__(self): raise ValueError('no text')
+    errors = [GeneratorExit('g'), BaseExceptionGroup('two', [KeyboardInterrupt()]), Mute('m')]
+    def f(i): raise errors[i]
+    async def g(i): raise errors[i]
+    pre, how = await given(kc, way, f=f if sync else g)
+    code = f'for i in range(3):\n    try: {pre}f(i)\n    except Exception as e: print(type(e).__name__, str(e)[:20])'
+    assert await printed(kc, code, **how) == 'HostError GeneratorExit: g\nHostError BaseExceptionGroup: \nHostError Mute\n'
+
+@pytest.mark.parametrize('way', WAYS)
+async def test_values_that_only_one_side_can_read(kc, way):
+    "So deep, or so long, that the parser of the other side gives up: an error, and no cell that waits forever"
+    def nested(n):
+        res = []
+        for _ in range(n): res = [res]
+        return res
+    class Odd(dict):
+        def items(self): raise RuntimeError('no items')
+    def f(n): return {1: nested, 2: lambda _: Odd(a=1), 3: lambda _: 10**5000}[n%10](n)
+    pre, how = await given(kc, way, f=f)
+    code = f'''
+import sys
+for n in (2, 3, *range(601, 1400, 10), 100_001):
+    try: {pre}f(n)
+    except TypeError as e: last = str(e)
+print(last)
+deep = []
+for i in range(100_000): deep = [deep]
+for o in (deep, 10**5000):
+    try: {pre}f(o)
+    except TypeError as e: print(e)
+sys.set_int_max_str_digits(0)
+try: {pre}f(10**5000)
+except ValueError as e: print(e)
+finally: sys.set_int_max_str_digits(4300)
+print({pre}f(1))'''
+    value, *arguments, unread, whole = (await printed(kc, code, **how)).splitlines()
+    assert 'of the host returned what is no JSON' in value and ['must be JSON' in o for o in arguments] == [True, True]
+    assert '4300 digits' in unread and whole == '[[]]'
+
+async def test_a_signature_that_cannot_be_shown(kc):
+    class Mute:
+        def __repr__(self): raise ValueError('no text')
+    def f(x=Mute()) -> Mute(): return 1
+    assert await printed(kc, 'import inspect\nprint(await f(), inspect.signature(f))', tools=dict(f=f)) == '1 (x=…) -> …\n'
+
+LATER = '''
+import threading
+got = []
+def work():
+    for _ in range(3):
+        go.wait()
+        try: got.append(add(1, 2))
+        except Exception as e: got.append(f'{type(e).__name__}: {e}')
+go = threading.Event()
+thread = threading.Thread(target=work)
+thread.start()
+'''
+
+async def test_a_thread_that_calls_after_its_cell(kc):
+    "It is refused. Were it left waiting, each call and each prompt after it would wait, too."
+    await kc.expose(add=lambda a, b: a+b, sync=True)
+    await printed(kc, LATER)
+    await kc.request('execute_request', dict(code='go.set()', silent=True, store_history=False, user_expressions={}, allow_stdin=False, stop_on_error=False))
+    assert await printed(kc, 'print(add(3, 4), input("? "))', stdin=['user']) == '7 user\n'
+    got = await printed(kc, 'thread.join()\nprint(len(got), *set(got), sep="\\n")')
+    assert got.startswith('3\n') and 'RuntimeError' in got
+
+@at_once
+async def test_a_cell_ends_while_its_thread_waits_for_an_answer(kc):
+    held = Held()
+    await kc.expose(held=held, add=lambda a, b: a+b, sync=True)
+    code = LATER.replace('add(1, 2)', 'held(1)').replace('range(3)', 'range(1)')
+    await printed(kc, f'import asyncio\n{code}go.set()\nwhile not await begun(): await asyncio.sleep(.01)', tools=dict(begun=lambda: held.begun))
+    await until(lambda: held.ended)
+    assert await printed(kc, 'print(add(3, 4), input("? "))', stdin=['user']) == '7 user\n'
+    assert (await printed(kc, 'thread.join(20)\nprint(thread.is_alive(), got)')).startswith('False')
+    assert held.how == ['cancelled']
+
+async def test_two_clients_at_the_same_time(shared):
+    "Both define a function of one name while the kernel is busy: each cell calls its own client's"
+    a, b, c = shared(), shared(), shared()
+    try:
+        for o in a, b, c: await o.start_channels()
+        for _ in range(6):
+            busy = c.run('import time\ntime.sleep(.1)')
+            await until(lambda: busy.state == 'running')
+            runs = [o.run('print(await f())', tools=dict(f=lambda name=name: name)) for o, name in ((a, 'a'), (b, 'b'))]
+            assert [o.stdout for o in await asyncio.wait_for(asyncio.gather(*runs), SOON)] == ['a\n', 'b\n']
+            await busy
+    finally:
+        for o in a, b, c: o.stop_channels()
+
+async def test_a_tool_does_not_hide_an_exposed_function(kc):
+    await kc.expose(f=lambda: 'plain', sync=True)
+    with pytest.raises(ValueError, match='another name'): await asyncio.wait_for(kc.run('await f()', tools=dict(f=echo)), SOON)
+    assert await printed(kc, 'print(f())') == 'plain\n'
+    await kc.expose(f=echo)
+    assert await printed(kc, 'print((await f(1))["args"])', tools=dict(f=echo)) == '[1]\n'
+
+@pytest.mark.parametrize('sync', [False, True])
+async def test_a_thousand_calls_and_the_end_of_their_kernel(sync):
+    "A restart in the middle cancels all of them; the next cell calls again"
+    held = Held()
+    stop = threading.Event()
+    async with run_kernel() as (km, kc):
+        f = stop.wait if sync else held
+        try:
+            run = kc.run('import asyncio\nawait asyncio.gather(*[f(i) for i in range(1000)])', tools=dict(f=lambda i: f(), n=len) if sync else dict(f=f))
+            await until(lambda: len(kc.host_tools.calls) == 1000)
+            await kc.restart()
+            with pytest.raises(KernelRestartedError): await run
+            await until(lambda: not kc.host_tools.calls and held.begun == held.ended)
+            assert await printed(kc, "print((await f(2))['args'])", tools=dict(f=plain_echo)) == '[2]\n'
+        finally: stop.set()

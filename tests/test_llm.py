@@ -4,7 +4,7 @@ import asyncio, base64, json, random
 import pytest
 from conkernelclient import ConKernelError, ExecutionError, LLMContent, Result, open_kernel, run_kernel
 from conkernelclient.cells.llm import Facts, llm_content
-from conkernelclient.cells.readable import HAS_MARKDOWNIFY, HAS_PILLOW, html_text, short_traceback
+from conkernelclient.cells.readable import html_text, installed, short_traceback
 from fault_tools import *
 from fault_tools import nothing_unheard, pytestmark
 from model_cells import CELLS
@@ -115,7 +115,7 @@ def test_whatever_the_outputs_are_the_text_is_bounded():
         assert ('all of it' in content.text)==('output.txt' in kept)
 
 
-@pytest.mark.skipif(not HAS_PILLOW, reason='needs Pillow')
+@pytest.mark.skipif(not installed('PIL'), reason='needs Pillow')
 def test_pillow_shrinks_what_is_too_large(k):
     res = k.run(CELLS['large picture'].code)
     (part,) = [o for o in res.for_llm(max_image_bytes=100_000).parts if o['type']=='image']
@@ -123,7 +123,7 @@ def test_pillow_shrinks_what_is_too_large(k):
 
 
 def test_without_pillow_a_large_picture_is_named(k, monkeypatch, tmp_path):
-    monkeypatch.setattr('conkernelclient.cells.readable.HAS_PILLOW', False)
+    monkeypatch.setattr('conkernelclient.cells.readable.installed', lambda package: False)
     content = k.run(CELLS['large picture'].code).for_llm(spill=tmp_path)
     assert [o['type'] for o in content.parts]==['text']
     (file,) = tmp_path.iterdir()
@@ -136,6 +136,61 @@ def test_the_whole_is_kept(k, tmp_path):
     (file,) = tmp_path.iterdir()
     assert f'all of it: {file}' in content.text and file.read_text()==res.stdout and len(content.text)<=10_000
     assert [*tmp_path.iterdir()]==[file] and res.for_llm(spill=tmp_path).text==content.text
+
+
+def test_a_spill_that_fails_costs_only_the_handle(k, tmp_path, caplog):
+    res = k.run('for i in range(30_000): print("line", i)')
+    (tmp_path/'file').touch()
+    def full(name, data): raise OSError('no space left on the device')
+    for spill in full, tmp_path/'file', lambda *_: None:
+        content = res.for_llm(spill=spill)
+        assert 'lines cut ...]' in content.text and content.text.rstrip().endswith('line 29999')
+    assert caplog.text.count('could not be kept')==2
+
+
+# --- what a service takes --------------------------------------------------------------------------------------------
+
+def display(**data): return dict(output_type='display_data', metadata={}, data={k.replace('_', '/', 1): v for k, v in data.items()})
+def printed(text): return dict(output_type='stream', name='stdout', text=text)
+PICTURE = base64.b64encode(b'\x89PNG\r\n\x1a\n'+bytes(100)).decode()
+
+@pytest.mark.parametrize('outputs', [
+    [], [printed('')], [printed('\n')], [display(image_png='not base64!')], [display(image_png='')], [display(image_png={'a': 1})], [display(image_png=None)],
+    [display(image_png='AAA')], [display(image_png='ü')], [display(audio_wav='%%')], [display(image_png=PICTURE), printed('\n')], [printed(' '), display(image_png=PICTURE)],
+    [display(image_png=base64.b64encode(b'\xff\xd8\xff'+bytes(100)).decode())], [display(text_html='<b></b>')], [display(text_plain='\t')]])
+@pytest.mark.parametrize('limit', [-1, 0, 1, 10, 10_000])
+def test_no_block_is_empty_and_each_picture_is_one(outputs, limit, tmp_path):
+    "Else the service refuses the message, and the conversation from then on"
+    for options in {}, dict(spill=tmp_path), dict(max_images=0, spill=tmp_path), dict(max_images=-1), dict(max_image_bytes=10):
+        content = llm_content(outputs, limit=limit, **options)
+        assert content.parts and all(o['text'].strip() for o in content.parts if o['type']=='text')
+        assert len(content.text)<=max(limit, 120 + 2*len(str(tmp_path)) if 'spill' in options else 120)
+        for o in content.parts:
+            if o['type']!='image': continue
+            raw = base64.b64decode(o['data'], validate=True)
+            assert raw and o['media_type']==('image/jpeg' if raw.startswith(b'\xff\xd8\xff') else 'image/png')
+
+
+def test_a_cell_that_displays_no_picture(k):
+    content = k.run('from IPython.display import display\ndisplay({"image/png": "no base64!"}, raw=True)').for_llm()
+    assert content.text=='[image/png: what the cell gave is no base64]\n' and len(content.parts)==1
+
+
+def test_hundreds_of_pictures_fit(tmp_path):
+    content = llm_content([display(image_png=base64.b64encode(bytes([i%250, i//250]*30)).decode()) for i in range(1000)], spill=tmp_path, limit=3000)
+    assert len(content.text)<=3000 and sum(o['type']=='image' for o in content.parts)==10
+    listed = next(o for o in tmp_path.iterdir() if o.name.endswith('output.txt')).read_text()
+    assert listed.count('[image/png, 60 bytes: ')==990
+
+
+def test_huge_html_and_tables(k):
+    row = '<tr>'+'<td>1.5</td>'*30+'</tr>'
+    for html in '<table>'+row*20_000+'</table>', '<div>'*100_000+'deep', '<p>a &lt; b</p>'*100_000:
+        text = llm_content([display(text_html=html)]).text
+        assert len(text)<=10_000 and 'more characters of HTML' in text
+    frame = dict(text_html='<table class="dataframe">'+row*20_000+'</table>', text_plain='0 1 2\n'*20_000)
+    assert llm_content([display(**frame)]).text.startswith('0 1 2\n')
+    assert 'deep' in html_text('<div>'*5_000+'deep') and '<' not in html_text('<div>'*5_000+'deep')
 
 
 # --- odd input -------------------------------------------------------------------------------------------------------

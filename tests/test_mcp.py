@@ -1,5 +1,5 @@
 """The MCP server, driven by the SDK's own client over stdio, in both forms of the protocol, with real kernels"""
-import asyncio, base64, json, os, re, subprocess, sys, threading, time
+import asyncio, base64, json, os, re, signal, subprocess, sys, threading, time
 from pathlib import Path
 
 import pytest
@@ -7,7 +7,8 @@ pytest.importorskip('mcp.server.mcpserver')
 import nbformat
 from mcp import Client, MCPError, StdioServerParameters
 from conkernelclient import list_kernels, open_kernel
-from conkernelclient.mcp import EVERY, make_server, parsed
+from conkernelclient import mcp as server_module
+from conkernelclient.mcp import Kernels, Options, main, make_server, parsed
 from fault_tools import SOON, running
 from model_cells import CELLS
 from proxy import Jupyter
@@ -63,13 +64,7 @@ class Session:
 
 @pytest.fixture(scope='module', params=['auto', 'legacy'])
 def s(request, tmp_path_factory):
-    with Session('--cwd', tmp_path_factory.mktemp('cwd'), mode=request.param) as s: yield s
-
-@pytest.fixture
-def cold(tmp_path):
-    "In one form of the protocol, started for each test"
-    def start(*args): return Session('--cwd', tmp_path, *args)
-    return start
+    with Session('--cwd', tmp_path_factory.mktemp('cwd'), '--progress', '.3', mode=request.param) as s: yield s
 
 
 def text(res): return ''.join(o.text for o in res.content if o.type == 'text')
@@ -133,6 +128,17 @@ def test_long_output_is_cut_and_read_back(s):
     for o in 'cell://j99999', uri+'/7', 'cell://nothing':
         with pytest.raises(MCPError, match='No job|has 1 outputs'): s.read(o)
 
+def test_a_flood_and_signs_of_life(s, tmp_path):
+    code = f'import os\ni = 0\nwhile not os.path.exists({str(tmp_path/"go")!r}):\n    i += 1\n    print("line", i, "x"*50)'
+    seen = []
+    async def progress(n, total, message): seen.append((n, message))
+    flood = s.begin('run', progress, code=code)
+    s.until(lambda: len(seen) >= 2)
+    assert value(s, '"beside"', beside=True) == "'beside'"
+    (tmp_path/'go').touch()
+    res = flood.result(SOON)
+    assert len(text(res)) <= 10_100 and last(res).endswith('x'*50) and seen[-1][1].startswith(('line', 'x'))
+
 def test_a_prompt_fails_immediately(s):
     res = s.run('input("name? ")')
     assert res.is_error and 'StdinNotImplementedError' in text(res)
@@ -140,7 +146,7 @@ def test_a_prompt_fails_immediately(s):
 def test_questions_while_a_cell_runs(s):
     s.run('import math\nanswer = [1, 2, 3]')
     busy = s.run(SLEEP, wait=.1)
-    assert 'answer: list [3] = [1, 2, 3]' in text(s('variables'))
+    s.until(lambda: 'answer: list [3] = [1, 2, 3]' in text(s('variables')))   # (a slow machine shows only names)
     assert 'Return' in text(s('inspect', code='math.sqrt')) and text(s('inspect', code='no_such_name')) == 'Nothing was found.'
     assert 'sqrt(x, /)' in text(s('complete', code='math.sq'))
     assert value(s, 'answer[-1]', beside=True) == '3'
@@ -250,51 +256,177 @@ def test_progress_is_a_sign_of_life(s, tmp_path):
     s.until(lambda: len(seen) == wanted)
     (tmp_path/'go').touch()
     call.result(SOON)
-    assert EVERY < 5 and [o[0] for o in seen] == [1, 2][:wanted] and seen[-1][1] == 'step 1'
+    assert Options().progress < 5 and [o[0] for o in seen] == [1, 2][:wanted] and seen[-1][1] == 'step 1'
 
 
 STUBBORN = 'import time\nprint("so far", flush=True)\nwhile True:\n    try: time.sleep(.1)\n    except KeyboardInterrupt: pass'
 
-@pytest.mark.parametrize('s', ['auto'], indirect=True, scope='module')
-def test_a_stubborn_cell(s):
-    res = s.run(STUBBORN, wait=.5)
-    res = s('stop', job=job(res))
-    assert res.is_error and "restart('main') ends it" in last(res) and status(res) == 'cancelled'
-    s('restart')
-    assert value(s, '1') == '1'
+async def call(client, name, **args): return await asyncio.wait_for(client.call_tool(name, args), SOON*2)
+
+async def until(test):
+    async with asyncio.timeout(SOON):
+        while not (value := await test()): await asyncio.sleep(.02)
+    return value
+
+async def test_a_stubborn_cell():
+    async with Client(make_server(grace=.5)) as c:
+        res = await call(c, 'run', code=STUBBORN, wait=.5)
+        res = await call(c, 'stop', job=job(res))
+        assert res.is_error and "restart('main') ends it" in last(res) and status(res) == 'cancelled'
+        await call(c, 'restart')
+        assert last(await call(c, 'run', code='1')) == '1'
 
 
-# --- servers of their own --------------------------------------------------------------------------------------------
+# --- servers of their own: in this process, as their transport does not matter ------------------------------------------
 
-def test_startup_idle_timeout_and_allow(cold, tmp_path):
+async def test_startup_idle_timeout_and_allow(tmp_path):
     (tmp_path/'start.py').write_text('ready = "made at the start"')
-    with cold('--startup', tmp_path/'start.py', '--idle-timeout', '.4', '--limit', '300', '--allow', 'run', 'kernels') as s:
-        assert value(s, 'ready; mine = 1; ready') == "'made at the start'"
-        assert value(s, 'import time; time.sleep(1); mine') == '1', 'one that runs is in use'
-        assert len(text(s.run('print("x"*5000)'))) <= 600 and s('stop', job='j1').is_error
+    options = dict(startup=str(tmp_path/'start.py'), idle_timeout=.4, limit=300, allow=['run', 'kernels'])
+    async with Client(make_server(**options)) as c:
+        async def value(code): return text(await call(c, 'run', code=code)).strip()
+        assert await value('ready; mine = 1; ready') == "'made at the start'"
+        assert await value('import time; time.sleep(1); mine') == '1', 'one that runs is in use'
+        assert len(await value('print("x"*5000)')) <= 600 and (await call(c, 'stop', job='j1')).is_error
         (tmp_path/'start.py').write_text('again = 1\n1/0')
-        s.until(lambda: 'main: off' in text(s('kernels')))
-        res = s.run('print("again" in globals(), "mine" in globals())')
+        async def off(): return 'main: off' in text(await call(c, 'kernels'))
+        await until(off)
+        res = await call(c, 'run', code='print("again" in globals(), "mine" in globals())')
         assert 'was not used for 0.4 s' in text(res) and 'start.py failed: ZeroDivisionError' in text(res) and last(res) == 'True False'
 
-def test_a_joined_kernel_is_never_shut_down(cold):
-    with open_kernel() as k:
-        k.run('mine = 1')
-        file = k.eval('__import__("ipykernel").get_connection_file()')
-        with cold('--connect', file) as s:
-            assert value(s, 'mine; theirs = 2; mine') == '1'
-            assert 'goes on running' in text(s('shutdown', kernel='main'))
-            assert value(s, 'theirs') == '2' and 'joined' in text(s('kernels'))
-            assert s('restart').is_error
-        assert k.eval('theirs') == 2
+async def test_a_kernel_that_is_used_while_another_one_ends_stays():
+    class Kernel:
+        notes = ()
+        def __init__(self, name): self.name, self.used, self.ended, self.notes = name, False, False, []
+        def idle(self): return not self.used and not self.ended
+        async def close(self):
+            other.used = True   # somebody calls a tool
+            self.ended = True
+            raise RuntimeError('something else')
+    one, other = Kernel('one'), Kernel('other')
+    kernels = Kernels(Options(idle_timeout=.01))
+    kernels.places = dict(one=one, other=other)
+    reaper = asyncio.ensure_future(kernels.reap())
+    async def ended(): return one.ended
+    await until(ended)
+    await asyncio.sleep(.05)
+    assert not other.ended and not reaper.done()
+    reaper.cancel()
+
+@pytest.fixture
+def alone(tmp_path, monkeypatch):
+    "No kernel is running that this test has not started"
+    monkeypatch.setenv('JUPYTER_RUNTIME_DIR', str(tmp_path))
+
+async def test_a_joined_kernel_is_never_shut_down(alone):
+    async with open_kernel() as k:
+        await k.run('mine = 1')
+        file = await k.eval('__import__("ipykernel").get_connection_file()')
+        async with Client(make_server(connect=file, grace=2)) as c:
+            async def value(code): return text(await call(c, 'run', code=code)).strip()
+            assert await value('mine; theirs = 2; mine') == '1'
+            assert 'goes on running' in text(await call(c, 'shutdown', kernel='main'))
+            assert await value('theirs') == '2' and 'joined' in text(await call(c, 'kernels'))
+            assert (await call(c, 'restart')).is_error
+            await call(c, 'run', code=SLEEP, wait=.3)
+        assert await asyncio.wait_for(k.eval('theirs'), SOON) == 2, "the server's cell was stopped when it left"
+
+async def test_the_latest_kernel_is_not_one_of_this_server(alone):
+    async with Client(make_server(connect='latest')) as c:
+        assert 'No kernel is running' in text(await call(c, 'run', code='1'))
+        assert not (await call(c, 'run', code='scratch = 1', kernel='scratch')).is_error
+        assert 'No kernel is running' in text(await call(c, 'run', code='1'))
+        async with open_kernel() as k:
+            await k.run('mine = 1')
+            await call(c, 'run', code='1', kernel='a-newer-one')
+            assert text(await call(c, 'run', code='mine, "scratch" in globals()')) == '(1, False)\n'
+        async with open_kernel() as k:   # another one, as the person has closed the first
+            await k.run('mine = 2')
+            async def joined(): return (res := await call(c, 'run', code='mine')) and not res.is_error and res
+            res = await until(joined)
+            assert 'had died: this is a new one' in text(res) and last(res) == '2'
+
+async def test_a_kernel_that_has_ended_cannot_be_joined(alone, tmp_path):
+    "It says so, in place of a minute of silence"
+    (tmp_path/'old.json').write_text(json.dumps(dict(ip='127.0.0.1', transport='tcp', shell_port=1)))
+    (tmp_path/'text.json').write_text('no JSON')
+    for file, why in (('old.json', 'has ended'), ('text.json', 'is no connection file'), ('absent.json', 'No connection file')):
+        async with Client(make_server(connect=str(tmp_path/file))) as c:
+            res = await call(c, 'run', code='1')
+            assert res.is_error and why in text(res)
+
+async def test_a_shutdown_is_told_to_jobs_also_to_one_that_waits_for_its_kernel():
+    server = make_server()
+    async with Client(server) as c:
+        running, queued = await call(c, 'run', code=SLEEP, wait=.5), await call(c, 'run', code='2', wait=0)
+        assert 'shut down' in text(await call(c, 'shutdown', kernel='main'))
+        for o in running, queued:
+            res = await call(c, 'look', job=job(o))
+            assert status(res) == 'dead' and res.is_error and "'main' was shut down" in text(res) and 'next run starts' in last(res)
+        starting = asyncio.ensure_future(call(c, 'run', code='3'))
+        async def begun(): return server.tools.places['main'].opening.under_way
+        await until(begun)
+        assert 'shut down' in text(await call(c, 'shutdown', kernel='main'))
+        assert (await starting).is_error and 'shut down' in text(await starting)
+        given_up = asyncio.ensure_future(call(c, 'run', code='never = 1'))
+        await until(begun)
+        given_up.cancel()
+        assert text(await call(c, 'run', code='"never" in globals()')) == 'False\n'
+        leaving = asyncio.ensure_future(call(c, 'run', code='4', kernel='other'))
+        async def other(): return 'other' in server.tools.places and server.tools.places['other'].opening.under_way
+        await until(other)
+    res, = await asyncio.gather(leaving, return_exceptions=True)
+    assert isinstance(res, Exception) or res.is_error
+    assert {o.status for o in server.tools.places.values()} == {'off'} and not server.tools.places['other'].opening.under_way
+
+async def test_results_outlast_the_table_of_jobs():
+    "More calls than a client remembers, and outputs larger than it keeps: each call gets its result"
+    server = make_server()
+    async with Client(server) as c:
+        await call(c, 'run', code='1')
+        server.tools.places['main'].kc.jobs.limit = 10
+        got = await asyncio.gather(*[call(c, 'run', code=f'print("x"*100, {i})') for i in range(130)])
+        assert [text(o).split()[1] for o in got] == [str(i) for i in range(130)]
+        assert 'No job' in text(await call(c, 'look', job='j2'))
+
+async def test_hundreds_of_pictures(monkeypatch):
+    "Their places are looked up once, and the answer fits"
+    looks, look = [], server_module.binaries
+    def counted(output):
+        looks.append(output)
+        return look(output)
+    monkeypatch.setattr(server_module, 'binaries', counted)
+    async with Client(make_server()) as c:
+        res = await call(c, 'run', code='from IPython.display import display, Image\nfor i in range(300): display(Image(i.to_bytes(2, "big")*50, format="png"))')
+        assert len(looks) == 300 and len(text(res)) <= 10_000 and sum(o.type == 'image' for o in res.content) == 10
+        listed = (await c.read_resource(f'cell://{job(res)}')).contents[0].text
+        assert listed.count('cell://') == 300
+        whole = (await c.read_resource(f'cell://{job(res)}/150')).contents[0]
+        assert base64.b64decode(whole.blob) == (149).to_bytes(2, 'big')*50
+
+async def test_outputs_that_are_no_pictures_and_places_that_are_none(tmp_path):
+    async with Client(make_server(cwd=str(tmp_path))) as c:
+        res = await call(c, 'run', code='from IPython.display import display\ndisplay({"image/png": "no base64!"}, raw=True)')
+        assert not res.is_error and 'no base64' in text(res) and all(o.type == 'text' for o in res.content)
+        for o in '', '/1':
+            assert (await c.read_resource(f'cell://{job(res)}{o}')).contents[0].mime_type == 'text/plain'
+        for o in 'cell://', 'cell://j1/0', 'cell://j1/'+'9'*5000, 'cell://j1/1/2', 'cell://../x', 'file:///etc/passwd':
+            with pytest.raises(MCPError) as e: await c.read_resource(o)
+            assert 'nternal' not in str(e.value), o
+        (tmp_path/'folder.ipynb').mkdir()
+        for path, why in (('folder.ipynb', 'is a folder'), ('/proc/none/x.ipynb', 'No such file'), ('a\0.ipynb', 'null'), ('', 'ends in .ipynb'), ('~nobody-here/x.ipynb', 'home')):
+            res = await call(c, 'save', path=path)
+            assert res.is_error and why in text(res), text(res)
+        assert str((tmp_path/'sub'/'x.ipynb').resolve()) in text(await call(c, 'save', path='sub/../sub/x.ipynb'))
+        assert not [o for o in tmp_path.rglob('*.part')]
 
 async def test_what_cannot_be_had_is_said():
     async with Client(make_server(kernel='no-such-kernel')) as client:
         res = await client.call_tool('run', dict(code='1'))
         assert res.is_error and 'No such kernel named no-such-kernel' in text(res)
     assert parsed(['--idle-timeout', '5', '--allow', 'run']) == dict(idle_timeout=5., allow=['run'])
-    for o in ['--allow', 'sudo'], ['--token', 'x'], ['--limit', 'x']:
-        with pytest.raises(SystemExit): parsed(o)
+    wrong = '--allow sudo', '--token x', '--limit x', '--limit 0', '--progress -1', '--grace 0', '--idle-timeout nan', '--cwd no/such', '--kernel='
+    for o in wrong:
+        with pytest.raises(SystemExit): parsed(o.split())
 
 @pytest.mark.slow
 async def test_kernels_behind_a_jupyter_server():
@@ -308,7 +440,17 @@ async def test_kernels_behind_a_jupyter_server():
             async with Client(server) as other:
                 assert (await other.call_tool('run', dict(code='_'))).content[0].text == '42\n'
             assert len(await list_kernels(jupyter.url, jupyter.token)) == 1, 'a joined one goes on'
+            res = await call(client, 'save', path='/tmp/x.ipynb')
+            assert res.is_error and 'only written below' in text(res), 'the cells cannot write on this machine'
         assert await list_kernels(jupyter.url, jupyter.token) == []
+        raw = await asyncio.to_thread(Raw, '--url', jupyter.url, '--token', jupyter.token)
+        try:
+            assert await asyncio.to_thread(raw.run, '6*7') == '42\n' and len(await list_kernels(jupyter.url, jupyter.token)) == 1
+            raw.p.terminate()
+            assert await asyncio.to_thread(raw.p.wait, SOON) == -signal.SIGTERM
+            async def none(): return await list_kernels(jupyter.url, jupyter.token) == []
+            await until(none)
+        finally: raw.p.kill(), raw.p.wait(), raw.p.stdin.close(), raw.p.stdout.close()
     finally: jupyter.stop()
 
 async def test_a_startup_file_that_is_not_there():
@@ -331,8 +473,8 @@ async def test_a_server_of_ones_own():
 
 class Raw:
     "A server, and the lines of its stdout"
-    def __init__(self):
-        self.p = subprocess.Popen(COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    def __init__(self, *args):
+        self.p = subprocess.Popen([*COMMAND, *args], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
                                   env=os.environ | dict(PYTHONPATH=str(ROOT)))
         self.ask('initialize', protocolVersion='2025-06-18', capabilities={}, clientInfo=dict(name='t', version='1'))
         self.send(dict(method='notifications/initialized'))
@@ -370,14 +512,14 @@ def test_a_kernels_own_stdout_is_not_on_the_wire():
         assert raw.p.wait(SOON) == 0 and ended(pid)
     finally: raw.p.kill(), raw.p.wait(), raw.p.stdout.close()
 
-@pytest.mark.parametrize('end', [pytest.param('terminate', marks=pytest.mark.slow), 'kill'])
+@pytest.mark.parametrize('end', [pytest.param('terminate', marks=pytest.mark.slow), pytest.param('hang up', marks=pytest.mark.slow), 'kill'])
 def test_kernels_end_with_the_server(end):
     "Also one that is busy"
     raw = Raw()
     try:
         pid = int(raw.run('import os; os.getpid()'))
         assert 'so far' in raw.run(SLEEP.replace('60', '600'), wait=1) and running(pid)
-        getattr(raw.p, end)()
+        raw.p.send_signal(signal.SIGHUP) if end == 'hang up' else getattr(raw.p, end)()
         raw.p.wait(SOON)
         assert ended(pid)
     finally: raw.p.kill(), raw.p.wait(), raw.p.stdin.close(), raw.p.stdout.close()
@@ -387,6 +529,7 @@ def test_without_the_package_it_says_what_to_install():
     res = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, timeout=SOON)
     assert "pip install 'conkernelclient[mcp]'" in res.stderr.splitlines()[-1]
 
-def test_help_names_the_options():
-    res = subprocess.run([*COMMAND, '--help'], cwd=ROOT, capture_output=True, text=True, timeout=SOON)
-    for o in '--kernel --cwd --connect --limit --idle-timeout --startup --allow --url --token'.split(): assert o in res.stdout
+def test_help_names_the_options(capsys):
+    with pytest.raises(SystemExit): main(['--help'])
+    shown = capsys.readouterr().out
+    for o in '--kernel --cwd --connect --limit --progress --grace --idle-timeout --startup --allow --url --token'.split(): assert o in shown

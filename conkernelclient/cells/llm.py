@@ -7,13 +7,14 @@ __all__ = ['Output', 'MimeBundle', 'Part', 'Spill', 'strip_ansi', 'StreamText', 
            'cut_middle', 'LLMContent', 'Facts', 'spilled', 'Reading', 'llm_content']
 
 # %% ../../nbs/cells/00_llm.ipynb #f30e1e11
-import base64, hashlib, json, os, re
+import base64, hashlib, json, logging, os, re, unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypedDict
 
-from .readable import (base64_size, binary_name, chart_text, frame_text, html_text, name_data_uris, short_traceback,
-                                            shrunk_picture)
+from conkernelclient.cells.readable import (
+    base64_size, binary_name, chart_text, frame_text, html_text, name_data_uris, picture_type, short_traceback, shrunk_picture,
+    sound_base64)
 
 # %% ../../nbs/cells/00_llm.ipynb #d664fc8e
 Output = dict[str, Any]      # One output of a cell, as nbformat v4 stores it
@@ -151,13 +152,22 @@ def _middle(text: str, limit: int, where: str = '') -> tuple[int, int]:
     end = len(text) - room // 2
     before = text.rfind('\n', start * 3 // 4, start + 1)
     after = text.find('\n', end - 1, end + room // 8)
-    return before if before >= 0 else start, after + 1 if after >= 0 else end
+    return before if before >= 0 else _whole(text, start, -1), after + 1 if after >= 0 else _whole(text, end, 1)
+
+def _whole(text: str, at: int, step: int) -> int:
+    "The next place in `text`, by `step`, that is not inside of a character: an accent and the parts of an emoji stay together"
+    for _ in range(32):
+        if not 0 < at < len(text): break
+        joins = text[at] == '\u200d' or text[at-1] == '\u200d' or '\U0001f3fb' <= text[at] <= '\U0001f3ff'
+        if not joins and unicodedata.category(text[at])[0] != 'M': break
+        at += step
+    return at
 
 # %% ../../nbs/cells/00_llm.ipynb #6a5ee6e1
 def _cut(texts: list[str], limit: int, where: str = '') -> list[str]:
-    "`texts` without their common middle, together at most `limit` characters long (or the note alone)"
+    "`texts` without their common middle, together at most `limit` characters long, but never shorter than the note alone"
     whole = ''.join(texts)
-    if len(whole) <= limit: return texts
+    if len(whole) <= max(limit, len(_note(len(whole), whole.count('\n'), where))): return texts
     start, end = _middle(whole, limit, where)
     note = _note(end - start, whole.count('\n', start, end), where)
     res: list[str] = []
@@ -187,8 +197,10 @@ def _part(data: MimeBundle) -> Part | None:
         if mime not in data or not _BINARY.match(mime): continue
         value = mime_text(data[mime])
         if mime == 'image/svg+xml': value = base64.b64encode(value.encode(errors='replace')).decode()
-        kind = 'image' if mime in _IMAGES else 'file'
-        return dict(type=kind, media_type=mime, data=''.join(value.split()))
+        sound = sound_base64(value)
+        if sound is None: continue
+        if mime not in _IMAGES: return dict(type='file', media_type=mime, data=sound)
+        return dict(type='image', media_type=picture_type(mime, sound), data=sound)
     return None
 
 # %% ../../nbs/cells/00_llm.ipynb #7642ba38
@@ -204,7 +216,7 @@ def _clean(text: str) -> str:
 _EMPTY_REPR = re.compile(r'<[\w.]+( object)?( at 0x[0-9a-fA-F]+)?>')
 _FOR_READERS = ('text/llm+plain', 'text/markdown', 'application/vnd.', 'text/plain', 'text/latex', 'application/json', 'text/html', '')
 
-def _readable_as(mime: str, value: object, plain: str) -> str | None:
+def _readable_as(mime: str, value: object) -> str | None:
     "The text of one representation, or None where it says nothing"
     if _BINARY.match(mime): return None
     if '/vnd.' in mime: return chart_text(mime, value)
@@ -215,10 +227,11 @@ def _readable_as(mime: str, value: object, plain: str) -> str | None:
 def _readable(data: MimeBundle) -> str | None:
     "The representation in the mimebundle `data` that says most as text, or None"
     plain = mime_text(data.get('text/plain'))
-    frame = frame_text(mime_text(data.get('text/html')), plain)
-    if frame is not None and 'text/llm+plain' not in data: return frame
+    if 'text/llm+plain' not in data:
+        frame = frame_text(mime_text(data.get('text/html')), plain)
+        if frame is not None: return frame
     for mime in (m for wanted in _FOR_READERS for m in data if m.startswith(wanted)):
-        text = _readable_as(mime, data[mime], plain)
+        text = _readable_as(mime, data[mime])
         if text is not None: return text
     program = next((m for m in data if '/vnd.' in m), None)
     if program is not None: return binary_name(program, len(json.dumps(data[program], default=str)))
@@ -291,7 +304,10 @@ def _display_items(data: MimeBundle, pictured: bool) -> Iterator[_Item]:
     "The items of one display; `pictured`: there is a picture among the outputs"
     text, part = _readable(data), _part(data)
     if text is not None and not (pictured and _FIGURE.match(text)): yield _Item(_clean(text))
-    if part is None: return
+    if part is None:
+        broken = next((m for m in data if _BINARY.match(m)), None)
+        if text is None and broken is not None: yield _Item(f'[{broken}: what the cell gave is no base64]')
+        return
     if part['media_type'] == 'image/svg+xml':
         source = base64.b64decode(part['data']).decode(errors='replace')
         if len(source) <= 4000: yield _Item(_clean(source))
@@ -336,6 +352,8 @@ def _note_items(outputs: Iterable[Output], facts: Facts) -> Iterator[_Item]:
     yield from (_Item(f'[{_clean(o)}]', keep=True) for o in notes)
 
 # %% ../../nbs/cells/00_llm.ipynb #8479669d
+_logger = logging.getLogger('conkernelclient')
+
 Spill = str | os.PathLike[str] | Callable[[str, str | bytes], str]   # A folder; or a function of a file name and the data
 
 def spilled(
@@ -345,9 +363,14 @@ def spilled(
 ) -> str:
     "Keep `data`, and return the handle by which it is found: a path, or what the function returns; empty if it is not kept"
     if spill is None: return ''
-    if callable(spill): return str(spill(name, data))
+    try: return str(spill(name, data) or '') if callable(spill) else _written(Path(spill), name, data)
+    except Exception as e:
+        _logger.warning('%s could not be kept: %r', name, e)
+        return ''
+
+def _written(folder: Path, name: str, data: str | bytes) -> str:
     raw = data.encode(errors='surrogatepass') if isinstance(data, str) else data
-    path = Path(spill) / f'{hashlib.sha256(raw).hexdigest()[:12]}-{name}'
+    path = folder / f'{hashlib.sha256(raw).hexdigest()[:12]}-{name}'
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(raw)
@@ -372,6 +395,7 @@ def _fitting(part: Part, max_bytes: int) -> Part | None:
 def _pictures(items: list[_Item], max_images: int, max_bytes: int = 3_500_000) -> dict[int, Part]:
     "The parts of `items` by position: the first and the last ones, at most `max_images`"
     found = [(i, item.part) for i, item in enumerate(items) if item.part is not None]
+    max_images = max(0, max_images)
     extra = len(found) - max_images
     if extra > 0: del found[max_images // 2:max_images // 2 + extra]
     fitting = ((i, _fitting(part, max_bytes)) for i, part in found)
@@ -399,6 +423,12 @@ def _named(items: list[_Item], pictures: Collection[int], spill: Spill | None) -
         res.append(item)
     return res
 
+def _uncut(items: list[_Item], texts: list[str], pictures: Collection[int], room: int) -> set[int]:
+    "The positions of texts that are never cut: notes, pictures, and the names of others unless they need more than `room`"
+    named = {i for i, item in enumerate(items) if item.part is not None and i not in pictures}
+    if sum(len(texts[i]) for i in named) > room: named = set()
+    return named | {i for i, item in enumerate(items) if item.keep or i in pictures}
+
 # %% ../../nbs/cells/00_llm.ipynb #0f01f07b
 def llm_content(
     outputs: Iterable[Output],   # nbformat v4 outputs
@@ -413,12 +443,13 @@ def llm_content(
     "The text and pictures that a language model should get of a cell with these `outputs`; the text is never empty"
     outputs = list(outputs)
     items = [i for i in (*_output_items(outputs, traceback), *_note_items(outputs, facts)) if i.text]
-    if not items: items = [_Item('[no output]', stream=True)]
+    nothing = '[only white space]' if items else '[no output]'
+    if not any(i.text.strip() for i in items): items = [_Item(nothing, stream=True, keep=True)]
     pictures = _pictures(items, max_images, max_image_bytes)
     items = _named(items, pictures, spill)
     texts = own_lines((i.text, i.stream) for i in items)
-    whole = {i for i, item in enumerate(items) if item.keep or i in pictures or item.part is not None and spill is not None}
-    texts = _fit(texts, whole, limit, lambda: spilled(spill, 'output.txt', ''.join(texts)))
+    uncut = _uncut(items, texts, pictures, 0 if spill is None else limit//2)
+    texts = _fit(texts, uncut, limit, lambda: spilled(spill, 'output.txt', ''.join(texts)))
     parts: list[Part] = []
     text = ''
     for i, piece in enumerate(texts):
@@ -426,5 +457,5 @@ def llm_content(
         if i not in pictures: continue
         parts += [dict(type='text', text=text), pictures[i]]
         text = ''
-    if text: parts.append(dict(type='text', text=text))
+    if text.strip(): parts.append(dict(type='text', text=text))   # (services refuse a text of white space)
     return LLMContent(parts, facts.status in ('error', 'aborted') if is_error is None else is_error)

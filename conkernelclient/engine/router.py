@@ -203,6 +203,8 @@ class _Events:
         self.on_late: Callable[[Message], Any] = lambda msg: None
         self.followed: Container[str] = ()
         # A comm message came on iopub, whatever request it answers
+        # An `input_request` came that no request in flight answers; returns whether somebody else has taken it
+        self.on_prompt: Callable[[Message], bool] = lambda msg: False
         self.on_comm: Callable[[Message], Any] = lambda msg: None
         # By id, for what no request claims: called with each iopub message; returns whether to drop it
         self.attended: dict[str, Callable[[Message], Any]] = {}
@@ -431,7 +433,12 @@ class _Dispatching(_Submitting):
         elif channel == 'shell' or channel == 'control': self._reply(req, msg)
         elif channel == 'iopub': self._iopub(req, msg)
         elif req.on_stdin is not None: req.take_prompt(msg)
-        else: self.mailboxes[channel].push(msg)
+        elif not self._taken(msg): self.mailboxes[channel].push(msg)
+
+    def _taken(self, prompt: Message) -> bool:
+        try: return bool(self.on_prompt(prompt))
+        except Exception: log.exception('A prompt failed')
+        return False
 
     def _iopub(self, req: Request, msg: Message) -> None:
         content = msg['content']
@@ -460,6 +467,7 @@ class _Dispatching(_Submitting):
 class _Unclaimed(_Dispatching):
     def _unknown(self, channel: str, msg_id: str|None, msg: Message) -> None:
         replies = channel in ('shell', 'control')
+        if channel == 'stdin' and self._taken(msg): return
         session = self.kernel.session
         if replies and session is not None and _of_another(msg, session): return self.on_other_kernel(channel, msg)
         if channel == 'iopub' and msg_id in self.attended and self._attend(msg_id, msg): return
