@@ -39,7 +39,7 @@ from ..engine.errors import NotConnected, ServerError
 from ..engine.life import Link
 from ..engine.session import Packed
 from ..engine.transport import Sink, weakly
-from .frames import PONG, QUICKACK, Data, OnMessage, SocketPeer, pack_frame
+from .peer import PONG, QUICKACK, Data, OnMessage, SocketPeer
 from .ledger import LACKING, Ledger, parent_id
 
 log: logging.Logger = logging.getLogger('conkernelclient')
@@ -378,7 +378,7 @@ class TornadoPeer:
 
     def acknowledge(self, far: bool = False) -> None:
         "Tell the peer now that all has come so far"
-        if far and not self.stream.closed(): self.stream.write(pack_frame(PONG))
+        if far and not self.stream.closed(): self.stream.write(PONG)
         if QUICKACK is None or self.stream.socket is None: return
         try: self.stream.socket.setsockopt(socket.IPPROTO_TCP, QUICKACK, 1)
         except OSError: pass   # it is closed
@@ -412,7 +412,8 @@ class Handshake(WebSocketClientConnection):
         "Keep tornado from reading where the socket will be read directly"
         protocol: Any = super().get_websocket_protocol()
         watches = type(asyncio.get_running_loop()).add_reader is not asyncio.AbstractEventLoop.add_reader
-        self.by_tornado = isinstance(self.stream, SSLIOStream) or not watches
+        known = hasattr(protocol, '_receive_frame_loop')   # (a later tornado may read in another place)
+        self.by_tornado = isinstance(self.stream, SSLIOStream) or not watches or not known
         if not self.by_tornado: protocol._receive_frame_loop = _nothing
         return protocol
 
