@@ -15,6 +15,8 @@ from proxy import Jupyter
 
 ROOT = Path(__file__).parent.parent
 COMMAND = [sys.executable, '-m', 'conkernelclient.mcp']
+slow_tests = {f'test_{o}[legacy]' for o in (   # heavy, and the form of the protocol hardly matters to them
+    'a_large_picture_fits_and_the_whole_is_a_resource', 'a_flood_and_signs_of_life', 'save', 'two_kernels', 'parallel_calls')}
 SLEEP = 'import time\nprint("so far", flush=True)\ntime.sleep(60)'
 
 
