@@ -43,7 +43,7 @@ setup(
     install_requires=cfg['requirements'].split(),
     extras_require={'dev': cfg['dev_requirements'].split(), 'notebook': cfg['notebook_requirements'].split(),
                     'data': cfg['data_requirements'].split(), 'llm': cfg['llm_requirements'].split(),
-                    'mcp': cfg['mcp_requirements'].split()},
+                    'mcp': cfg['mcp_requirements'].split(), 'server': cfg['server_requirements'].split()},
     # nbdev finds the documentation links of a library's names through the first entry point.
     entry_points={'nbdev': [f'{lib}={lib}._modidx:d'], 'console_scripts': cfg['console_scripts'].split(),
                   'jupyter_client.kernel_provisioners': [f'fork={lib}.kernels.fork:ForkProvisioner']},

@@ -11,7 +11,8 @@ import socket
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from wsproto.frame_protocol import CloseReason, FrameProtocol, Opcode, ParseFailed
+try: from wsproto.frame_protocol import CloseReason, FrameProtocol, Opcode, ParseFailed
+except ImportError: FrameProtocol = None   # type: ignore[assignment,misc]   # (it is in the extra `server`)
 
 from ..engine.transport import weakly
 
@@ -19,7 +20,7 @@ from ..engine.transport import weakly
 Data: TypeAlias = bytes|str   # what one WebSocket message holds
 OnMessage: TypeAlias = 'Callable[[Data|None], asyncio.Future[None]|None]'
 QUICKACK: int|None = getattr(socket, 'TCP_QUICKACK', None)   # (Linux)
-PONG: bytes = bytes(FrameProtocol(client=True, extensions=[]).pong())   # an empty frame without an answer (RFC 6455, 5.5.3)
+PONG: bytes = b'\x8a\x80' + bytes(4)   # an empty frame without an answer (RFC 6455, 5.5.3)
 
 class _Writing:
     "Writes frames to a socket, now or when it can"
@@ -176,7 +177,7 @@ class SocketPeer(_Reading):
     "An open WebSocket that has its socket for itself"
     def __init__(self,
         sock: socket.socket, # Connected, and open as a WebSocket
-        loop: asyncio.AbstractEventLoop, # Watches it; it needs `add_reader`, which Windows' default loop has not
+        loop: asyncio.AbstractEventLoop, # Watches it
         on_message: OnMessage, # Called with each message; with `None` when the connection has ended. Read on when what it returns is done
         *, subprotocol: str|None = None, # That the server has chosen
         ping_every: float|None = None, # Seconds between pings
@@ -187,6 +188,13 @@ class SocketPeer(_Reading):
         self._pinged = -1   # what `received` was at the last ping
         self._timer: asyncio.TimerHandle|None = None
         if ping_every is not None: self._ping(ping_every)
+
+    @staticmethod
+    def works(
+        loop: asyncio.AbstractEventLoop, # That is to watch the socket
+    ) -> bool:
+        "Whether it can be used here: wsproto is installed, and the loop watches sockets"
+        return FrameProtocol is not None and type(loop).add_reader is not asyncio.AbstractEventLoop.add_reader
 
     def _ping(self, every: float) -> None:
         if self.closed: return

@@ -332,7 +332,7 @@ class Connect(Protocol):
 
 # %% ../../nbs/transports/01_websocket.ipynb #29759ace
 class TornadoPeer:
-    "A WebSocket of tornado's client, where it has to be read by tornado: with TLS, and on Windows"
+    "A WebSocket of tornado's client, where it has to be read by tornado: with TLS, on Windows, and without wsproto"
     more: bool|None = None
     def __init__(self,
         ws: Any, # A `WebSocketClientConnection`, open
@@ -411,9 +411,9 @@ class Handshake(WebSocketClientConnection):
     def get_websocket_protocol(self) -> Any:
         "Keep tornado from reading where the socket will be read directly"
         protocol: Any = super().get_websocket_protocol()
-        watches = type(asyncio.get_running_loop()).add_reader is not asyncio.AbstractEventLoop.add_reader
+        works = SocketPeer.works(asyncio.get_running_loop())
         known = hasattr(protocol, '_receive_frame_loop')   # (a later tornado may read in another place)
-        self.by_tornado = isinstance(self.stream, SSLIOStream) or not watches or not known
+        self.by_tornado = isinstance(self.stream, SSLIOStream) or not works or not known
         if not self.by_tornado: protocol._receive_frame_loop = _nothing
         return protocol
 
