@@ -54,7 +54,7 @@ log: logging.Logger = logging.getLogger('conkernelclient')
 # %% ../nbs/06_mcp.ipynb #5e5572df
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    "What a server is asked for. Raises `ValueError` for what cannot be."
+    "The options of a server. Raises `ValueError` for what cannot be."
     kernel: str = 'python3'   # an installed kernel: what is started
     cwd: str|None = None   # the working directory of kernels, and of `save`; with `url` a folder of that server
     connect: str|None = None   # the kernel `main` is this running one: a connection file, `latest`; with `url` its id
@@ -73,7 +73,7 @@ class Options:
             if value is not None and not value > 0: raise ValueError(f'{k} must be more than 0, not {value!r}')
         if not self.kernel: raise ValueError('kernel must be the name of an installed kernel: `conkernelclient kernels` lists them')
         if self.url is None and self.cwd is not None and not Path(self.cwd).is_dir():
-            raise ValueError(f'cwd: {self.cwd} is no folder')
+            raise ValueError(f'cwd: {self.cwd} is not a folder')
 
     @property
     def folder(self) -> Path:
@@ -101,7 +101,7 @@ def running(
         raise NoRunningKernel('No kernel is running that could be joined: open a notebook, or start `jupyter console`')
     path = find(wanted)
     try: info = json.loads(Path(path).read_text(encoding='utf-8'))
-    except ValueError: raise NoRunningKernel(f'{path} is no connection file') from None
+    except ValueError: raise NoRunningKernel(f'{path} is not a connection file') from None
     if listens(info, 3): return path
     raise NoRunningKernel(f'The kernel of {path} has ended: nothing listens there. Give another file, or `latest`')
 

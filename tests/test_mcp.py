@@ -351,7 +351,7 @@ async def test_a_kernel_that_has_ended_cannot_be_joined(alone, tmp_path):
     "It says so, in place of a minute of silence"
     (tmp_path/'old.json').write_text(json.dumps(dict(ip='127.0.0.1', transport='tcp', shell_port=1)))
     (tmp_path/'text.json').write_text('no JSON')
-    for file, why in (('old.json', 'has ended'), ('text.json', 'is no connection file'), ('absent.json', 'No connection file')):
+    for file, why in (('old.json', 'has ended'), ('text.json', 'is not a connection file'), ('absent.json', 'No connection file')):
         async with Client(make_server(connect=str(tmp_path/file))) as c:
             res = await call(c, 'run', code='1')
             assert res.is_error and why in text(res)
