@@ -517,6 +517,15 @@ class Outputs(_Copied, _PlainOutputs):
             if self.displays is not None: self.displays.add(display_id, self)
         return (*events, event)
 
+    def write(self,
+              name: str,  # `stdout` or `stderr`
+              text: str,  # What was printed
+              ) -> tuple[Event, ...]:  # The changes, in order
+        "Take in a piece of a stream, as `add` does with its message"
+        events = (self._clear(),) if self._clear_next else ()
+        out: Output = dict(output_type='stream', name=name, text=text)
+        return (*events, Event(self._append(out), out, len(self._list) - 1, self))
+
     def _clear(self) -> Event:
         self._empty()
         return Event('clear', None, None, self)

@@ -321,7 +321,7 @@ Hook = Callable[[Any], Any]   # of a message; may be async. (`Any`: a function t
 class _Asked(Awaitable[Message]):
     "The message, the kernel it is meant for, and the receivers of the answer"
     __slots__ = ('header', 'content', 'metadata', 'msg_id', 'channel', 'generation',
-                 'claims_reply', 'claims_iopub', 'has_reply', 'on_iopub', 'on_stdin', 'on_reply')
+                 'claims_reply', 'claims_iopub', 'has_reply', 'on_iopub', 'on_stdin', 'on_reply', 'on_print')
     header: Header   # of the message that was sent
     content: dict[str, Any]   # of the message that was sent
     metadata: dict[str, Any]   # of the message that was sent
@@ -334,6 +334,7 @@ class _Asked(Awaitable[Message]):
     on_iopub: Hook|None   # called with each of its iopub messages
     on_stdin: Hook|None   # called with each of its `input_request`s
     on_reply: Hook|None   # called with the reply, in the turn of the loop in which it comes
+    on_print: Callable[[str, str], bool]|None   # called with the stream's name and the text, and before `on_iopub`; was it all?
 
 # %% ../../nbs/engine/02_request.ipynb #ac82fb57
 class _Answered(_Asked):
@@ -401,6 +402,7 @@ class _Made(_Routed):
         self.on_iopub = on_iopub
         self.on_stdin = on_stdin
         self.on_reply: Hook|None = None
+        self.on_print: Callable[[str, str], bool]|None = None
         self.reply: Message|None = None
         self.replied = self.idle = self.ended = self.complete = self.lossy = False
         self.missing = ''
@@ -457,12 +459,19 @@ class _Taking(_Kept):
     reply: Message|None
     _call: Callable[[Hook, Message], None]
     _announce: Callable[[], None]
+    _hook_failed: Callable[[Exception], None]
 
     def take_iopub(self, msg: Message) -> None:
         "One of its iopub messages has come"
         self.iopub.append(msg)
         if self.on_iopub is not None: self._call(self.on_iopub, msg)
         if self._listeners is not None: self._announce()
+
+    def take_print(self, name: str, text: str) -> bool: # If not, the message is needed
+        "Its cell has printed something"
+        try: return self.on_print is not None and self.on_print(name, text)
+        except Exception as e: self._hook_failed(e)
+        return True
 
     def take_reply(self, msg: Message) -> None:
         "Its reply has come"

@@ -175,6 +175,9 @@ class Codec(Protocol):
     def says_idle(self, msg_list: Any) -> bool:
         "Return whether it is the status *idle*"
         ...
+    def printed(self, msg_list: Any) -> tuple[str, str]|None:
+        "Return the name of the stream and the text; `None` for any message that must be parsed"
+        ...
 
 # %% ../../nbs/engine/05_router.ipynb #ef4e9f27
 class _Events:
@@ -764,12 +767,26 @@ class _Skimming(_Turns):
         late = self.session is not None and self.session.parses_late
         self.mailboxes['iopub'].push(frames if late else msg, checked=True)
 
+# %% ../../nbs/engine/05_router.ipynb #996b2146
+class _Printing(_Skimming):
+    def _print(self, req: Request, frames: Any) -> bool: # Was it a print?
+        "Give what was printed to its request. Raises what the session says of the frames."
+        session: Any = self.session
+        printed = session.printed(frames)
+        if printed is None: return False
+        session.check(frames)
+        if req.take_print(*printed): return True
+        try: self.dispatch('iopub', session.parse(frames))
+        except Exception: log.exception('Dispatching a stream on the iopub channel failed')
+        return True
+
 # %% ../../nbs/engine/05_router.ipynb #a26261cb
-class _Claiming(_Skimming):
+class _Claiming(_Printing):
     iopub_count: int
 
     def claim(self,
         batch: deque[Any], # iopub messages, each as a tuple of frames, from the signature on
+        until: float = float('inf'), # When to stop, by the router's clock
     ) -> Any: # One that has to be parsed now, and dispatched, or `None`
         "Take messages out of `batch`, and keep or drop them, up to one that has to be parsed, or one that is large"
         session: Any = self.session
@@ -788,8 +805,11 @@ class _Claiming(_Skimming):
                     if self._unclaimed(msg_id, frames): return frames
                     continue
                 if req.lane.published < req.serial: req.lane.published = req.serial
-                if (not session.parses_late
-                    or req.claims_iopub and (req.parsed is not None or req.on_iopub is not None)): return frames
+                if not session.parses_late: return frames
+                if req.claims_iopub and (req.parsed is not None or req.on_iopub is not None):
+                    if debug or req.on_print is None or not self._print(req, frames): return frames
+                    if self.clock() > until: return None   # (it may call a function of the user)
+                    continue
                 idle = b'idle' in frames[4] and session.says_idle(frames)
                 shows = displays and _shows(frames)
                 comm = not idle and b'"comm_' in frames[1]
@@ -862,7 +882,7 @@ class Router(_Settling):
         claims = channel == 'iopub'
         try:
             while batch:
-                frames = self.claim(batch) if claims else batch.popleft()
+                frames = self.claim(batch, until) if claims else batch.popleft()
                 if frames is not None: self._take(channel, frames, debug)
                 if clock() > until: return
         except BaseException:
