@@ -424,6 +424,7 @@ class _Dispatching(_Submitting):
     def dispatch(self,
         channel: str, # Where it came from: `shell`, `control`, `iopub` or `stdin`
         msg: Message, # The message
+        pump: bool = True, # Send what waits, where this makes room? If not, `received` does it behind its batch
     ) -> None:
         "Give `msg` to the request it answers, else to the mailbox of its channel"
         parent = msg['parent_header']
@@ -431,7 +432,10 @@ class _Dispatching(_Submitting):
         if type(msg_id) is not str: msg_id = None
         req = self.table.get(msg_id)
         if req is None: self._unknown(channel, msg_id, msg)
-        elif channel == 'shell' or channel == 'control': self._reply(req, msg)
+        elif channel == 'shell' or channel == 'control':
+            try: self._reply(req, msg)
+            finally:
+                if pump: req.lane.pump()
         elif channel == 'iopub': self._iopub(req, msg)
         elif req.on_stdin is not None: req.take_prompt(msg)
         else: self.mailboxes[channel].push(msg)
@@ -574,7 +578,7 @@ class _Replying(_Remembering):
         self._answered[req.msg_id] = None
         if len(self._answered) > 1024: self._forget_answers()
         if not ending and (status := content.get('status')) != 'ok': self._failed(req, status)
-        shell.release(req.msg_id)
+        shell.release(req.msg_id, pump=False)
         if self.on_activity is not None: self.on_activity()
         if content.get('payload') and self.on_exit is not None and _asks_exit(content['payload']): self.on_exit()
         if req.channel == 'control' and self.on_deleted is not None: self._deleted(req, content)
@@ -843,7 +847,7 @@ class _Parsing(_Claiming):
         if debug:
             parent = msg['parent_header'] and msg['parent_header'].get('msg_id')
             log.debug('%s: got %s %s, for %s', channel, msg['msg_type'], msg['msg_id'], parent)
-        try: self.dispatch(channel, msg)
+        try: self.dispatch(channel, msg, pump=False)
         except Exception: log.exception('Dispatching a %s on the %s channel failed', msg['msg_type'], channel)
 
     def _malformed(self, channel: str, error: Exception) -> None:
@@ -888,3 +892,10 @@ class Router(_Settling):
         except BaseException:
             self.settle()
             raise
+        finally:
+            if not claims: self._send_on()
+
+    def _send_on(self) -> None:
+        "Replies have made room"
+        for o in list(self.shells.values()):
+            if o.waiting: o.pump()
