@@ -303,7 +303,7 @@ class LateChannel(Channel):
         super().close()
 
 # %% ../../nbs/transports/00_zmq.ipynb #f7952129
-class _Pausing(Channel):
+class _Pacing(Channel):
     "Knows when output pours"
     pause = .002   # seconds from one look to the next
     burst = 8   # looks in a row, each within a millisecond after the one before
@@ -337,7 +337,7 @@ class _Pausing(Channel):
     if TYPE_CHECKING:
         def _wake(self) -> None: "Look, between two pauses"
 
-class Pouring(_Pausing):
+class Pouring(_Pacing):
     "Reads a channel on which output may pour: it looks every two milliseconds then"
     @property
     def resting(self) -> bool:
