@@ -3,6 +3,7 @@
     python benchmarks/outputs.py                      # 5 turns
     python benchmarks/outputs.py --before DIR         # and the same with the package in that folder
     python benchmarks/outputs.py --only ours_run,floor --cases prints
+    python benchmarks/outputs.py --python PATH        # in an environment of yours; else one is made
 
 Each contender has a process of its own, started in an empty folder, and an ipykernel of its own. All are alive at once and
 take turns, in a different order each time. CPU is that of the client's whole process, ZMQ's thread included. Ratios are
