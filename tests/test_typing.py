@@ -13,7 +13,7 @@ OFFERED = 'run eval map push queue restart status execute subshell interrupt'
 HELD = {
     'core.ConKernelClient': 'make_transport make_host unused_heartbeat router',
     'core.ConKernelManager': 'answered found_dead start_again cleanup_connection_file write_connection_file cleanup_random_ports free_ports why taken_ports',
-    'engine.request.Request': 'send throw close leave unwanted set_result fail finish fail_end fail_unsent limit take_iopub take_reply take_prompt',
+    'engine.request.Request': 'send throw close leave unwanted set_result fail finish fail_end fail_unsent limit take_iopub take_print take_reply take_prompt',
     'cells.run.Run': ('send throw close leave unwanted set_result fail finish connection submit overdue end_early must_begin_within '
                      'record record_end reader_left shown_code'),
     'cells.outputs.Result': '',

@@ -71,9 +71,10 @@ class _Shortened(_CursorText):
                    ) -> None:
         "Forget the first `n` characters; the cursor stays where it is, or goes to the new beginning"
         text = ''.join([*self._done, *self._left])
-        done, newline, line = text[n:].rpartition('\n')
-        self._done = [done + newline] if newline else []
-        self._left = [line] if line else []
+        kept = text[n:]
+        line = kept.rfind('\n') + 1
+        self._done = [kept[:line]] if line else []
+        self._left = [kept[line:]] if line < len(kept) else []
         if n > len(text): del self._right[-(n - len(text)):]  # The nearest to the cursor are at the end
 
     def replay(self) -> str:
@@ -97,12 +98,12 @@ class StreamText(_Shortened):
             for part in _CURSOR.split(text):
                 if part: step(part)
             return
-        lines, newline, rest = text.rpartition('\n')
-        if newline:
+        line = text.rfind('\n') + 1
+        if line:
             self._done += self._left
-            self._done.append(lines + newline)
+            self._done.append(text[:line])   # (the same object, no copy, where the text ends with its line)
             self._left.clear()
-        if rest: self._left.append(rest)
+        if line < len(text): self._left.append(text[line:])
 
     def __str__(self) -> str:
         self._done = [''.join(self._done)]

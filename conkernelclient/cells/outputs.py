@@ -346,8 +346,9 @@ class _Separated(_Viewed):
             text = rest[0]['text']
             cut = min(len(text), _cut_off(text, room))
             head.append(Node(rest[0], text=text[:cut]))
-            if len(rest) == 1 and self._text is not None: self._text.drop_first(cut)
-            rest[0] = Node(rest[0], text=text[cut:])
+            last = len(rest) == 1 and self._text is not None
+            if last: self._text.drop_first(cut)
+            rest[0] = Node(rest[0], text=str(self._text) if last else text[cut:])   # (the same object, no copy)
         self._gap = len(head)
         self._head = self._tail = h, cut
         self._list = [*head, Node(output_type='stream', name=name, text=''), *rest]
@@ -374,8 +375,9 @@ class _Bounded(_Separated):
                 text = gone[-1]['text']
                 n = max(0, len(text) - room)
                 if n: n = text.find('\n', n, n + room // 4) + 1 or n
-                if t == len(outs) and self._text is not None: self._text.drop_first(n)
-                kept = [Node(gone[-1], text=text[n:])]
+                last = t == len(outs) and self._text is not None
+                if last: self._text.drop_first(n)
+                kept = [Node(gone[-1], text=str(self._text) if last else text[n:])]
                 self.dropped -= len(text) - n
                 self._tail = number + len(gone) - 1, n + (cut if len(gone) == 1 else 0)
             elif t == len(outs): self._text = None
@@ -516,6 +518,15 @@ class Outputs(_Copied, _PlainOutputs):
             self._remember(display_id)
             if self.displays is not None: self.displays.add(display_id, self)
         return (*events, event)
+
+    def write(self,
+              name: str,  # `stdout` or `stderr`
+              text: str,  # What was printed
+              ) -> tuple[Event, ...]:  # The changes, in order
+        "Take in a piece of a stream, as `add` does with its message"
+        events = (self._clear(),) if self._clear_next else ()
+        out: Output = dict(output_type='stream', name=name, text=text)
+        return (*events, Event(self._append(out), out, len(self._list) - 1, self))
 
     def _clear(self) -> Event:
         self._empty()

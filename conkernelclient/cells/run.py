@@ -373,7 +373,7 @@ class _Finished(_Resolved):
         if self._timer is not None: self._timer.cancel()
         if self._asking is not None: self._asking.cancel()
         if self.request is not None:   # no cycle, so that a run that is dropped is freed
-            self.request.on_iopub = self.request.on_stdin = self.request.on_reply = None
+            self.request.on_iopub = self.request.on_stdin = self.request.on_reply = self.request.on_print = None
         self._resolve()
         if not self.done(): self.shell.runs.hooked[self] = None
         self._changed()
@@ -665,6 +665,14 @@ class _Heard(_Begun):
         events = self.partial.add(msg)
         if events: self._show(events)
 
+    def _printed(self, name: str, text: str) -> bool: # If not, the message is needed
+        "It has printed something"
+        if self.state == 'sent': self._begin()
+        captured = self.shell.runs.captured
+        if captured and self.partial.msg_id in captured: return False
+        self._show(self.partial.live.write(name, text))
+        return True
+
     def _tell_comm(self, hook: Callable[[CommMessage], Any], msg: Message) -> None:
         comms = self.shell.runs.comms
         comm = comms.find(msg['content'].get('comm_id'))
@@ -703,6 +711,7 @@ class _Sent(_Doubted):
                 'execute_request', self.content, metadata={**(self.metadata or {}), **self.shell.runs.mark} or None, subshell_id=self.shell.subshell_id, buffers=self.buffers,
                 on_iopub=self._message, on_stdin=self._prompt)
             self.request.on_reply = self._replied
+            self.request.on_print = self._printed
             self.shell.runs.follow(self.request.msg_id, self.partial)
             end = self.request.wait()
             end.add_done_callback(self._request_ended)

@@ -482,6 +482,10 @@ class _Sink(_Carried):
         req = self.router.table.get(msg_id)
         if req is not None and not req.missing: req.lossy = False
 
+    def awaits_idle(self) -> bool:
+        "Has a request its reply, and not its *idle*?"
+        return bool(self.router.graces)
+
 # %% ../../nbs/engine/07_connection.ipynb #9ef30b8f
 def _name(reply: Message) -> str|None:
     "The name that the kernel has for itself; `None` when it says none"

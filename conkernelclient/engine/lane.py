@@ -146,12 +146,15 @@ class _Releasing(_Holding[I]):
     __slots__ = ()
     given_up: int
 
-    def release(self, key: Hashable) -> None:
+    def release(self,
+        key: Hashable, # Of the item
+        pump: bool = True, # Send what waits now? If not, the caller calls `pump`, once for several
+    ) -> None:
         "The kernel has finished `key`: its place is free, and those of given-up items before it"
         if self.given_up and next(iter(self.under_way.values())) is None: self._pass(key)
         if self.under_way.pop(key, self) is None: self.given_up -= 1
         if self.uncounted: self.uncounted.discard(key)
-        if self.waiting: self.pump()
+        if pump and self.waiting: self.pump()
 
     def _pass(self, key: Hashable) -> None:
         if key not in self.under_way: return

@@ -57,7 +57,7 @@ class _Outcome(Generic[T]):
     _value: Any   # set at the end only, as is the traceback: every slot that is filled costs 10 ns a request
     _error: BaseException|None
     _traceback: TracebackType|None
-    _waiters: 'list[Waiter]|None'
+    _waiters: 'Waiter|list[Waiter]|None'   # (one alone without a list, which the garbage collector would visit too)
     _callbacks: list[tuple[Callable[[Any], object], Context|None]]|None
 
     def __init__(self, loop: asyncio.AbstractEventLoop|None):
@@ -164,13 +164,18 @@ class _Leaving(_Callbacks[T]):
 
         Returns whether the task will be cancelled.
         """
-        assert self._waiters is not None
-        self._waiters.remove(waiter)
+        self._drop(waiter)
         if self.unwanted():
-            self._waiters.append(waiter)   # it wakes up when the end has come, which may take a while
+            self._waiters = waiter   # it wakes up when the end has come, which may take a while
             if self.cancel(msg): return True
-            self._waiters.remove(waiter)
+            self._drop(waiter)
         return waiter.end(msg)
+
+    def _every(self) -> 'list[Waiter]':
+        waiters = self._waiters
+        return waiters if type(waiters) is list else [] if waiters is None else [waiters]   # type: ignore[list-item]
+
+    def _drop(self, waiter: Waiter) -> None: self._waiters = [o for o in self._every() if o is not waiter] or None
 
     def cancel(self, msg: Any = None) -> bool:
         "Give up: every waiting task gets `CancelledError`. Returns false if it has ended already."
@@ -179,7 +184,7 @@ class _Leaving(_Callbacks[T]):
         return True
 
     def _wake(self) -> None:
-        for o in self._waiters or ():
+        for o in self._every():
             if not o.done(): o.set_result(None)
         self._waiters = None
 
@@ -191,7 +196,7 @@ class _Awaited(_Leaving[T]):
             waiter = self._waiter()
             try: yield waiter
             except GeneratorExit:
-                if self._waiters and waiter in self._waiters: self._waiters.remove(waiter)
+                self._drop(waiter)
                 raise
         return self.result()
 
@@ -199,8 +204,7 @@ class _Awaited(_Leaving[T]):
         waiter = Waiter(loop=self.get_loop())   # (an `__init__` of its own would cost as much as all the rest here)
         waiter._asyncio_future_blocking = True   # how a future says to its task: sleep until I am done
         waiter.awaitable = self
-        if self._waiters is None: self._waiters = [waiter]
-        else: self._waiters.append(waiter)
+        self._waiters = waiter if self._waiters is None else [*self._every(), waiter]
         return waiter
 
 # %% ../../nbs/engine/02_request.ipynb #42026bcb
@@ -321,7 +325,7 @@ Hook = Callable[[Any], Any]   # of a message; may be async. (`Any`: a function t
 class _Asked(Awaitable[Message]):
     "The message, the kernel it is meant for, and the receivers of the answer"
     __slots__ = ('header', 'content', 'metadata', 'msg_id', 'channel', 'generation',
-                 'claims_reply', 'claims_iopub', 'has_reply', 'on_iopub', 'on_stdin', 'on_reply')
+                 'claims_reply', 'claims_iopub', 'has_reply', 'on_iopub', 'on_stdin', 'on_reply', 'on_print')
     header: Header   # of the message that was sent
     content: dict[str, Any]   # of the message that was sent
     metadata: dict[str, Any]   # of the message that was sent
@@ -334,6 +338,7 @@ class _Asked(Awaitable[Message]):
     on_iopub: Hook|None   # called with each of its iopub messages
     on_stdin: Hook|None   # called with each of its `input_request`s
     on_reply: Hook|None   # called with the reply, in the turn of the loop in which it comes
+    on_print: Callable[[str, str], bool]|None   # called with the stream's name and the text, and before `on_iopub`; was it all?
 
 # %% ../../nbs/engine/02_request.ipynb #ac82fb57
 class _Answered(_Asked):
@@ -401,6 +406,7 @@ class _Made(_Routed):
         self.on_iopub = on_iopub
         self.on_stdin = on_stdin
         self.on_reply: Hook|None = None
+        self.on_print: Callable[[str, str], bool]|None = None
         self.reply: Message|None = None
         self.replied = self.idle = self.ended = self.complete = self.lossy = False
         self.missing = ''
@@ -457,12 +463,19 @@ class _Taking(_Kept):
     reply: Message|None
     _call: Callable[[Hook, Message], None]
     _announce: Callable[[], None]
+    _hook_failed: Callable[[Exception], None]
 
     def take_iopub(self, msg: Message) -> None:
         "One of its iopub messages has come"
         self.iopub.append(msg)
         if self.on_iopub is not None: self._call(self.on_iopub, msg)
         if self._listeners is not None: self._announce()
+
+    def take_print(self, name: str, text: str) -> bool: # If not, the message is needed
+        "Its cell has printed something"
+        try: return self.on_print is not None and self.on_print(name, text)
+        except Exception as e: self._hook_failed(e)
+        return True
 
     def take_reply(self, msg: Message) -> None:
         "Its reply has come"

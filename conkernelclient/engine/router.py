@@ -175,6 +175,9 @@ class Codec(Protocol):
     def says_idle(self, msg_list: Any) -> bool:
         "Return whether it is the status *idle*"
         ...
+    def printed(self, msg_list: Any) -> tuple[str, str]|None:
+        "Return the name of the stream and the text; `None` for any message that must be parsed"
+        ...
 
 # %% ../../nbs/engine/05_router.ipynb #ef4e9f27
 class _Events:
@@ -423,6 +426,7 @@ class _Dispatching(_Submitting):
     def dispatch(self,
         channel: str, # Where it came from: `shell`, `control`, `iopub` or `stdin`
         msg: Message, # The message
+        pump: bool = True, # Send what waits, where this makes room? If not, `received` does it behind its batch
     ) -> None:
         "Give `msg` to the request it answers, else to the mailbox of its channel"
         parent = msg['parent_header']
@@ -430,7 +434,10 @@ class _Dispatching(_Submitting):
         if type(msg_id) is not str: msg_id = None
         req = self.table.get(msg_id)
         if req is None: self._unknown(channel, msg_id, msg)
-        elif channel == 'shell' or channel == 'control': self._reply(req, msg)
+        elif channel == 'shell' or channel == 'control':
+            try: self._reply(req, msg)
+            finally:
+                if pump: req.lane.pump()
         elif channel == 'iopub': self._iopub(req, msg)
         elif req.on_stdin is not None: req.take_prompt(msg)
         elif not self._taken(msg): self.mailboxes[channel].push(msg)
@@ -579,7 +586,7 @@ class _Replying(_Remembering):
         self._answered[req.msg_id] = None
         if len(self._answered) > 1024: self._forget_answers()
         if not ending and (status := content.get('status')) != 'ok': self._failed(req, status)
-        shell.release(req.msg_id)
+        shell.release(req.msg_id, pump=False)
         if self.on_activity is not None: self.on_activity()
         if content.get('payload') and self.on_exit is not None and _asks_exit(content['payload']): self.on_exit()
         if req.channel == 'control' and self.on_deleted is not None: self._deleted(req, content)
@@ -772,12 +779,26 @@ class _Skimming(_Turns):
         late = self.session is not None and self.session.parses_late
         self.mailboxes['iopub'].push(frames if late else msg, checked=True)
 
+# %% ../../nbs/engine/05_router.ipynb #996b2146
+class _Printing(_Skimming):
+    def _print(self, req: Request, frames: Any) -> bool: # Was it a print?
+        "Give what was printed to its request. Raises what the session says of the frames."
+        session: Any = self.session
+        printed = session.printed(frames)
+        if printed is None: return False
+        session.check(frames)
+        if req.take_print(*printed): return True
+        try: self.dispatch('iopub', session.parse(frames))
+        except Exception: log.exception('Dispatching a stream on the iopub channel failed')
+        return True
+
 # %% ../../nbs/engine/05_router.ipynb #a26261cb
-class _Claiming(_Skimming):
+class _Claiming(_Printing):
     iopub_count: int
 
     def claim(self,
         batch: deque[Any], # iopub messages, each as a tuple of frames, from the signature on
+        until: float = float('inf'), # When to stop, by the router's clock
     ) -> Any: # One that has to be parsed now, and dispatched, or `None`
         "Take messages out of `batch`, and keep or drop them, up to one that has to be parsed, or one that is large"
         session: Any = self.session
@@ -796,8 +817,11 @@ class _Claiming(_Skimming):
                     if self._unclaimed(msg_id, frames): return frames
                     continue
                 if req.lane.published < req.serial: req.lane.published = req.serial
-                if (not session.parses_late
-                    or req.claims_iopub and (req.parsed is not None or req.on_iopub is not None)): return frames
+                if not session.parses_late: return frames
+                if req.claims_iopub and (req.parsed is not None or req.on_iopub is not None):
+                    if debug or req.on_print is None or not self._print(req, frames): return frames
+                    if self.clock() > until: return None   # (it may call a function of the user)
+                    continue
                 idle = b'idle' in frames[4] and session.says_idle(frames)
                 shows = displays and _shows(frames)
                 comm = not idle and b'"comm_' in frames[1]
@@ -831,7 +855,7 @@ class _Parsing(_Claiming):
         if debug:
             parent = msg['parent_header'] and msg['parent_header'].get('msg_id')
             log.debug('%s: got %s %s, for %s', channel, msg['msg_type'], msg['msg_id'], parent)
-        try: self.dispatch(channel, msg)
+        try: self.dispatch(channel, msg, pump=False)
         except Exception: log.exception('Dispatching a %s on the %s channel failed', msg['msg_type'], channel)
 
     def _malformed(self, channel: str, error: Exception) -> None:
@@ -870,9 +894,16 @@ class Router(_Settling):
         claims = channel == 'iopub'
         try:
             while batch:
-                frames = self.claim(batch) if claims else batch.popleft()
+                frames = self.claim(batch, until) if claims else batch.popleft()
                 if frames is not None: self._take(channel, frames, debug)
                 if clock() > until: return
         except BaseException:
             self.settle()
             raise
+        finally:
+            if not claims: self._send_on()
+
+    def _send_on(self) -> None:
+        "Replies have made room"
+        for o in list(self.shells.values()):
+            if o.waiting: o.pump()

@@ -333,6 +333,16 @@ class _Looking(_Checking):
         return (_loads(msg_list[4]).get('execution_state')=='idle' and # type: ignore[no-any-return]
                 _loads(msg_list[1])['msg_type']=='status')
 
+    def printed(self,
+        msg_list: Sequence[bytes], # Frames from the signature on
+    ) -> tuple[str, str]|None: # Name of the stream, and text; `None`: it is another message, or must be parsed
+        "Read a message of a stream, without its header. Needs `parses_late`. Raises (any exception) for malformed content."
+        if b'"msg_type":"stream"' not in msg_list[1] and b'"msg_type": "stream"' not in msg_list[1]: return None
+        content = _loads(msg_list[4])
+        if type(content) is not dict or len(content)!=2: return None
+        name, text = content.get('name'), content.get('text')
+        return (name, text) if type(name) is str and type(text) is str else None
+
 # %% ../../nbs/engine/00_session.ipynb #27e7bc6e
 def _adapted(msg: Message) -> Message:
     "`msg` as version 5 of the protocol has it; unchanged where it is no message of version 4"

@@ -33,6 +33,9 @@ class Sink(Protocol):
         "Everything in flight may lack output; not the request with the id `but`, which only begins"
     def kept_output(self, msg_id: str) -> None:
         "Although the link was away, all outputs of this request have come"
+    def awaits_idle(self) -> bool:
+        "Has a request its reply, and not its *idle*? Then the next iopub message must not wait."
+        ...
     def share(self, limit: int) -> None:
         "So many requests may be on the wire of one shell, because this process has several clients for this kernel"
 
