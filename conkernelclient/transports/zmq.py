@@ -337,6 +337,7 @@ class _Pacing(Channel):
     if TYPE_CHECKING:
         def _wake(self) -> None: "Look, between two pauses"
 
+# %% ../../nbs/transports/00_zmq.ipynb #c099caa6
 class Pouring(_Pacing):
     "Reads a channel on which output may pour: it looks every two milliseconds then"
     @property
