@@ -1,8 +1,8 @@
 """Build the wheel and the sdist as a release would, and use them as a stranger would. `python tools/check_package.py`.
 
 Checks that all files of the library are in them (modules of nested packages, `py.typed`, `.pyi`), installs them into empty
-environments and imports every module there: with fastcore 1 and with
-fastcore 2, both of which users have. Needs the network (PyPI) and about a minute.
+environments and imports every module there: with fastcore 1 and with fastcore 2, both of which users have, and with the extra `mcp`
+and without. Without it, the module that needs it has to say so. Needs the network (PyPI) and about a minute.
 """
 import subprocess, sys, tarfile, tempfile, venv, zipfile
 from pathlib import Path
@@ -12,8 +12,14 @@ LIB = 'conkernelclient'
 IMPORT = f'''
 import importlib, sys, fastcore, {LIB}
 from {LIB} import *
-for o in sys.argv[1:]: importlib.import_module(o)
-print('fastcore', fastcore.__version__, '{LIB}', {LIB}.__version__, len(sys.argv)-1, 'modules')
+extras, missing = sys.argv[1] == 'extras', []
+for o in sys.argv[2:]:
+    try: importlib.import_module(o)
+    except ImportError as e:
+        if extras or '{LIB}[' not in str(e): raise
+        missing.append(o)
+assert missing == ([] if extras else ['{LIB}.mcp']), missing
+print('fastcore', fastcore.__version__, '{LIB}', {LIB}.__version__, len(sys.argv)-2-len(missing), 'modules')
 '''
 
 
@@ -49,13 +55,13 @@ def check_contents(wheel: Path, sdist: Path):
     print(f'{wheel.name} and {sdist.name} have what they should: {len(in_wheel)} and {len(in_sdist)} files')
 
 
-def check_import(tmp: Path, package: Path, fastcore: str):
-    "Install `package` into a new environment under `tmp` with the given `fastcore` and import all of it there."
+def check_import(tmp: Path, package: Path, fastcore: str, extras: str = ''):
+    "Install `package` into a new environment under `tmp` with the given `fastcore` and `extras`, and import all of it there."
     env = tmp/f'{package.name}-env'
     venv.create(env, with_pip=True)
     python = env/('Scripts' if sys.platform == 'win32' else 'bin')/'python'
-    run(python, '-m', 'pip', 'install', '-q', package, fastcore)
-    print(f'{package.name}:', run(python, '-c', IMPORT, *modules(), cwd=tmp).strip())
+    run(python, '-m', 'pip', 'install', '-q', f'{package}{extras}', fastcore)
+    print(f'{package.name}:', run(python, '-c', IMPORT, 'extras' if extras else 'bare', *modules(), cwd=tmp).strip())
 
 
 def main():
@@ -69,7 +75,7 @@ def main():
         run(sys.executable, '-m', 'build', '--outdir', tmp/'dist', tmp/'src')
         (wheel,), (sdist,) = (tmp/'dist').glob('*.whl'), (tmp/'dist').glob('*.tar.gz')
         check_contents(wheel, sdist)
-        check_import(tmp, wheel, 'fastcore>=2')
+        check_import(tmp, wheel, 'fastcore>=2', '[mcp]')
         check_import(tmp, sdist, 'fastcore<2')
 
 
