@@ -374,6 +374,7 @@ texts: dict[str, dict[str, str]] = {'conkernelclient.cells.aside': {'Aside.eval'
                                                       '    has_reply: Does the kernel answer such a message?\n'
                                                       '    on_iopub: Called with each of its iopub messages; may be async\n'
                                                       '    on_stdin: Called with its `input_request`s; may be async',
+                                    '_Taking.take_print': 'Parameters:\n    text: If not, the message is needed',
                                     '_Waiting.wait': 'Returns: To be awaited; gives the request'},
  'conkernelclient.kernel': {'open_kernel': 'Parameters:\n'
                                            '    name: An installed kernel\n'
