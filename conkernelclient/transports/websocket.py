@@ -586,7 +586,7 @@ class _Delivering(_Made):
 
 # %% ../../nbs/transports/01_websocket.ipynb #f3c10f56
 class Line:
-    "One WebSocket from its opening on. What comes after its end is dropped."
+    "One WebSocket from its opening on. Messages after its end are dropped."
     def __init__(self,
         came: Callable[['Line', Data], 'asyncio.Future[None]|None'], # Called with each message
         ended: Callable[['Line', str], None], # Called once, when it has ended by itself: why

@@ -58,7 +58,7 @@ class Watch:
         return True
 
     def resume(self) -> None:
-        "Watch again. What has happened before is noticed. Harmless when it watches."
+        "Watch again. Earlier events are noticed. Harmless when it watches."
         if self.fd is not None and self.task is None: self.loop.add_reader(self.fd, self.call)
 
     def close(self) -> None:
