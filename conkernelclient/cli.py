@@ -341,6 +341,7 @@ def here() -> tuple[Rows, Rows]: # Installed, and running
                       path=o['resource_dir']) for name, o in sorted(specs.items())]
     return installed, [dict(name=o.name, path=o.path) for o in running_kernels()]
 
+# %% ../nbs/05_cli.ipynb #11b0c9c9
 def print_kernels(
     installed: Rows, # Installed kernels
     running: Rows|None, # Running ones; `None`: unknown

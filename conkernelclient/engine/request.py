@@ -276,6 +276,7 @@ def _resumed(coro: Coroutine[Any, Any, T], waits: Any) -> Generator[Any, Any, T]
             else: waits = coro.send(sent)
         except StopIteration as e: return cast(T, e.value)
 
+# %% ../../nbs/engine/02_request.ipynb #7e02aa14
 class Shared(Awaitable[T]):
     "A coroutine that any number of tasks await. It runs from now on, in a task of its own."
     __slots__ = ('task', 'given_up')

@@ -22,8 +22,9 @@ OnMessage: TypeAlias = 'Callable[[Data|None], asyncio.Future[None]|None]'
 QUICKACK: int|None = getattr(socket, 'TCP_QUICKACK', None)   # (Linux)
 PONG: bytes = b'\x8a\x80' + bytes(4)   # an empty frame without an answer (RFC 6455, 5.5.3)
 
-class _Writing:
-    "Writes frames to a socket, now or when it can"
+# %% ../../nbs/transports/00_peer.ipynb #bbb9b9ea
+class _Sending:
+    "Sends bytes, now or when the socket takes them"
     def __init__(self,
         sock: socket.socket, # Connected, and open as a WebSocket
         loop: asyncio.AbstractEventLoop, # Watches it
@@ -36,22 +37,6 @@ class _Writing:
         self.more: bool|None = False   # does another message follow the one that is being passed on, immediately?
         self.frames: FrameProtocol = FrameProtocol(client=True, extensions=[])
         self._unsent = bytearray()
-
-    def write(self, data: Data) -> None:
-        "Write, now. Raises `ConnectionError` when it is closed."
-        if self.closed: raise ConnectionError('the WebSocket is closed')
-        self._send(self.frames.send_data(data))
-        self.acknowledge()
-
-    def acknowledge(self,
-        far: bool = False, # Is there a proxy, which has to tell the server?
-    ) -> None:
-        "Tell the peer now that all has come so far. Once for a batch: at its last message."
-        if self.more or self.closed: return
-        try:
-            if far: self._send(PONG)
-            if QUICKACK is not None: self.sock.setsockopt(socket.IPPROTO_TCP, QUICKACK, 1)
-        except OSError: pass   # it is closed
 
     def _send(self, frame: bytes|bytearray) -> None:
         n = 0
@@ -74,6 +59,27 @@ class _Writing:
 
     def _broke(self) -> None: "The connection does not work any more"
 
+# %% ../../nbs/transports/00_peer.ipynb #b0a96546
+class _Writing(_Sending):
+    "Writes messages"
+    closed: bool
+
+    def write(self, data: Data) -> None:
+        "Write, now. Raises `ConnectionError` when it is closed."
+        if self.closed: raise ConnectionError('the WebSocket is closed')
+        self._send(self.frames.send_data(data))
+        self.acknowledge()
+
+    def acknowledge(self,
+        far: bool = False, # Is there a proxy, which has to tell the server?
+    ) -> None:
+        "Tell the peer now that all has come so far. Once for a batch: at its last message."
+        if self.more or self.closed: return
+        try:
+            if far: self._send(PONG)
+            if QUICKACK is not None: self.sock.setsockopt(socket.IPPROTO_TCP, QUICKACK, 1)
+        except OSError: pass   # it is closed
+
     def close(self) -> None:
         "Close. Harmless when called again, also with a closed event loop."
         if self.closed: return
@@ -84,7 +90,6 @@ class _Writing:
         self._end()
 
     def _end(self) -> None:
-        self.closed = True
         if not self.loop.is_closed():
             self.loop.remove_reader(self.sock.fileno())
             self.loop.remove_writer(self.sock.fileno())

@@ -401,6 +401,7 @@ def _taken(stream: IOStream) -> bytes: # What has come
     read.add_done_callback(lambda o: o.cancelled() or o.exception())   # (it ends with the stream)
     return early
 
+# %% ../../nbs/transports/01_websocket.ipynb #7987c6f5
 class Handshake(WebSocketClientConnection):
     "A WebSocket that is being opened, and can be given up"
     grace: float = 3.   # seconds that a handshake may go on when nobody wants it any more
@@ -622,8 +623,9 @@ class Line:
         if not self.lost.done() and not self.lost.get_loop().is_closed(): self.lost.set_result(None)
         if why: self.ended(self, why)
 
-class _Receiving(_Delivering):
-    "Takes in what a WebSocket brings"
+# %% ../../nbs/transports/01_websocket.ipynb #0afe1e38
+class _Incoming(_Delivering):
+    "Knows what comes"
     heard: float
     malformed: int = 0   # frames that could not be read
     delays: float = 0.   # pauses of some 40 ms before a message, lately: a proxy acknowledged the one before it late
@@ -653,25 +655,9 @@ class _Receiving(_Delivering):
         "Has anything arrived that was not handed over, or is it on its way?"
         return super().pending() or self.coming()
 
-    def _came(self, line: Line, data: Data) -> 'asyncio.Future[None]|None':
-        now, peer = time.monotonic(), cast(Peer, line.peer)
-        more = peer.more
-        self._complete = peer.received
-        if self.silent: self.fell_silent(False)
-        first = not self._due if more is None else not more   # (one empty frame for each batch)
-        if .03 < now-self.heard < .06: self.delays = min(self.delays+1, 5.)
-        elif first and self.delays: self.delays = max(self.delays-.01, 0.)   # (a cell may also print at that pace, for a while)
-        self.heard = now
-        try: channel, frames = (unpack_v1 if peer.subprotocol == V1 else unpack_legacy)(data)
-        except Exception as e:
-            if not self.malformed: log.warning('%s sends what is no message: %s', self.server.url, e)
-            self.malformed += 1
-        else: self._look_into(channel, frames)
-        if more is None: self._soon()
-        elif not more: self._turn()
-        peer.acknowledge(first and self.delays > 2)
-        return self._full(len(data))
-
+# %% ../../nbs/transports/01_websocket.ipynb #fe7746dc
+class _Accounting(_Incoming):
+    "Enters what has come, and what the server says"
     def _look_into(self, channel: str, frames: Frames) -> None:
         self._account(channel, frames)
         notice = self.notices.look(frames) if channel == 'iopub' else None
@@ -704,6 +690,28 @@ def weakly_told(method: Callable[..., Any], *args: Any) -> Callable[[Sink], Any]
     "A function of a sink that calls `method(*args, sink)`, and holds nothing but `args`"
     call = weakly(method)
     return lambda sink: call(*args, sink)
+
+# %% ../../nbs/transports/01_websocket.ipynb #1d7d0d9c
+class _Receiving(_Accounting):
+    "Takes in what a WebSocket brings"
+    def _came(self, line: Line, data: Data) -> 'asyncio.Future[None]|None':
+        now, peer = time.monotonic(), cast(Peer, line.peer)
+        more = peer.more
+        self._complete = peer.received
+        if self.silent: self.fell_silent(False)
+        first = not self._due if more is None else not more   # (one empty frame for each batch)
+        if .03 < now-self.heard < .06: self.delays = min(self.delays+1, 5.)
+        elif first and self.delays: self.delays = max(self.delays-.01, 0.)   # (a cell may also print at that pace, for a while)
+        self.heard = now
+        try: channel, frames = (unpack_v1 if peer.subprotocol == V1 else unpack_legacy)(data)
+        except Exception as e:
+            if not self.malformed: log.warning('%s sends what is no message: %s', self.server.url, e)
+            self.malformed += 1
+        else: self._look_into(channel, frames)
+        if more is None: self._soon()
+        elif not more: self._turn()
+        peer.acknowledge(first and self.delays > 2)
+        return self._full(len(data))
 
 # %% ../../nbs/transports/01_websocket.ipynb #2f6c3f16
 class _Sending(_Receiving):
