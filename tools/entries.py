@@ -401,7 +401,7 @@ def module_of(nb) -> str | None:
 
 
 class Entries:
-    "Puts the entries behind the cells that export their names; a processor for nbdev."
+    "Puts the entries behind the cells that export their names, and the name of the module first; a processor for nbdev."
     def __init__(self, nb): self.nb = nb
 
     def begin(self):
@@ -415,6 +415,7 @@ class Entries:
             if 'export' not in cell.directives_ or 'hide' in cell.directives_ or not module: continue
             names = [o.name for o in ast.parse(cell.source).body if isinstance(o, (*FUNCTIONS, ast.ClassDef))]
             self.nb.cells[i+1:i+1] = [mk_cell(o, 'markdown') for o in entries(module, list(dict.fromkeys(names)))]
+        if module: self.nb.cells.insert(1, mk_cell(f'Module `{module}`', 'markdown'))   # (a page has the name of its topic)
 
 
 class Filters(FilterDefaults):
