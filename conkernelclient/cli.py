@@ -192,7 +192,7 @@ def run_cell(
 
 # %% ../nbs/05_cli.ipynb #19970c1f
 class Program(NamedTuple):
-    "What is to be run"
+    "The code to run"
     cells: list[str]   # in their order
     kernel: str|None = None   # the kernel that a notebook names
 
@@ -397,5 +397,5 @@ def main(
 def _guarded(command: Callable[[list[str]], int], argv: list[str]) -> int:
     try: return command(argv)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())   # what is still in the buffer goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())   # the rest of the buffer goes nowhere
         return 141

@@ -77,8 +77,8 @@ class _ProcessFacts:
 
     @property
     def hint(self) -> str:
-        "What you can do when the kernel is dead"
-        return 'km.restart_kernel() starts it anew, and this client goes on' if self.owns else NoHost.hint
+        "The advice when the kernel is dead"
+        return 'km.restart_kernel() starts a new one, and this client works with it' if self.owns else NoHost.hint
 
     @property
     def client_hint(self) -> str:
@@ -87,7 +87,7 @@ class _ProcessFacts:
 
     @property
     def restart_hint(self) -> str:
-        "What you can do when the kernel is stuck"
+        "The advice when the kernel is stuck"
         return 'kc.restart() is the way out' if self.owns else 'restart the kernel where it was started'
 
     @property
@@ -118,7 +118,7 @@ class SharesRestarts:
 
     async def _restart(self, now: bool) -> None:
         over = getattr(self.manager, 'restart_over', None)
-        if over is not None and await over(): return   # somebody had called the manager
+        if over is not None and await over(): return   # another caller had called the manager
         await ensure_async(self.manager.restart_kernel(now=now))
 
 # %% ../nbs/01_core.ipynb #22c0e074
@@ -688,7 +688,7 @@ class _Interactive(_Printing):
 # %% ../nbs/01_core.ipynb #c40bf414
 class _Shown(_Interactive):
     def on_message(self,
-        f: Callable[[Message], Any], # Called with each message, before its request gets it; what it raises is logged
+        f: Callable[[Message], Any], # Called with each message, before its request gets it; its exceptions are logged
         channel: str|None = None, # `shell`, `iopub`, `stdin` or `control`; `None`: all
     ) -> Callable[[], None]: # Removes `f`
         "Call `f` once with every message that comes from the kernel. Raises `ValueError` for an unknown channel."
@@ -801,7 +801,7 @@ class _Undoing(_Launching):
             raise
 
     async def _undo(self, restart: bool = False) -> None:
-        "End what a start has begun. What fails here is logged: it must not replace the reason."
+        "End what a start has begun. An exception here is logged: it must not replace the reason."
         for step in self._kill, partial(self.cleanup_resources, restart=restart):
             try: await step()
             except Exception: log.debug('Ending a start that failed', exc_info=True)
@@ -877,7 +877,7 @@ class _LateControl(_Undoing):
         if not self._launched: super()._connect_control_socket()   # later, when the manager has something to send
 
     def _close_control_socket(self) -> None:
-        # What a process did not get before its end must not reach the next one on the same port
+        # Messages that a process did not get before its end must not reach the next one on the same port
         if self._control_socket is not None and not self.has_kernel: self._control_socket.linger = 0
         super()._close_control_socket()
 
@@ -888,7 +888,7 @@ class _Waiting(_LateControl):
             if not await self._told(): await asyncio.sleep(pollinterval)
             elif await self._async_is_alive(): await asyncio.sleep(.005)   # its provisioner does not know yet
 
-    async def _told(self) -> bool: # False: nobody tells
+    async def _told(self) -> bool: # False: no restart is reported
         ended = getattr(self.provisioner, 'ended', None)
         if ended is not None:
             await ended()
@@ -1129,7 +1129,7 @@ class _Revived(_Mortal):
             log.warning('The kernel has died%s, and is restarted (%s of at most %s times in a row)',
                         exit_code(code), self._deaths, self.restart_limit)
             await asyncio.sleep(self.restart_delay*2**(self._deaths-1))
-            if self._resting or await self.is_alive(): return   # it was shut down, or somebody else has restarted it
+            if self._resting or await self.is_alive(): return   # it was shut down, or another caller has restarted it
             try: return await self.restart_kernel(now=True)
             except Exception as e: log.warning('The kernel could not be restarted: %r', e)
             self._deaths += 1

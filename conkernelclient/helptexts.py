@@ -94,9 +94,9 @@ texts: dict[str, dict[str, str]] = {'conkernelclient.cells.aside': {'Aside.eval'
                                  '_Place.__init__': 'Parameters:\n    debugger: That the cell runs under\n    run: The cell\n    body: Of the event `stopped`\n    frames: The innermost first',
                                  '_Running.resume': 'Parameters:\n'
                                                     '    command: `continue`, `next`, `stepIn` or `stepOut`\n'
-                                                    '    stop: Where the cell stands\n'
+                                                    '    stop: Where the cell has stopped\n'
                                                     '    timeout: Seconds that it may run until its next stop',
-                                 '_Telling.on_event': 'Parameters:\n    f: Called with each event: a dict with `event` and `body`; what it raises is logged\nReturns: Removes it'},
+                                 '_Telling.on_event': 'Parameters:\n    f: Called with each event: a dict with `event` and `body`; its exceptions are logged\nReturns: Removes it'},
  'conkernelclient.cells.jobs': {'JobEvent.to_dict': 'Returns: Plain data that `json.dumps` takes',
                                 '_AJob.shown_code': 'Parameters:\n    limit: Characters',
                                 '_EndedJob.settled': 'Parameters:\n    timeout: Seconds; `None`: as long as it takes\nReturns: Whether it has ended',
@@ -157,11 +157,11 @@ texts: dict[str, dict[str, str]] = {'conkernelclient.cells.aside': {'Aside.eval'
                                                 '    user_expressions: Names, and the expressions to evaluate for them after the code\n'
                                                 "    metadata: The message's metadata\n"
                                                 '    buffers: Binary data that goes with the message: bytes, or views of them\n'
-                                                '    display: Show its outputs as they come, in this notebook cell or terminal?\n'
+                                                '    display: Show its outputs live, in this notebook cell or terminal?\n'
                                                 '    on_comm: Called with each comm message that answers it; sync or async\n'
                                                 '    tools: Functions of this program that the cell may await, by name\n'
                                                 '    subshell_id: The subshell to run in; `kc.subshell()` is the way to have one\n'
-                                                'Returns: `await` it for the `Result`; `async for` gives its outputs as they come',
+                                                'Returns: `await` it for the `Result`; `async for` gives its outputs live',
                                '_Arguments.__init__': 'Parameters:\n'
                                                       '    shell: Where it runs\n'
                                                       '    content: Of the execute request\n'
@@ -233,7 +233,7 @@ texts: dict[str, dict[str, str]] = {'conkernelclient.cells.aside': {'Aside.eval'
                                    '_Model.__init__': 'Parameters:\n    comm: It was opened with the state\n    models: Those of the same kernel, for its children\n    state: At the beginning',
                                    '_Setting.push': 'Parameters:\n    values: Attributes by name\n    on_passed: Called when the kernel has got to it',
                                    '_Setting.send': "Parameters:\n    content: JSON: `{'event': 'click'}` is the click on a button\n    buffers: Binary data",
-                                   '_Setting.set': 'Parameters:\n    **values: Attributes by name; binary values may stand anywhere in them',
+                                   '_Setting.set': 'Parameters:\n    **values: Attributes by name; binary values may be anywhere in them',
                                    '_Stored.state': 'Returns: JSON; empty where there are no widgets'},
  'conkernelclient.core': {'ConKernelManager.start_again': 'Returns: Is it being started again?',
                           'OneRestart.restart_over': 'Returns: Was there one, and has it succeeded?',
@@ -337,7 +337,7 @@ texts: dict[str, dict[str, str]] = {'conkernelclient.cells.aside': {'Aside.eval'
                                                  '    on_stdin: Called when it asks for input; may be async\n'
                                                  'Returns: `await` it for the reply, `await req.wait()` for the end of its outputs',
                           '_Shown.on_message': 'Parameters:\n'
-                                               '    f: Called with each message, before its request gets it; what it raises is logged\n'
+                                               '    f: Called with each message, before its request gets it; its exceptions are logged\n'
                                                '    channel: `shell`, `iopub`, `stdin` or `control`; `None`: all\n'
                                                'Returns: Removes `f`',
                           '_Sockets.address': 'Parameters:\n    channel: `shell`, `iopub`, `stdin`, `control` or `hb`\nReturns: Such as `tcp://127.0.0.1:50001`',
@@ -563,7 +563,7 @@ texts: dict[str, dict[str, str]] = {'conkernelclient.cells.aside': {'Aside.eval'
                                               "    code: Code in the kernel's language\n"
                                               '    stdin: Answers, or a plain function of the prompt\n'
                                               '    **kwargs: As for `ConKernelClient.run`\n'
-                                              'Returns: Its outputs as they come; `.job` is the job',
+                                              'Returns: Its outputs, live; `.job` is the job',
                           '_Starting.start': 'Parameters:\n'
                                              "    code: Code in the kernel's language\n"
                                              '    timeout: Seconds that it may take, from when the kernel begins it\n'

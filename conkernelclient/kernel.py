@@ -61,7 +61,7 @@ class Wanted:
     options: dict[str, Any] = field(default_factory=dict)   # further ones of `start_kernel`
 
     def start_options(self) -> dict[str, Any]:
-        "What `start_kernel` is called with"
+        "The arguments for `start_kernel`"
         res = dict(self.options)
         ours = os.environ if self.url is None else {}   # ours mean nothing on another machine
         if self.cwd is not None: res['cwd'] = os.fspath(self.cwd)

@@ -86,7 +86,7 @@ STARTED: set[str] = set()   # connection files of the kernels that servers of th
 def manager(
     **kwargs: Any # For `ConKernelManager`
 ) -> ConKernelManager: # Of a kernel that is about to start
-    "A manager whose kernel is never taken for somebody's"
+    "A manager whose kernel is never mistaken for one of another program"
     km = ConKernelManager(**kwargs)
     STARTED.add(os.path.realpath(km.connection_file))
     return km
@@ -126,7 +126,7 @@ class _Place:
     ):
         self.name = name
         self.options = options
-        self.joined: bool = name == 'main' and options.connect is not None   # somebody's: never shut down
+        self.joined: bool = name == 'main' and options.connect is not None   # of another program: never shut down
         self.kc: ConKernelClient|None = None
         self.opening: Joined[None] = Joined()
         self.closings: int = 0   # how often it was shut down, also while it was being started
@@ -142,7 +142,7 @@ class _Place:
         return 'off' if self.kc is None else self.kc.status
 
     def take_notes(self) -> list[str]:
-        "What the model has to know, once"
+        "The facts that the model gets once"
         notes, self.notes = self.notes, []
         return notes
 
@@ -202,7 +202,7 @@ class Served(_Opened):
         return self.kc
 
     async def restart(self) -> None:
-        "Restart it; calls that come in the meantime wait. Raises what `kc.restart` raises."
+        "Restart it; calls during the restart wait. Raises what `kc.restart` raises."
         await self.opening.call(self._restart)
 
     async def close(self,
@@ -220,7 +220,7 @@ class Served(_Opened):
         with suppress(Exception): await self.opening.call(self._open)   # (joins the start, which sees that it is not wanted)
 
     def idle(self) -> bool:
-        "Whether nothing runs, and nobody has used it for so long that it may go"
+        "Whether nothing runs, and it was not used for so long that it may end"
         limit = self.options.idle_timeout
         if limit is None or self.kc is None or self.joined or self.opening.under_way: return False
         if self.kc.queue: self.used = time.monotonic()
@@ -233,7 +233,7 @@ class Cell(NamedTuple):
     kernel: Served   # where it runs
     jobs: Jobs[Run]   # of the client
     run_id: str   # in `jobs`
-    held: Run|None = None   # while a tool works with it, as its client may forget it in the meantime
+    held: Run|None = None   # while a tool works with it, as its client may forget it while it works
 
     @property
     def run(self) -> Run:
@@ -257,7 +257,7 @@ class _Kernels:
         name: str, # The model's name for it
     ) -> Served: # It may not be running
         "A kernel by its name. Raises `ToolError` for a name that is none."
-        if not re.fullmatch(r'[\w.-]{1,64}', name): raise ToolError(f'{name!r} is no name of a kernel: use letters and digits')
+        if not re.fullmatch(r'[\w.-]{1,64}', name): raise ToolError(f'{name!r} is not a name for a kernel: use letters and digits')
         return self.places.setdefault(name, Served(name, self.options))
 
 # %% ../nbs/06_mcp.ipynb #a9b6974f
@@ -295,7 +295,7 @@ class _Table(_Kernels):
 class Kernels(_Table):
     "The kernels and the jobs of a server"
     async def reap(self) -> None:
-        "Shut down kernels that nobody uses; returns only where they may stay"
+        "Shut down unused kernels; returns only where they may stay"
         limit = self.options.idle_timeout
         while limit is not None:
             await asyncio.sleep(min(30., limit/4))
@@ -358,7 +358,7 @@ def resource(
 def facts(
     cell: Cell, # A job
 ) -> dict[str, Any]: # Nothing that a cell has put out
-    "What a program wants to know of a job"
+    "The facts about a job, for a program"
     run = cell.run
     status = run.outcome or ('queued' if run.began is None else 'running')
     seconds = run.partial.duration
@@ -368,7 +368,7 @@ def facts(
 def advice(
     cell: Cell, # A job
 ) -> str: # Empty where there is none
-    "What the model can do about a job"
+    "The advice about a job, for the model"
     run, name = cell.run, cell.kernel.name
     if run.ignored and not run.over: return f'the cell ignores the interrupt and goes on: restart({name!r}) ends it'
     if run.outcome == 'dead':
@@ -382,7 +382,7 @@ def answer(
     cell: Cell, # A job, which may go on
     limit: int = 10_000, # Characters of text
 ) -> CallToolResult:
-    "What the model gets of a job"
+    "The outputs of a job, for the model"
     content = cell.run.for_llm(limit=limit, spill=handles(cell)).mcp()
     notes, more = cell.kernel.take_notes(), advice(cell)
     if notes: content['content'].insert(0, dict(type='text', text=''.join(f'[{o}]\n' for o in notes)))

@@ -159,7 +159,7 @@ class Call(Generic[T]):
         if self._task is not None: self._task.cancel()
 
     def result(self, timeout: float|None = None) -> T: # Seconds; `None`: as long as it takes
-        "What it gave, or raises what it raised; `TimeoutError` when it is not there in time, and is cancelled"
+        "Its result, or raises its exception; `TimeoutError` when it is not there in time, and is cancelled"
         try:
             if not wait_for_event(self._over, timeout): raise TimeoutError(f'no answer within {timeout} s')
         except BaseException:
@@ -334,7 +334,7 @@ class Box(SimpleQueue[T]):
     def __init__(self, loop: asyncio.AbstractEventLoop):
         super().__init__()
         self.loop: asyncio.AbstractEventLoop = loop
-        self.dropped: bool = False   # does nobody take anything any more?
+        self.dropped: bool = False   # has the reader gone?
         self._room: asyncio.Event|None = None   # the loop waits for it
 
     async def room(self) -> None:
@@ -590,7 +590,7 @@ class _Starting(_Running[S]):
         code: str, # Code in the kernel's language
         *, stdin: Callable[..., Any]|Iterable[str]|None = None, # Answers, or a plain function of the prompt
         **kwargs: Any # As for `ConKernelClient.run`
-    ) -> Following[Event]: # Its outputs as they come; `.job` is the job
+    ) -> Following[Event]: # Its outputs, live; `.job` is the job
         """Start `code` and follow it in this thread: prompts are answered while you iterate. After Ctrl-C you may go on
         iterating, for the outputs of the interrupted cell."""
         job = self._new_job(code)

@@ -319,6 +319,8 @@ def f(
     "Is told"
     raise ValueError(f'{x} is gone' ' at once')
 log.warning('for ever')
-y = 'not prose'
+y = 'not prose'   # type: ignore
+# As ever
+z = '# not prose'   # (it shall be)
 '''
-    assert sorted(prose.in_code(code)) == sorted(['Is told', 'x is gone at once', 'for ever', 'Nobody needs it', 'Who waits'])
+    assert sorted(prose.in_code(code)) == sorted(['Is told', 'x is gone at once', 'for ever', 'Nobody needs it', 'Who waits', 'As ever', '(it shall be)'])

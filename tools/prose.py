@@ -1,4 +1,4 @@
-"""Count turns of phrase that are hard to read, in prose cells, docstrings, parameter comments and error messages.
+"""Count turns of phrase that are hard to read, in prose cells, docstrings, comments and error messages.
 
     python tools/prose.py              # the counts, beside those that are committed; fails where one has grown
     python tools/prose.py told who     # and each sentence that has one of these patterns
@@ -7,7 +7,7 @@
 The counts are in `tools/prose.json`, and may only fall. If a new sentence is counted wrongly, write it in another way, or
 make the pattern more precise and add the sentence to `tests/test_tools.py`.
 """
-import argparse, ast, json, re, sys
+import argparse, ast, io, json, re, sys, tokenize
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -85,7 +85,7 @@ def words_of(node: ast.AST) -> str:
 
 
 def in_code(source: str) -> Iterator[str]:
-    "Docstrings, comments behind parameters, and the messages of exceptions and logs"
+    "Docstrings, comments, and the messages of exceptions and logs"
     try: tree = ast.parse(source)
     except SyntaxError: return   # (a magic)
     for node in ast.walk(tree):
@@ -94,8 +94,8 @@ def in_code(source: str) -> Iterator[str]:
             name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, 'id', '')
             if name.endswith(('Error', 'Timeout', 'Kernel', 'Feature', 'Warning', 'Exit')) or name in ('NotConnected', 'warning', 'error', 'info', 'warn'):
                 yield from map(words_of, node.args)
-    for line in source.splitlines():
-        if m := re.match(r'\s+[*\w]+(?: *: *[^#]+)?(?: *= *[^#]+)?, *# (.*)|\).*: *# (.*)', line): yield m[1] or m[2]
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT and not re.match(r'# *(?:\||type:|noqa)', token.string): yield token.string.lstrip('# ')
 
 
 def prose(root: Path = ROOT) -> Iterator[Said]:

@@ -182,7 +182,7 @@ class _Answers(HasSubshells, HasComms):
         *, detail: int = 0, # 1: with the source
         timeout: float = 10, # Seconds to wait for the answer
     ) -> str: # Plain text; empty where nothing was found
-        """The documentation of what stands at `pos`; never waits behind a running cell. Raises `UnsupportedFeature` where
+        """The documentation of the name at `pos`; never waits behind a running cell. Raises `UnsupportedFeature` where
         the kernel has no subshells and is busy, and `ReplyTimeout`."""
         content = dict(code=code, cursor_pos=len(code) if pos is None else pos, detail_level=detail)
         return parse_doc(await self.aside.request('inspect_request', content, timeout=timeout))

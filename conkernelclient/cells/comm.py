@@ -93,7 +93,7 @@ class _Posting:
             return self.lane.release(letter)
         finally:
             letter.queued = False
-            letter.content, letter.metadata, letter.buffers = {}, None, None   # what waits for an echo needs no data
+            letter.content, letter.metadata, letter.buffers = {}, None, None   # an echo needs no data
         self._attend(msg_id, letter)
 
     def _attend(self, msg_id: str, letter: Letter) -> None:
@@ -133,7 +133,7 @@ class Outbox(_Posting):
         passed, letter.on_passed = letter.on_passed, None
         if passed is not None: passed()
 
-    def _heard(self, msg_id: str, letter: Letter, msg: Message) -> bool: # Is the message of no use to anybody else?
+    def _heard(self, msg_id: str, letter: Letter, msg: Message) -> bool: # Is the message of no further use?
         "The kernel publishes something while it handles `letter`: all before it have passed"
         if letter in self.lane.under_way:
             while (first := next(iter(self.lane.under_way))) is not letter: self._release(first)
@@ -149,7 +149,7 @@ class _Reading:
     max_bytes = 64*2**20   # of buffers
     on_message: Callable[[CommMessage], Any]|None = None   # called with each message, in place of keeping it
     tap: Callable[[CommMessage], Any]|None = None   # called with each message, by a part of this library that follows it
-    keeps: bool = True   # keep what nobody has read?
+    keeps: bool = True   # keep unread messages?
 
     def __init__(self,
         id: str, # As in the messages
@@ -168,7 +168,7 @@ class _Reading:
         self.error: Exception|None = None   # what reading it ends with; `None` where one side has closed it
         self.opening: CommMessage|None = None   # the kernel's `comm_open`
         self.closing: CommMessage|None = None   # the kernel's `comm_close`
-        self.dropped: int = 0   # messages that were dropped because nobody read them
+        self.dropped: int = 0   # messages that were dropped unread
         self._unread: deque[CommMessage] = deque()
         self._bytes = 0
         self._readers: list[asyncio.Future[None]] = []

@@ -47,7 +47,7 @@ class _Asking:
     def check(self) -> None:
         "Raises `KernelRestartedError` after a restart, and `DebugError` outside of the block, or after another client's end of it"
         if self.connection.life.generation != self.generation:
-            raise KernelRestartedError('The kernel was restarted, and its debugger is gone: begin anew with kc.debug()')
+            raise KernelRestartedError('The kernel was restarted, and its debugger is gone: begin again with kc.debug()')
         if self.ended: raise DebugError('Another client has ended this session of the debugger')
         if not self.open: raise DebugError('Use the debugger inside its block: async with kc.debug() as dbg:')
 
@@ -80,7 +80,7 @@ class _Telling(_Asking):
         self._news: asyncio.Future[None]|None = None
 
     def on_event(self,
-        f: EventHook, # Called with each event: a dict with `event` and `body`; what it raises is logged
+        f: EventHook, # Called with each event: a dict with `event` and `body`; its exceptions are logged
     ) -> Callable[[], None]: # Removes it
         "Call `f` with each event of the debugger"
         self._hooks.append(f)
@@ -106,7 +106,7 @@ class _Hearing(_Telling):
 
     def __init__(self, kc: HasAside):
         super().__init__(kc)
-        self.halted: dict[str, Any]|None = None   # body of `stopped`, while a thread stands at a breakpoint
+        self.halted: dict[str, Any]|None = None   # body of `stopped`, while a thread is stopped at a breakpoint
         self.disturbed: bool = False   # has the cell gone on without us, as by an interrupt?
         self._expected: int = 0   # `continued` events that we have asked for
 
@@ -172,7 +172,7 @@ class _Entering(_Initializing):
         self.generation = conn.life.generation
         started = (await self._ask('debugInfo', {})).get('isStarted')
         if started and not self.take_over:
-            raise DebugError('Somebody debugs this kernel already: kc.debug(take_over=True) ends that session')
+            raise DebugError('Another client debugs this kernel already: kc.debug(take_over=True) ends that session')
         if started: await self._ask('disconnect', dict(restart=False, terminateDebuggee=False))
         await conn.request('kernel_info_request', {})
         self._untap = conn.tap(self.hear, 'iopub')
@@ -287,7 +287,7 @@ class Value(NamedTuple):
     def __str__(self) -> str: return self.text
 
     def literal(self) -> Any: # Numbers, strings, lists, dicts, …
-        "The value of the text. Raises `ValueError` where it is no Python literal."
+        "The value of the text. Raises `ValueError` where it is not a Python literal."
         try: return literal_eval(self.text)
         except SyntaxError: raise ValueError(f'{self.text!r} is no literal') from None
 
@@ -320,7 +320,7 @@ class _Place:
 
     @property
     def here(self) -> bool:
-        "Does the cell still stand there?"
+        "Is the cell still stopped there?"
         return self._debugger.halted is self._body
 
     def _need(self) -> None:
@@ -363,7 +363,7 @@ class _Looking(_Place):
 
 # %% ../../nbs/cells/07_debug.ipynb #bcda2624
 class Stopped(_Looking):
-    "A cell that stands at a breakpoint, or between two steps"
+    "A cell that has stopped at a breakpoint, or between two steps"
     async def go(self,
         timeout: float|None = None, # Seconds that the cell may run until its next stop, or its end
     ) -> 'Stopped|Result':
@@ -394,7 +394,7 @@ class _Finding(_Healing):
         except (DebugError, TimeoutError) as e: return log.debug('Whether the cell stands could not be found out: %r', e)
         if threads and self.halted is None: self._stopped(dict(reason='unknown', threadId=min(threads)))
 
-    async def _look(self, run: Run, body: dict[str, Any]) -> 'Stopped|None': # `None`: it has gone on meanwhile
+    async def _look(self, run: Run, body: dict[str, Any]) -> 'Stopped|None': # `None`: it has gone on since
         try: found = (await self._ask('stackTrace', dict(threadId=body.get('threadId')))).get('stackFrames') or ()
         except ConKernelError:
             if self.halted is body and not run.done(): raise
@@ -475,7 +475,7 @@ class _Running(_Beginning):
 
     async def resume(self,
         command: str, # `continue`, `next`, `stepIn` or `stepOut`
-        stop: Stopped, # Where the cell stands
+        stop: Stopped, # Where the cell has stopped
         timeout: float|None = None, # Seconds that it may run until its next stop
     ) -> 'Stopped|Result':
         "Let the cell go on; the methods of `Stopped` call this"

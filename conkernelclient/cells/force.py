@@ -53,7 +53,7 @@ def force():
 async def stop_by_force(
     aside: Aside, # The lasting subshell of a client
 ) -> bool: # Was an exception raised in the cell?
-    "Raise an exception in the cell of the main shell, where only that helps; what the kernel answers instead is logged"
+    "Raise an exception in the cell of the main shell, where only that helps; another answer of the kernel is logged"
     try: return cast(bool, await aside.eval(f"(lambda here: (exec({FORCE!r}, here), here['force']())[1])({{}})"))
     except (ConKernelError, ValueError) as e:
         log.debug('No exception could be raised in the cell: %r', e)

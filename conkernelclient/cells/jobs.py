@@ -117,7 +117,7 @@ class _Renewed(_Kept):
         start: int|None = None, # The number to go on after; by default the last one
         known: bool = False, # Does a reader that has seen all know the outputs?
     ) -> None:
-        "Begin anew, with the outputs as they are"
+        "Begin again, with the outputs as they are"
         self.start = self.last if start is None else start
         self.events = []
         self.size = 0
@@ -128,7 +128,7 @@ class _Renewed(_Kept):
         self.room = 2*self.size+ROOM
 
     def tidy(self) -> None:
-        "Begin anew if that is needed. The outputs must not be ahead of the events."
+        "Begin again if that is needed. The outputs must not be ahead of the events."
         if self.live.dropped > self.dropped: self.renew()
         elif self.size > self.room: self.renew(known=True)
         self.dropped = self.live.dropped
@@ -162,7 +162,7 @@ class Journal(_Renewed):
 
 # %% ../../nbs/cells/02_jobs.ipynb #a59da0aa
 class Follower:
-    "Gives the events of a run as they come: `async for event in run.follow()`; leaving it does nothing to the run"
+    "Gives the events of a run live: `async for event in run.follow()`; leaving it does nothing to the run"
     def __init__(self,
         journal: Journal, # Of the run
         after: int = 0, # The number of the last event that is known
@@ -198,7 +198,7 @@ class _AJob(Awaitable[Result]):
     def __init__(self, loop: asyncio.AbstractEventLoop):
         super().__init__(loop)
         self.id: str = ''   # `r1`, `r2`, …: its name among the jobs of its client
-        self.journal: Journal|None = None   # of its events, once somebody follows it
+        self.journal: Journal|None = None   # of its events, once it is followed
 
     @property
     def code(self) -> str:
@@ -251,7 +251,7 @@ class _ReadJob(_EndedJob):
     "How a language model reads it"
     __slots__ = ()
     def _ending(self) -> tuple[str, bool]:
-        "The last line for a model, and whether it tells of a failure"
+        "The last line for a model, and whether it reports a failure"
         if not self.done():
             if self.began is None: return 'it has not begun: it waits for its turn', False
             return f'still running, for {self.get_loop().time()-self.began:.0f} s', False
@@ -275,7 +275,7 @@ class _WatchedJob(_ReadJob):
     def follow(self,
         after: int = 0, # The number of the last event that is known
     ) -> Follower: # `async for event in …`; it ends with the run, and raises nothing that the run raises
-        """Give the `JobEvent`s after number `after`, as they come; the last one is `end`. Any number of readers may do so,
+        """Give the `JobEvent`s after number `after`, live; the last one is `end`. Any number of readers may do so,
         and leaving one does nothing to the run."""
         if self.journal is None:
             self.journal = Journal(self.id, self.partial.live)
@@ -286,7 +286,7 @@ class _WatchedJob(_ReadJob):
         cursor: Sequence[int]|None = None, # What the last call returned; `None`: from the beginning
     ) -> tuple[str, Cursor]: # The text, and the next cursor: numbers, which JSON can hold
         """The terminal text that is new since `cursor`. A last line that was written over comes again behind a `\\r`;
-        what is there after a clear, and a display that was updated, comes as new text."""
+        text after a clear, and a display that was updated, come as new text."""
         return self.partial.live.text_since(cursor)
 
     def record(self,

@@ -130,7 +130,7 @@ def terminal_text(
 # %% ../../nbs/cells/00_llm.ipynb #aaa3b1a4
 def own_lines(
     blocks: Iterable[tuple[str, bool]],  # Texts, each with whether it comes from a stream
-    at_start: bool = True,               # Does what stands before them end with its line?
+    at_start: bool = True,               # Does the text before them end with its line?
 ) -> list[str]:  # Texts to join; empty ones are left out
     "The texts of `blocks`, with line ends added so that a text that comes from no stream has lines of its own"
     texts: list[str] = []

@@ -256,9 +256,9 @@ class _Counted(_Streams, _Updates):
         self.dropped: int = 0                   # Characters that were dropped
         self._size: int = 0                     # Characters since the last look, and those that were there then
         self._count: int = 0                    # Pieces since the last look
-        self._gap: int = -1                     # Where the note stands, once something was dropped
-        self._head: tuple[int, int] = 0, 0      # The end of what stands before it: an output, and characters of that
-        self._tail: tuple[int, int] = 0, 0      # The beginning of what stands behind it, the same way
+        self._gap: int = -1                     # Where the note is, once something was dropped
+        self._head: tuple[int, int] = 0, 0      # The end of the part before it: an output, and characters of that
+        self._tail: tuple[int, int] = 0, 0      # The beginning of the part after it, the same way
 
     def bound(self,
               limit: float,  # Characters
@@ -547,7 +547,7 @@ class _Received:
         self.complete: bool = False           # Whether both reply and idle have come, and nothing was lost in between
         self.late: int = 0                    # Outputs that came after the end of the request; they are not in `outputs`
         self.binary: list[Any] | None = None  # Buffers of a value that came beside the outputs, where they are wanted
-        self.shown: object = None             # The cell in which the outputs were shown as they came
+        self.shown: object = None             # The cell in which the outputs were shown live
         self._busy: AnyMessage | None = None  # Header of the first status 'busy'
         self._idle: AnyMessage | None = None  # Header of the last status 'idle'
         self._count: int | None = None     # From the echo of the input
@@ -825,7 +825,7 @@ class _Display(_Ending, _Reply, _Texts):
     __slots__ = ()
 
     def _ipython_display_(self) -> None:
-        "Show the outputs as the cell's own, unless this cell has shown them as they came; IPython calls this"
+        "Show the outputs as the cell's own, unless this cell has shown them live; IPython calls this"
         if self.shown is not None and self.shown == this_cell(): return
         from IPython.display import publish_display_data
         publish: Any = publish_display_data  # IPython gives it no types
@@ -952,7 +952,7 @@ class ExecutionError(ConKernelError, Exception):
     def for_llm(self,
                 **options: Unpack[Reading]  # As for `Result.for_llm`
                 ) -> LLMContent:
-        "What a language model should read: the outputs of the cell, with its error as the last one"
+        "The text for a language model: the outputs of the cell, with its error as the last one"
         return self.result.for_llm(ending=str(self) if self.result.status is None else '', is_error=True, **options)
 
     def _render_traceback_(self) -> list[str]:
@@ -987,7 +987,7 @@ def _has_ellipsis(value: object) -> bool:
 def parse_literal(
     data: dict[str, Any] | str | None,  # A mimebundle, a `user_expressions` reply, or the text of a literal
 ) -> Any:
-    "The Python value whose repr `data` shows; raises `ValueError` if it is no literal, `ExecutionError` if it failed"
+    "The Python value whose repr `data` shows; raises `ValueError` if it is not a literal, `ExecutionError` if it failed"
     if isinstance(data, dict) and data.get('status') == 'error':
         res = Result()
         res.add(dict(msg_type='execute_reply', header={}, metadata={}, content=data))

@@ -32,7 +32,7 @@ def binary_name(
 def sound_base64(
     text: str,  # Base64, perhaps in lines
 ) -> str | None:
-    "`text` without white space, or None where it is no base64, or empty"
+    "`text` without white space, or None where it is not base64, or empty"
     text = ''.join(text.split())
     try: return text if base64.b64decode(text, validate=True) else None
     except ValueError: return None
@@ -63,7 +63,7 @@ def name_data_uris(
 _UNSEEN = re.compile(r'<(script|style|head|template)\b|<!(--)', re.I)
 
 def _without_unseen(html: str) -> str:
-    "`html` without scripts, styles and comments; what is opened and never closed stays"
+    "`html` without scripts, styles and comments; an element that is never closed stays"
     res, at, open_ended = [], 0, set()
     for m in _UNSEEN.finditer(html):
         kind = (m[1] or m[2]).lower()

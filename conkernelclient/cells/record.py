@@ -34,7 +34,7 @@ class Recorded:
     "A cell of a recording"
     __slots__ = ('id', 'code', 'result', 'interrupted', '_run', '_end')
     def __init__(self,
-        run: Run, # That was begun just now
+        run: Run, # It was begun just now
     ):
         given = str((run.metadata or {}).get('cellId', ''))
         self.id: str = given if re.fullmatch('[a-zA-Z0-9_-]{1,64}', given) else secrets.token_hex(4)
@@ -146,7 +146,7 @@ class _Cells:
     def stop(self) -> None:
         "Record no more. Harmless when called again."
         if self._begun in self._recorders: self._recorders.remove(self._begun)
-        for o in self._cells.values(): self._ended(o)   # (a caller may have its result before we hear of the end)
+        for o in self._cells.values(): self._ended(o)   # (a caller may have its result before we know of the end)
 
 # %% ../../nbs/cells/06_record.ipynb #9eca075c
 class _Made(_Cells):

@@ -215,7 +215,7 @@ class _Progress(JobFacts):
 Answer = Callable[[str, bool], Any]   # of prompt and password
 
 class _Arguments(_Progress):
-    "What a run was asked to do"
+    "The arguments of a run"
     __slots__ = ('shell', 'content', 'metadata', 'timeout', 'check', 'stdin', 'on_output', 'buffers', 'generation', 'keeps',
                  'on_comm', 'tools')
     def __init__(self,
@@ -352,7 +352,7 @@ class _Resolved(_Carrying):
         if self.state == 'done': self.on_output = self.stdin = self.buffers = self.on_comm = self.tools = None   # the table of jobs keeps the run, not these
 
     def _drop_hooks(self) -> None:
-        "What the hooks have not done is not done any more"
+        "Drop the calls that the hooks have not made yet"
         if self._hooks is not None: self._hooks.cancel()
         for o in self._todo or ():
             if hasattr(o, 'close'): o.close()
@@ -418,7 +418,7 @@ class _Interruptible(_Finished):
             if self._asking is not None: self._asking.cancel()
             return self._resolve()
         for _ in range(2):
-            while not await self.shell.runs.interrupts.interrupt(self):   # it is over, or something stands before it
+            while not await self.shell.runs.interrupts.interrupt(self):   # it is over, or something is before it
                 if self.over: return
                 self._resolve()
             if await self.wait_until(lambda: self.state == 'done', self.shell.runs.interrupt_timeout/2): return
@@ -543,7 +543,7 @@ class _LeftAlone(_Hooked):
 
 # %% ../../nbs/cells/03_run.ipynb #8adf1652
 class Reader:
-    "Gives the outputs of a run as they come; dropping the first one before the end cancels the run"
+    "Gives the outputs of a run live; dropping the first one before the end cancels the run"
     def __init__(self, run: _LeftAlone, mail: _Mail, owns: bool = True):
         self.run: _LeftAlone|None = run
         self.mail = mail
@@ -576,7 +576,7 @@ class Reader:
 class _Read(_LeftAlone):
     __slots__ = ()
     def __aiter__(self) -> Reader:
-        """Its outputs as they come, from the first; raises what the run raises. Leaving the loop early cancels the run,
+        """Its outputs, live, from the first; raises what the run raises. Leaving the loop early cancels the run,
         unless another loop reads it or a task waits for it. `follow` never does."""
         live = self.partial.live
         mail = _Mail([Event('new', o, i, live) for i, o in enumerate(live.copies())], self.shell.runs.max_output)
@@ -590,7 +590,7 @@ END_OF_INPUT = '\x04'   # what kernels take for it
 
 def answerer(
     stdin: Callable[..., Any]|Iterable[str], # Answers, or a function of the prompt, as given to `run`
-) -> Answer: # Gives the answer to a prompt; what it returns may have to be awaited
+) -> Answer: # Gives the answer to a prompt; its result may have to be awaited
     "A function of prompt and password"
     if callable(stdin):
         try: params = list(inspect.signature(stdin).parameters.values())
@@ -682,7 +682,7 @@ class _Heard(_Begun):
         if self._timer is not None: self._timer.cancel()
         if self.state == 'sent': self._begin()
         try: self._show(self.partial.add(reply))
-        except Exception as e: self.end_early(e)   # a reply that makes no sense; the kernel is free all the same
+        except Exception as e: self.end_early(e)   # a reply that makes no sense; the kernel is free nevertheless
         self._changed()
         self.shell.lane.release(self)
 
@@ -739,7 +739,7 @@ class _Sent(_Doubted):
 
 # %% ../../nbs/cells/03_run.ipynb #0036317f
 class Run(_Sent):
-    "A cell on its way: `await` gives its `Result`, `async for` its outputs as they come"
+    "A cell on its way: `await` gives its `Result`, `async for` its outputs live"
     __slots__ = ()
 
 # %% ../../nbs/cells/03_run.ipynb #61f4c53d
@@ -761,11 +761,11 @@ class RunsCells:
         user_expressions: dict[str, str]|None = None, # Names, and the expressions to evaluate for them after the code
         metadata: dict[str, Any]|None = None, # The message's metadata
         buffers: Sequence[Any]|None = None, # Binary data that goes with the message: bytes, or views of them
-        display: bool = False, # Show its outputs as they come, in this notebook cell or terminal?
+        display: bool = False, # Show its outputs live, in this notebook cell or terminal?
         on_comm: Callable[[CommMessage], Any]|None = None, # Called with each comm message that answers it; sync or async
         tools: Mapping[str, Callable[..., Any]]|None = None, # Functions of this program that the cell may await, by name
         subshell_id: str|None = None, # The subshell to run in; `kc.subshell()` is the way to have one
-    ) -> Run: # `await` it for the `Result`; `async for` gives its outputs as they come
+    ) -> Run: # `await` it for the `Result`; `async for` gives its outputs live
         """Run `code` after the runs before it; it starts, or queues, at the call. Without `stdin` it may not ask
         for input; a `stdin` function may also take `password`. Raises `ExecutionError` (with `check`),
         `ExecutionTimeout`, `DeadKernelError`, each with the partial `result`."""

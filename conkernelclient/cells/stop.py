@@ -133,7 +133,7 @@ class _Watching(_Fenced):
         return run.request is not None and self.connection.router.stands_first(run.request)
 
     async def _runs(self, run: Stoppable) -> bool:
-        "Wait until the kernel runs the user's code of `run`; return whether it still does, as far as anybody knows"
+        "Wait until the kernel runs the user's code of `run`; return whether it still does, as far as is known"
         if run.queued: return False
         if not await run.wait_until(lambda: run.began is not None or run.over, UNHEARD): self.connection.transport.drain()
         if run.began is None: return not run.over and self._stands_first(run)

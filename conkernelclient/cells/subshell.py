@@ -57,7 +57,7 @@ del _fix'''
 
 # %% ../../nbs/cells/04_subshell.ipynb #ed829fe8
 class _Belongs:
-    "What it belongs to"
+    "Its client, its kernel process and its id"
     def __init__(self,
         kc: 'OpensSubshells', # Its client
     ):

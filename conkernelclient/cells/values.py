@@ -153,7 +153,7 @@ class _Variables(_Sends):
         except Refused as e: raise Refused(f'{_culprit(values)}: {e}') from None
         if len(text) < SHORT and not buffers:
             try: return await self._set(assignments(values), **kwargs)
-            except ValueError: pass   # some are no literals
+            except ValueError: pass   # some are not literals
         refused, _ = await self._ask_helper(lambda helper: f'{helper}.take(globals(), {text!r})', buffers=buffers, **kwargs)
         if refused: raise Refused(f'The kernel cannot take this: {refused}')
 

@@ -45,7 +45,7 @@ def put_buffers(
 
 def take_buffers(
     value: Any, # A state, or a part of it; it stays as it is
-    path: tuple[Any, ...] = (), # Where it stands
+    path: tuple[Any, ...] = (), # Its place
 ) -> tuple[Any, list[list[Any]], list[Any]]: # The same without binary values, their paths, and the values
     "Take binary values out of a state"
     if not isinstance(value, (dict, list, tuple)): return value, [], []
@@ -156,7 +156,7 @@ class _Shown(_Model):
 # %% ../../nbs/cells/06_widgets.ipynb #a14dffb8
 class _Setting(_Shown):
     def set(self,
-        **values: Any # Attributes by name; binary values may stand anywhere in them
+        **values: Any # Attributes by name; binary values may be anywhere in them
     ) -> None:
         """Change the state, here and in the kernel, as a person would in a notebook.
         Raises what `Comm.send` raises, `CommClosedError` where the widget is closed."""

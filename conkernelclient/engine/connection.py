@@ -34,7 +34,7 @@ NOT_STARTED = 'The kernel has not been started: `await km.start_kernel()` first 
 
 # %% ../../nbs/engine/07_connection.ipynb #27e14ca0
 class _Fields:
-    "What a connection knows"
+    "The facts about a connection"
     life: Life
     router: Router
     _window: int
@@ -54,7 +54,7 @@ class _Joined(_Fields):
     def __init__(self,
         transport: Transport, # Carries the messages
         session: ConSession, # Packs, signs and parses
-        host: Host|None = None, # Runs the kernel's process; by default, nobody that we know
+        host: Host|None = None, # Runs the kernel's process; by default, an unknown one
         *, name: Callable[[], str] = lambda: 'the kernel', # For log messages
         readdress: Callable[[], None] = lambda: None, # Learns the address of a restarted kernel
         on_info: Callable[[Message], None] = lambda reply: None, # Called with each new kernel's `kernel_info_reply`
@@ -93,14 +93,14 @@ class _Joined(_Fields):
 # %% ../../nbs/engine/07_connection.ipynb #d731f41d
 class _Spawning(_Joined):
     def spawn(self, coro: Coroutine[Any, Any, T]) -> 'asyncio.Task[T]':
-        "A task that is cancelled when the connection closes. What it fails with is logged."
+        "A task that is cancelled when the connection closes. Its exception is logged."
         task = cast(asyncio.AbstractEventLoop, self.loop).create_task(coro)
         self._tasks.add(task)
         task.add_done_callback(weakly(self._task_over))
         return task
 
     def spawn_awaited(self, coro: Coroutine[Any, Any, T]) -> 'asyncio.Task[T]':
-        "The same for a task that a caller waits for: nobody has cancelled the caller, so closing raises `ClientClosedError`"
+        "The same for a task that a caller waits for: the caller was not cancelled, so closing raises `ClientClosedError`"
         task = cast(asyncio.AbstractEventLoop, self.loop).create_task(self._until_closed(coro))
         task.add_done_callback(weakly(self._task_over))
         task.add_done_callback(lambda _: coro.close())   # (of one that was cancelled before its first step)
@@ -150,7 +150,7 @@ class _Belonging(_Spawning):
 
     @property
     def way_out(self) -> str:
-        "What a person can do when the kernel is stuck"
+        "The advice when the kernel is stuck"
         return f"({getattr(self.host, 'restart_hint', 'restart the kernel where it was started')})"
 
 # %% ../../nbs/engine/07_connection.ipynb #31e16405
@@ -227,7 +227,7 @@ class _Announcing(_Status):
         for f in list(self._watchers):
             try: f(status)
             except Exception: log.exception('A status callback failed')
-            if self._said != status: return   # the callback led to another one, and all have heard of that
+            if self._said != status: return   # the callback led to another one, and all know of that
 
 # %% ../../nbs/engine/07_connection.ipynb #25fd336f
 class _Watched(_Announcing):
@@ -235,7 +235,7 @@ class _Watched(_Announcing):
         callback: Callable[[str], Any], # Called with each new status, in the event loop
     ) -> Callable[[], None]: # Call it to end this
         "Watch `status`"
-        if not self._watchers: self._said = self.status   # busy and ready are followed only while somebody watches
+        if not self._watchers: self._said = self.status   # busy and ready are followed only for a watcher
         self._watchers.append(callback)
         self.router.on_activity = weakly(self.announce)
         def remove() -> None:
@@ -417,7 +417,7 @@ class _Marking(_Lanes):
 
     def _mark(self, why: str = '', but: str = '') -> None:
         for req in self.router.table.values():
-            if req.packed is not None or req.msg_id == but: continue   # what waits in the client loses nothing
+            if req.packed is not None or req.msg_id == but: continue   # a request that waits in the client loses nothing
             req.lossy = True
             if why: req.missing = why
         self.router.foreign.clear()   # their *idle* may be lost
@@ -504,8 +504,8 @@ class _Noticing(_Sink):
 
     def _other_kernel(self, channel: str, msg: Message) -> None: self.happened('other kernel', reply=(channel, msg))
 
-    def _orphan(self, msg: Message) -> bool: # Is it of no use to anybody else?
-        "What the kernel publishes of itself, in answer to nobody"
+    def _orphan(self, msg: Message) -> bool: # Is it of no further use?
+        "Messages that the kernel publishes by itself, and that answer no request"
         if msg['msg_type'] == 'iopub_welcome': self.happened('welcome')
         if msg['msg_type'] != 'status': return msg['msg_type'] == 'iopub_welcome'
         return msg['content'].get('execution_state') == 'starting'
@@ -549,7 +549,7 @@ class _Packing(_Window):
         return session.prepare(header, content, metadata, buffers)
 
     def dead(self) -> DeadKernelError:
-        "What a call gets when the kernel is dead"
+        "The exception of a call when the kernel is dead"
         code = self.life.exit_code
         return DeadKernelError(f'The kernel is dead{exit_code(code)}{cause(self.life.exits)}; {self.host.hint}', code)
 
@@ -571,7 +571,7 @@ class _Requesting(_Packing):
         first: bool = False, # Send it now, whatever waits or holds?
     ) -> Request: # `await` it for the reply
         """Send a request. Raises `ClientClosedError`, `DeadKernelError`, `NotConnected`,
-        and `ValueError` for a `msg_id` in flight. A `timeout` that is no time raises `TypeError` or `ValueError`.
+        and `ValueError` for a `msg_id` in flight. A `timeout` that is not a time raises `TypeError` or `ValueError`.
         A comm message has no reply: awaiting it gives the message itself, once it was sent."""
         if timeout is not None: timeout = seconds(timeout)
         loop = self.loop
@@ -580,7 +580,7 @@ class _Requesting(_Packing):
         req = Request(msg, channel, loop, generation=self.life.generation,
                       claims_iopub=iopub, on_iopub=on_iopub, on_stdin=on_stdin)
         if msg_type in COMMS: req.has_reply = False
-        req.keeps = self.keeper() or self   # neither is dropped while somebody waits
+        req.keeps = self.keeper() or self   # neither is dropped while a caller waits
         self.router.submit(req, packed, timeout, first)
         return req
 
@@ -672,10 +672,10 @@ class _Probing(_Asking):
             breaks = self.life.breaks.copy()
             req = await self._probe_once()
             if req is None: continue
-            # It may have been connected before anybody could hear of it
+            # It may have been connected before we watched
             if self.life.links['shell'] is Link.NEW: self.link('shell', Link.UP)
             heard = await self._hears(req, patience)
-            if self.life.breaks['shell'] != breaks['shell']: continue   # what is there now may be another kernel
+            if self.life.breaks['shell'] != breaks['shell']: continue   # the kernel there may be another one now
             if heard: break
             patience = min(patience*2, .5)
             if patience == .5: self.happened('unheard')
@@ -696,7 +696,7 @@ class _Probing(_Asking):
             await asyncio.sleep(.01)
 
     async def _hears(self, req: Request, patience: float) -> bool:
-        "Has iopub spoken since it was connected? (A kernel that welcomes its subscribers does so immediately.)"
+        "Has iopub spoken since it was connected? A kernel that welcomes its subscribers does so immediately."
         def heard() -> bool: return 'iopub' not in self.channels or self.life.welcomed or bool(req.iopub)
         if not heard(): await first_of(req.wait(), timeout=patience)
         self.router.abandon(req)
@@ -798,7 +798,7 @@ class _Awaited(_Ready):
                 came.set_exception(ClientClosedError('The channels were stopped'))
         remove = self.watch(look)
         starting = self.life.state is State.STARTING and self.loop is not None
-        asking = self.spawn(self._asked_for()) if starting else None   # else nobody might ask
+        asking = self.spawn(self._asked_for()) if starting else None   # else no task might ask
         try: return await asyncio.wait_for(came, timeout)
         finally:
             remove()
@@ -811,7 +811,7 @@ class _Awaited(_Ready):
 # %% ../../nbs/engine/07_connection.ipynb #12154d90
 class _Verifying(_Awaited):
     def _in_doubt(self) -> bool:
-        "Could it be dead without our knowing? (The host of a restart says when it ends.)"
+        "Could it be dead without our knowing? The host of a restart says when it ends."
         state = self.life.state
         return state in (State.READY, State.STARTING) or state is State.COMING and not self.host.owns
 
@@ -1016,9 +1016,9 @@ class _Restarting(_Graces):
 PATIENCE = 5.   # seconds that a kernel has to start until a cancelled wait for it counts as one in vain
 
 class _Patient(_Restarting):
-    _restarts = 0   # that we were told of
-    _vain: tuple[int, int]   # the start of a kernel that somebody has waited for in vain
-    _waited: tuple[tuple[int, int], float]   # the start that somebody waits for, and since when
+    _restarts = 0   # that was reported to us
+    _vain: tuple[int, int]   # the start of a kernel that a caller has waited for in vain
+    _waited: tuple[tuple[int, int], float]   # the start that a caller waits for, and since when
 
     def _set_up(self) -> None:
         super()._set_up()
@@ -1060,13 +1060,13 @@ class _Joining(_Patient):
         await self._until_started(timeout)
 
     async def _lives(self) -> bool:
-        "Does it live, or is it starting? (A death may not have been noticed yet.)"
+        "Does it live, or is it starting? A death may not have been noticed yet."
         if self.life.state in (State.READY, State.STARTING) and await self._alive() is False:
             return bool(self.host.comes_back)
         return self.life.state is not State.DEAD
 
 # %% ../../nbs/engine/07_connection.ipynb #a0e67f9f
-Tap = Callable[[Message], object]   # of each message; what it returns is not used
+Tap = Callable[[Message], object]   # of each message; its result is not used
 
 class _Tapped(_Joining):
     received: Callable[[str, deque[Any], float], None]
@@ -1077,7 +1077,7 @@ class _Tapped(_Joining):
         self._taps = []
 
     def tap(self,
-        f: Tap, # Called with each message, before its request gets it; what it raises is logged
+        f: Tap, # Called with each message, before its request gets it; its exceptions are logged
         channel: str|None = None, # `shell`, `iopub`, `stdin` or `control`; `None`: all
     ) -> Callable[[], None]: # Removes it; harmless when called again
         "Call `f` once with every message that comes from the kernel"

@@ -22,7 +22,7 @@ class ConKernelError(Exception):
     def for_llm(self,
         **options: Unpack[Reading] # As for `Result.for_llm`
     ) -> LLMContent: # It is an error
-        "What a language model should read: the outputs that came before, where a run was under way, and what happened as the last line"
+        "The text for a language model: the outputs that came before, where a run was under way, and what happened as the last line"
         if self.result is None: return llm_content([], Facts(ending=str(self)), is_error=True, **options)
         content: LLMContent = self.result.for_llm(ending=str(self), is_error=True, **options)
         return content
@@ -56,7 +56,7 @@ class CommClosedError(ConKernelError, RuntimeError):
     "The comm is closed, by the kernel or by this client. Open another one with `kc.open_comm(target)`."
 
 class NotConnected(ConKernelError, RuntimeError):
-    "Nothing can be sent: the connection is away. The client connects anew by itself; send again."
+    "Nothing can be sent: the connection is away. The client reconnects by itself; send again."
 
 class UnsupportedFeature(ConKernelError, RuntimeError):
     "This kernel, or the way it is reached, cannot do this"

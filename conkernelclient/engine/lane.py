@@ -12,7 +12,7 @@ from enum import Enum
 from typing import Generic, Protocol, TypeVar
 
 class Item(Protocol):
-    "What a lane carries"
+    "An item of a lane"
     @property
     def generation(self) -> int:
         "The kernel process it is meant for"
@@ -43,7 +43,7 @@ class _Places(Generic[I]):
     under_way: dict[Hashable, I|None]   # by key, in the order of sending; `None`: given up
     waiting: OrderedDict[Hashable, I]   # by key, in order
     holds: set[Hashable]   # the reasons why nothing is sent
-    given_up: int   # how many of those under way nobody waits for
+    given_up: int   # how many of those under way were given up
     uncounted: set[Hashable]   # keys of those that were sent `first`
     _pumping: bool
 
@@ -101,7 +101,7 @@ class _Pumping(_Adding[I]):
     _pumping: bool
 
     def pump(self) -> None:
-        "Send the items whose turn has come. What a signal handler raises passes through, when they have been sent."
+        "Send the items whose turn has come, then raise an exception of a signal handler."
         if self._pumping or not self.waiting: return   # (an item that cannot be sent is released, which leads here)
         try:
             self._pumping = True
@@ -170,7 +170,7 @@ class _GivingUp(_Releasing[I]):
     given_up: int
 
     def give_up(self, key: Hashable) -> None:
-        "Nobody waits for `key` any more, but the kernel will work on it: it keeps its place"
+        "The caller of `key` has given up, but the kernel will work on it: it keeps its place"
         if self.under_way.get(key) is None: return
         self.given_up += 1   # (first: where a signal handler raises in between, one too many does no harm)
         self.under_way[key] = None

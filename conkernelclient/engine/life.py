@@ -58,8 +58,8 @@ VERIFY = Action('verify')                # is the kernel dead?
 FENCE = Action('fence')                  # ask each lane, to learn which replies are lost
 DRAIN = Action('drain')                  # take in all that has arrived
 NEW_ADDRESS = Action('new address')      # ask the host where the kernel listens now
-MARK = Action('mark')                    # what is on the wire may lack outputs
-LOSSY = Action('lossy', True)            # what is sent from now on may lack outputs
+MARK = Action('mark')                    # requests on the wire may lack outputs
+LOSSY = Action('lossy', True)            # requests sent from now on may lack outputs
 LOSSLESS = Action('lossy', False)
 FORGET_START = Action('forget start')    # drop what the kernel published at its start
 READABLE = Action('readable')            # readers of mailboxes may wait again
@@ -118,7 +118,7 @@ def _died(facts: Facts) -> DeadKernelError:
         return DeadKernelError(f"Kernel died before replying to kernel_info{exit_code(code)}{facts.get('why', '')}", code)
     if not facts.get('known', True):
         after = ', after a cell had called exit()' if because else ''
-        return DeadKernelError(f'The connection to the kernel broke{after}, and nobody is there to connect to')
+        return DeadKernelError(f'The connection to the kernel broke{after}, and nothing listens there any more')
     return DeadKernelError(f'The kernel died{exit_code(code)}{because}', code)
 
 def _restarted(life: 'Life', facts: Facts) -> KernelRestartedError:
@@ -131,7 +131,7 @@ def _restarted(life: 'Life', facts: Facts) -> KernelRestartedError:
 
 # %% ../../nbs/engine/04_life.ipynb #e731e801
 class _Known:
-    "What is known of the kernel and its links"
+    "The facts about the kernel and its links"
     def __init__(self,
         readers_grace: float = 3., # Seconds after a death until readers of mailboxes get the error
     ):
@@ -183,7 +183,7 @@ class _Noting(_Known):
 
     def _link(self, channel: str, link: Link, facts: Facts) -> None:
         before = facts['before'] = self.links[channel]
-        if link is Link.DOWN and before is Link.REFUSED: return   # the end of a refused connection is no news
+        if link is Link.DOWN and before is Link.REFUSED: return   # the end of a refused connection is nothing new
         self.links[channel] = link
         if link is not Link.DOWN: return
         self.breaks[channel] += 1
@@ -207,7 +207,7 @@ def free(why: Hold) -> Callable[['Life', Facts], Action|None]:
 
 # %% ../../nbs/engine/04_life.ipynb #e12a26da
 def reopen(*channels: str) -> Step:
-    "Connect anew, all channels by default. Nothing that comes through the old connection counts any more."
+    "Reconnect, all channels by default. Nothing that comes through the old connection counts any more."
     def step(life: 'Life', facts: Facts) -> Action:
         for o in channels or tuple(life.links): life.links[o] = Link.NEW
         if life.links['iopub'] is Link.NEW: life.welcomed = False
@@ -258,7 +258,7 @@ def holds_shell(life: 'Life', facts: Facts) -> bool: return Hold.SHELL_DOWN in l
 RESTART: tuple[Step, ...] = hold(Hold.RESTART), STOP_PROBING, deliver   # on entering a restart from any other state
 
 class _Entering(_Noting):
-    "What holds in a state, however it is entered"
+    "The rules of a state, however it is entered"
     exits: bool
     exit_code: int|None
     error: Exception
@@ -281,7 +281,7 @@ class _Entering(_Noting):
         strange = self._other is not None and self._other != session   # not even the one by which it was noticed
         self._renamed = self._renamed+1 if strange else 0
         self._other = None
-        # (A kernel that names itself anew each time is not compared)
+        # (A kernel with a new name each time is not compared)
         self.session = session if self._renamed < 3 else None
         self.silent = False
         self.exit_code = None

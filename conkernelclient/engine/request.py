@@ -90,7 +90,7 @@ class _Ending(_Outcome[T]):
         self._end(value, None)
 
     def fail(self, error: BaseException) -> None:
-        "End with `error`, or do nothing if it has ended. An error that nobody looks at is not logged."
+        "End with `error`, or do nothing if it has ended. An error that is never looked at is not logged."
         if not self._done: self._end(None, error)
 
     def _end(self, value: T|None, error: BaseException|None) -> None:
@@ -295,7 +295,7 @@ class Shared(Awaitable[T]):
         else: self.fail(error)
 
     def cancel(self, msg: Any = None) -> bool:
-        "Cancel the task; who waits gets its end. Returns false if it has ended already."
+        "Cancel the task; a caller that waits for it gets its end. Returns false if it has ended already."
         self.given_up = not self._done
         if self.given_up: self.get_loop().call_soon(self.task.cancel, msg)   # (not before the task has begun to wait)
         return self.given_up
@@ -353,12 +353,12 @@ class _Answered(_Asked):
     lossy: bool   # iopub was away for a while, so outputs may be missing
     missing: str   # why they may be, if for another reason
     unread: tuple[Any, ...]   # frames that are not parsed yet: those before, and the last message's
-    parsed: list[Message]|None   # `None` until somebody looks at `iopub`
+    parsed: list[Message]|None   # `None` until `iopub` is read
     unpack: Callable[[Any], Message|None]   # parses frames; `None` for malformed ones
 
 # %% ../../nbs/engine/02_request.ipynb #20d229df
 class Routes(Protocol):
-    "What a request needs of the router that holds it"
+    "The part of the router that a request needs"
     def abandon(self, req: 'Request', /) -> None:
         "The caller of `req` gave up"
         ...
@@ -370,7 +370,7 @@ class _Routed(_Answered):
     serial: int   # its place in the order in which the requests of its shell were sent
     packed: Any   # its packed message, while it waits
     router: Routes|None
-    keeps: Any   # stays alive while somebody waits
+    keeps: Any   # stays alive while a caller waits
     timer: asyncio.TimerHandle|None   # of its time limit
     _end_of: 'End|None'   # what `wait()` gave
     _listeners: list[asyncio.Future[None]]|None
@@ -585,7 +585,7 @@ class _Limited(_Waiting):
     timer: asyncio.TimerHandle|None
 
     def fail_unsent(self, error: BaseException) -> None:
-        "A signal handler raised `error` while it was sent. That is raised where it came, and not to those that wait."
+        "A signal handler raised `error` while it was sent. It is raised where it came, and not to those that wait."
         self.fail(NoReplyError(f"{type(error).__name__} came while {self.header['msg_type']} was sent: it may have run"))
 
     def fail_end(self, error: BaseException) -> None:
@@ -609,7 +609,7 @@ class _Limited(_Waiting):
 class _Followed(_Limited):
     __slots__ = ()
     async def __aiter__(self) -> AsyncIterator[Message]:
-        "Give its iopub messages, from the first, as they come; end when the request does, or raise why it failed"
+        "Give its iopub messages live, from the first; end when the request does, or raise why it failed"
         seen = 0
         while True:
             while seen < len(self.iopub):

@@ -43,7 +43,7 @@ class _Stored:
         self.unpack: Callable[[Any], Message]|None = None   # parses frames that have been checked
         self.items: deque[tuple[Any, ...]] = deque()   # bytes, "checked", and a message or its frames
         self.nbytes: int = 0
-        self.dropped: int = 0     # messages that were dropped because nobody read them
+        self.dropped: int = 0     # messages that were dropped unread
         self.malformed: int = 0   # messages that could not be parsed
         self.error: Exception|None = None   # what the connection failed with
         self.waiter: asyncio.Future[None]|None = None   # of the task that reads
@@ -123,7 +123,7 @@ class Mailbox(_Failable):
         with.
         """
         if self.waiter is not None:
-            raise RuntimeError(f'Two tasks read the {self.channel} channel at once, and would take each other\'s '
+            raise RuntimeError(f'Two tasks read the {self.channel} channel at the same time, and would take each other\'s '
                                'messages: use execute(..., reply=True), or request')
         loop = asyncio.get_running_loop()
         deadline = None if timeout is None else loop.time()+seconds(timeout)
@@ -150,7 +150,7 @@ class Shell(Lane[Request]):
 
 # %% ../../nbs/engine/05_router.ipynb #60f71c56
 class Kernel(Protocol):
-    "What the router needs to know of the kernel; `Life` says it"
+    "The facts about the kernel that the router needs; `Life` says them"
     generation: int   # which kernel process
     session: str|None   # the kernel's own name for it, where that is known
     holds: set[Hold]   # why nothing is sent
@@ -185,7 +185,7 @@ class _Events:
     def __init__(self) -> None:
         # A grace time begins: call `expire` when it is over
         self.on_grace: Callable[[], None] = lambda: None
-        # An iopub message answers nobody; returns whether to drop it
+        # An iopub message answers no request; returns whether to drop it
         self.on_orphan: Callable[[Message], bool] = lambda msg: False
         # A reply came, and `kernel.session` does not say yet which process the kernel is
         self.on_name: Callable[[Message], None] = lambda msg: None
@@ -206,7 +206,7 @@ class _Events:
         self.on_late: Callable[[Message], Any] = lambda msg: None
         self.followed: Container[str] = ()
         # A comm message came on iopub, whatever request it answers
-        # An `input_request` came that no request in flight answers; returns whether somebody else has taken it
+        # An `input_request` came that no request in flight answers; returns whether it was taken
         self.on_prompt: Callable[[Message], bool] = lambda msg: False
         self.on_comm: Callable[[Message], Any] = lambda msg: None
         # By id, for what no request claims: called with each iopub message; returns whether to drop it
@@ -256,7 +256,7 @@ class _Settings(_Tables):
 
 # %% ../../nbs/engine/05_router.ipynb #50b85cd4
 def _counting(parse: Callable[[Any], Message], stats: Counter[str]) -> Callable[[Any], Message|None]:
-    "Return a function that parses frames later on. (It holds no router, because requests outlive it.)"
+    "Return a function that parses frames later on. It holds no router, because requests outlive it."
     def call(frames: Any) -> Message|None:
         try:
             msg = parse(frames)
@@ -386,7 +386,7 @@ class _Submitting(_Doubting):
         req: Request, # What is to be sent
         packed: Packed, # The same as it goes on the wire
         timeout: float|None = None, # Seconds until it fails with `ReplyTimeout`
-        first: bool = False, # Send it now, whatever waits or holds? (For probes and fences.)
+        first: bool = False, # Send it now, whatever waits or holds? For probes and fences
     ) -> None:
         """Register `req`, then send it or let it wait
 
@@ -491,7 +491,7 @@ class _Unclaimed(_Dispatching):
         if msg['msg_type'] in COMMS: self._comm(msg)
         if msg_id in self.followed: self.on_late(msg)
 
-    def _attend(self, msg_id: str, msg: Message) -> bool: # Is it of no use to anybody else?
+    def _attend(self, msg_id: str, msg: Message) -> bool: # Is it of no further use?
         try: used = bool(self.attended[msg_id](msg))
         except Exception:
             log.exception('An output of %s failed', msg_id)
@@ -504,7 +504,7 @@ class _Unclaimed(_Dispatching):
         if channel not in ('shell', 'control'): return
         parent: Any = msg['parent_header']
         if channel == 'shell' and msg['msg_type'] == 'execute_reply' and msg['content'].get('status') != 'ok':
-            self._aborts(parent.get('subshell_id'))   # (whether with `stop_on_error`, nobody knows any more)
+            self._aborts(parent.get('subshell_id'))   # (whether with `stop_on_error`, is not known any more)
         shell = self._on_wire(parent['msg_id'])
         if shell is not None: shell.release(parent['msg_id'])
 
@@ -527,7 +527,7 @@ class _Halves(_Unclaimed):
             self.graces[req.msg_id] = self.clock()+self.grace, 100, self.iopub_count
 
     def _still_expect(self, req: Request) -> None:
-        "Messages for `req` may still come, and are nobody's"
+        "Messages for `req` may still come, and no request claims them"
         self.abandoned[req.msg_id] = req.lane, req.serial
         if len(self.abandoned) > 4096: del self.abandoned[next(iter(self.abandoned))]
 
@@ -579,7 +579,7 @@ class _Replying(_Remembering):
         elif msg['header'].get('session') != session and _of_another(msg, session):   # (a call less for most replies)
             return self.on_other_kernel(req.channel, msg)
         shell = req.lane
-        # What a restart cuts short fails as restarted, with all others; and it aborts nothing that is meant for the next kernel
+        # A request that a restart cuts short fails as restarted, and aborts nothing that is meant for the next kernel
         ending = shell.holds and Hold.RESTART in shell.holds
         if ending and _cut_short(content): return
         req.replied = True
@@ -635,7 +635,7 @@ class _Deleting(_Aborting):
 class _Patience(_Deleting):
     def _may_be_late(self, req: Request, patience: int, count: int, silent: bool) -> bool:
         if not req.has_reply: return patience > 0 and req.lane.published <= req.serial   # its turn may come late
-        if not silent and self.iopub_count == count: return False   # iopub has nothing to tell
+        if not silent and self.iopub_count == count: return False   # iopub has no news
         return patience > 90 or patience > 0 and req.lane.published <= req.serial
 
     def give_up(self, msg_id: str) -> None:
@@ -667,7 +667,7 @@ class _Expiring(_Patience):
             else: self.give_up(msg_id)
         for (channel, subshell_id), ids in doubts.items():
             if self.on_doubt is None or self.on_doubt(channel, subshell_id, ids) is not False: continue
-            for o in ids: self.graces[o] = now+self.grace, 100, self.iopub_count   # nobody can be asked just now: later
+            for o in ids: self.graces[o] = now+self.grace, 100, self.iopub_count   # it cannot be asked just now: later
         return next(iter(self.graces.values()))[0] if self.graces else None
 
 # %% ../../nbs/engine/05_router.ipynb #c0e63474
@@ -742,7 +742,7 @@ class _Losing(_Failing):
 # %% ../../nbs/engine/05_router.ipynb #d30173d6
 class _Turns(_Losing):
     def stands_first(self, req: Request) -> bool:
-        "Return whether nothing that we know of stands before `req`, neither on its shell nor of another client"
+        "Return whether nothing that we know of is before `req`, neither on its shell nor of another client"
         return not self.foreign and next(iter(req.lane.under_way), None) == req.msg_id
 
     def _note_foreign(self, msg_id: str, content: bytes) -> None:
@@ -885,10 +885,10 @@ class Router(_Settling):
 
     def received(self,
         channel: str, # `shell`, `control`, `iopub` or `stdin`
-        batch: deque[Any], # Messages, each as a tuple of frames, from the signature on; what is taken is removed
+        batch: deque[Any], # Messages, each as a tuple of frames, from the signature on; those that are taken are removed
         until: float, # When to stop, by the router's clock; the rest stays in `batch`
     ) -> None:
-        "Take in a batch of messages. What a hook raises is logged; what a signal handler raises passes through."
+        "Take in a batch of messages. An exception of a hook is logged; that of a signal handler is raised."
         debug = log.isEnabledFor(logging.DEBUG)
         clock = self.clock
         claims = channel == 'iopub'

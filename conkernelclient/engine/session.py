@@ -345,7 +345,7 @@ class _Looking(_Checking):
 
 # %% ../../nbs/engine/00_session.ipynb #27e7bc6e
 def _adapted(msg: Message) -> Message:
-    "`msg` as version 5 of the protocol has it; unchanged where it is no message of version 4"
+    "`msg` as version 5 of the protocol has it; unchanged where it is not a message of version 4"
     whole = cast(dict[str, Any], msg)
     version: Any = msg['header'].get('version')
     if type(version) is str and version[:2]=='5.': return cast(Message, adapt(whole))     # it lacks only its date

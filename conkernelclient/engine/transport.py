@@ -19,10 +19,10 @@ from .session import Packed
 
 # %% ../../nbs/engine/06_transport.ipynb #4ffa7583
 class Sink(Protocol):
-    "What a transport calls, in the thread of the event loop"
+    "The calls of a transport, in the thread of the event loop"
     def received(self, channel: str, batch: deque[Any], until: float) -> None:
         """Messages have come, each as a tuple of frames from the signature on.
-        What is left in `batch` after `until` stays for the next turn."""
+        The messages left in `batch` after `until` stay for the next turn."""
     def link(self, channel: str|None, event: Link, why: str = '', final: bool = False) -> None:
         "The link of `channel` (`None`: of all) is up, down or refused; `final`: it will not come up by itself"
     def beat(self, alive: bool) -> None:
@@ -55,9 +55,9 @@ class Transport(Protocol):
         "Has anything arrived that was not handed over? It will be, soon."
         ...
     def reopen(self, channels: Collection[str]|None = None) -> None:
-        "Connect anew. Nothing of the old connections is delivered, no late event either."
+        "Reconnect. Nothing of the old connections is delivered, no late event either."
     def expect(self, beats: bool) -> None:
-        "Call `beat` when the next heartbeat differs from this; what was asked before does not count"
+        "Call `beat` when the next heartbeat differs from this; an earlier call does not count"
     def describe(self, channel: str) -> str:
         "The address of a channel, for messages"
         ...
@@ -72,12 +72,12 @@ class Host(Protocol):
     started: bool      # has the process been started?
     comes_back: bool   # does it restart the kernel, or is it restarting it now?
     hint: str          # what a person can do when the kernel is dead
-    async def alive(self) -> bool|None: "Does the process live? `None`: nobody can know"
+    async def alive(self) -> bool|None: "Does the process live? `None`: unknown"
     async def exit_code(self) -> int|None: "Its exit code; `None`: unknown, or it runs"
     async def interrupt(self) -> bool:
         "Interrupt it; false: send an `interrupt_request` instead"
         ...
-    async def restart(self, now: bool) -> None: "Restart it. Raises `UnsupportedFeature` where nobody can."
+    async def restart(self, now: bool) -> None: "Restart it. Raises `UnsupportedFeature` where that is not possible."
 
 # %% ../../nbs/engine/06_transport.ipynb #68fe76d8
 class NoHost:

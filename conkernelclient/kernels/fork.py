@@ -61,7 +61,7 @@ def early_variables(
     env: dict[str, str], # The environment of a kernel
     more: Iterable[str] = (), # Names that a module reads at its import; `*` stands for any text
 ) -> dict[str, str]:
-    "What a template for this kernel starts with"
+    "The environment of a template for this kernel"
     patterns = [*READ_EARLY, *more]
     return {k: v for k, v in sorted(env.items()) if any(fnmatch.fnmatchcase(k, o) for o in patterns)}
 
@@ -80,7 +80,7 @@ class _Status:
         self.pid: int = 0
         self.returncode: int|None = None
         self.gate: int = -1   # where to write to let the kernel begin
-        self.lost: bool = False   # has the template ended, so that nobody keeps the process id?
+        self.lost: bool = False   # has the template ended, so that the process id is not reserved?
         self.news: dict[str, Any] = {}   # what the template has sent
         self.stdin: None = None
         self.stdout: Any = stdout
@@ -96,7 +96,7 @@ class _Status:
             except BlockingIOError: break
             except OSError: data = b''
             self._take(data)
-            self._wake()   # whoever waits for the socket would wait in vain
+            self._wake()   # a caller that waits for the socket would wait in vain
         return self.returncode
 
     def _wake(self) -> None: ...
@@ -318,7 +318,7 @@ def _umask() -> int:
     except (OSError, StopIteration): return 0o22
 
 def inherited() -> dict[str, Any]:
-    "What a child process gets of this one: its umask and resource limits"
+    "The settings of this process that a child gets: its umask and resource limits"
     import resource
     names = [o for o in dir(resource) if o.startswith('RLIMIT_')]
     return dict(umask=_umask(), limits={o: resource.getrlimit(getattr(resource, o)) for o in names})

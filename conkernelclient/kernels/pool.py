@@ -213,7 +213,7 @@ class _State(_Settings):
         self._cut: bool = False   # was a start cut short? Then a template may be unknown
         self._paused: asyncio.TimerHandle|None = None   # no spares until then
         self._used: float = 0.   # when a kernel was last asked for or given back
-        self._asleep: bool = False   # no spares until one is asked for: nobody came for `idle_timeout`
+        self._asleep: bool = False   # no spares until one is asked for: unused for `idle_timeout`
         self._news: asyncio.Future[None]|None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closing: asyncio.Task[None]|None = None

@@ -36,7 +36,7 @@ log: logging.Logger = logging.getLogger('conkernelclient')
 
 # %% ../../nbs/kernels/00_server.ipynb #76ece074
 class KernelModel(TypedDict, total=False):
-    "What a server says of a kernel"
+    "A server's description of a kernel"
     id: str
     name: str               # of its kernelspec
     last_activity: str      # ISO 8601
@@ -85,9 +85,9 @@ class ServerHost(SharesRestarts):
 
     @property
     def hint(self) -> str:
-        "What a person can do when the kernel is dead"
+        "The advice when the kernel is dead"
         if self.transport.gone: return f'start another one ({self.transport.gone})'
-        return 'km.restart_kernel() starts it anew, and this client goes on'
+        return 'km.restart_kernel() starts a new one, and this client works with it'
 
     async def alive(self) -> bool|None:
         "Does the server have the kernel, as far as we know?"
@@ -195,14 +195,14 @@ class ServerKernelClient(ConKernelClient):
 
     def __init__(self, **kwargs: Any):
         super().__init__(**kwargs)
-        self._replaced = False   # has the kernel died or been restarted by others, and nobody asked since?
+        self._replaced = False   # has the kernel died or been restarted by others, and was not asked for since?
         self.on_status(weakly(self._notes))
 
     def _notes(self, status: str) -> None:
         if status == 'restarting' and not getattr(self.parent, 'restarting', False): self._replaced = True
 
     async def is_alive(self) -> bool:
-        """Does the kernel live, as far as we know? Asks nobody. False, once, where the server has put another in its place:
+        """Does the kernel live, as far as we know? Makes no request. False, once, where the server has put another in its place:
         nbclient asks each second, and would wait for the reply of the old one."""
         replaced, self._replaced = self._replaced, False
         return not replaced and self.connection.life.state not in (State.NEW, State.DEAD, State.CLOSED)
@@ -222,7 +222,7 @@ class ServerKernelClient(ConKernelClient):
 
 # %% ../../nbs/kernels/00_server.ipynb #8c628dff
 class _OnServer(ConKernelManager):
-    "What a manager knows of its kernel on a server"
+    "The facts about a kernel on a server"
     client_class = DottedObjectName('conkernelclient.kernels.server.ServerKernelClient', config=True)
     client_factory = Type(ServerKernelClient, klass=AsyncKernelClient, config=True)
     _spec: 'KernelSpec|None' = None
@@ -397,7 +397,7 @@ class ServerKernelManager(_Acting):
         *, timeout: float = 90, # Seconds for the server
         **kwargs: Any # Not used
     ) -> None:
-        """Restart the kernel. What is in flight fails with `KernelRestartedError`; all clients of this manager go on.
+        """Restart the kernel. Requests in flight fail with `KernelRestartedError`; all clients of this manager go on.
         Raises `ServerError`, and `RuntimeError` where there is no kernel."""
         async with self.one_restart():
             if not self._running: raise RuntimeError('Cannot restart the kernel: it has not been started (start_kernel)')
@@ -411,7 +411,7 @@ class ServerKernelManager(_Acting):
         for o in clients: o.restart_ends()
 
     async def _patiently(self, method: str, action: str, timeout: float) -> None:
-        "A server fails while it starts the kernel again, because of somebody else or of a death: ask once more, then"
+        "A server fails while it starts the kernel again, for another client or after a death: ask once more, then"
         for pause in (.2, .5, 1., 2., 4., None):
             try: return cast(None, await self._kernel(method, action, timeout))
             except ServerError as e:
@@ -463,6 +463,6 @@ async def open_server_kernel(
         await kc.wait_for_ready(timeout=startup_timeout)
         yield kc
     except BaseException:
-        await _end(km, kc, log.warning)   # (what was raised counts more than an error of the deletion)
+        await _end(km, kc, log.warning)   # (the exception counts more than an error of the deletion)
         raise
     await _end(km, kc)

@@ -33,7 +33,7 @@ def warm_up(
     preload: 'list[str]', # Modules to import, besides those that every kernel needs
 ) -> None:
     "Import what kernels need. Raises what the import of a module in `preload` raises."
-    gc.disable()   # what is collected now leaves holes in pages that the kernels are to share
+    gc.disable()   # objects that are collected now leave holes in pages that the kernels are to share
     os.environ.setdefault('MPLBACKEND', 'module://matplotlib_inline.backend_inline')   # matplotlib reads it early
     for name in NEEDED:
         try: importlib.import_module(name)

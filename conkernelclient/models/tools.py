@@ -129,7 +129,7 @@ def stub_facts(
     function: Callable[..., Any], # Of this program
     sync: bool = False, # Is the kernel to call it without `await`?
 ) -> dict[str, Any]: # JSON
-    "What the kernel has to know of a function"
+    "The facts about a function that the kernel needs"
     comments = parameter_comments(function)
     doc = inspect.getdoc(function) or '' if not isinstance(function, functools.partial) else ''
     lines = [f'{k}: {v}' for k, v in comments.items()]
@@ -503,7 +503,7 @@ class _Finds(_Equips):
             raise RuntimeError(f'{name}() was called outside a running cell of kc.run: a tool answers only while its cell runs')
         function = (run.tools or {}).get(name) or self.exposed.get(name)
         if function is None:
-            raise RuntimeError(f'{name}() is no tool of this cell: kc.run(code, tools=…) gives it to one cell, kc.expose to all')
+            raise RuntimeError(f'{name}() is not a tool of this cell: kc.run(code, tools=…) gives it to one cell, kc.expose to all')
         return function
 
 # %% ../../nbs/models/00_tools.ipynb #51653607
@@ -564,7 +564,7 @@ class _Answers(_Hears):
         return True
 
     def _asked_late(self, msg: Message) -> bool: # Is it the call of a tool?
-        "A thread has called one after the end of its cell: it waits for an answer, and so does whoever asks next"
+        "A thread has called one after the end of its cell: it waits for an answer, and so does the next caller"
         return self._asked(None, msg)
 
     def _look(self, number: str) -> None:

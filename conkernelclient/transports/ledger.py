@@ -48,7 +48,7 @@ class _Account:
         self.settle()
 
     def settle(self) -> None:
-        "What is missing now has been explained or reported"
+        "The messages that are missing now have been explained or reported"
         self.missing.clear()
         self.replies.clear()
         self.owed = 0
@@ -58,14 +58,14 @@ class _Ledger(_Account):
     owed: int
     replies: list[int]
     busy: dict[bytes, int|None]
-    prompts: int = 6   # so many messages that only another client gets may stand between a *busy* and an *idle* of its own
+    prompts: int = 6   # so many messages that only another client gets may come between a *busy* and an *idle* of its own
     judges: bool
 
     def enter(self,
         channel: str, # Where it came from
         frames: Frames, # A message of the kernel, not of the server
     ) -> int|None: # At an *idle* or *busy*: how many have not come that should have, by now; else `None`
-        "Enter a message. What other requests under way may account for is not counted at a *busy*."
+        "Enter a message. At a *busy*, messages that may belong to other requests under way are not counted."
         n = self._number(frames[1], channel in ('shell', 'control'))
         if n is None or channel != 'iopub' or len(frames[4]) > 60 or b'"status"' not in frames[1]: return None
         if b'"busy"' in frames[4]:
@@ -74,7 +74,7 @@ class _Ledger(_Account):
             return lacking if self.judges and lacking > 0 else None
         if b'"idle"' not in frames[4]: return None
         begin = self.busy.pop(frames[2], None)
-        if begin is not None: self.missing.difference_update([o for o in self.missing if begin < o < n])   # (for somebody else)
+        if begin is not None: self.missing.difference_update([o for o in self.missing if begin < o < n])   # (for another client)
         if self.judges: return self._balance(n, begin is None and b'"comm_' not in frames[2])   # (comm messages have no reply)
         if self.busy: return None
         self.judges = True
@@ -115,14 +115,14 @@ class Ledger(_Ledger):
         lacking = self.enter(channel, frames)
         if not lacking: return lacking
         begins = frames[2] in self.busy
-        if not begins and lacking <= self.under_way(): return None   # (what is busy may have been answered, and become idle later)
+        if not begins and lacking <= self.under_way(): return None   # (a busy request may have been answered, and become idle later)
         self.settle()
         self.busy.clear()   # (an *idle* may be among what is lost)
         if begins: self.busy[frames[2]] = None
         return lacking
 
     def spared(self,
-        frames: Frames, # The message that told of a loss
+        frames: Frames, # The message that reported a loss
     ) -> str: # '': none
         "The id of the request that has lost nothing, as it only begins"
         return parent_id(frames) if frames[2] in self.busy else ''

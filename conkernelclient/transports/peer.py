@@ -196,7 +196,7 @@ class SocketPeer(_Reading):
 
     @staticmethod
     def works(
-        loop: asyncio.AbstractEventLoop, # That is to watch the socket
+        loop: asyncio.AbstractEventLoop, # It will watch the socket
     ) -> bool:
         "Whether it can be used here: wsproto is installed, and the loop watches sockets"
         return FrameProtocol is not None and type(loop).add_reader is not asyncio.AbstractEventLoop.add_reader

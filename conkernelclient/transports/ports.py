@@ -50,7 +50,7 @@ def is_taken(
 _random = random.SystemRandom()   # (a fork shares the state of any other)
 _recent: deque[int] = deque(maxlen=2000)
 
-def _alone(ip: str, port: int) -> socket.socket|None: # A socket that has the port alone; `None`: somebody has it
+def _alone(ip: str, port: int) -> socket.socket|None: # A socket that has the port alone; `None`: another program has it
     try: return _bind(ip, port, share=False)
     except OSError as e:
         if e.errno in (errno.EADDRINUSE, errno.EACCES): return None

@@ -115,7 +115,7 @@ class Notices:
     def look(self,
         frames: Frames, # An iopub message
     ) -> tuple[str, str]|None: # `says` and a status, `lost` and why, or `notice` and why
-        "Return what has happened before this message; `notice`: the message itself is no output"
+        "Return what has happened before this message; `notice`: the message itself is not an output"
         header = frames[1]
         ours = self.mark in header
         if not (ours or self.dropping or self.ending or b'shutdown_reply' in header or frames[4] in ENDS): return None
@@ -154,7 +154,7 @@ def _said(body: bytes) -> str:
     return str(said.get('message') or said.get('reason') or '') if isinstance(said, dict) else ''
 
 def _at_a_hub(url: str) -> str:
-    "What to do where a hub answers in place of a server"
+    "The advice where a hub answers in place of a server"
     hub, user, rest = url.partition('/user/')
     if not user: return f'{url} is a JupyterHub: give the address of a server there, {hub.removesuffix("/hub")}/user/NAME'
     name, _, server = rest.partition('/')
@@ -168,20 +168,20 @@ def refusal(
     location: str = '', # Where it redirects to
     token: bool = True, # Was a token given?
 ) -> ServerError: # To be raised
-    "Say what an answer that is no success means"
+    "Say what an answer means that reports no success"
     said = _said(body)
     if code in (401, 403):
         if not token: return ServerError(f'{url} wants a token (HTTP {code}): give token=…', code, True)
         return ServerError(f'{url} refuses the token (HTTP {code}): is it right, has it expired, and may it use kernels '
-                           f'there? (A hub wants the scope access:servers.)', code, True)
+                           f'there? A hub wants the scope access:servers.', code, True)
     if '/hub/' in location or code == 424 and '/user/' in url or code == 404 and url.endswith('/hub'):
         return ServerError(_at_a_hub(url), code)
     if code == 404 and said: return ServerError(f'{url} says: {said}', code, True)
-    if code == 404: return ServerError(f'{url} is no Jupyter server (HTTP 404): does the address lack a path?', code)
+    if code == 404: return ServerError(f'{url} is not a Jupyter server (HTTP 404): does the address lack a path?', code)
     if code == 424: return ServerError(f'The server {url} is not running: start it at its hub', code)
     if 300 <= code < 400: return ServerError(f'{url} redirects to {location}: is that the address to use?', code)
     if code in (502, 503, 504):
-        return ServerError(f'The proxy of {url} does not reach the server (HTTP {code}): is it running? (It may be about to start: try again.)', code)
+        return ServerError(f'The proxy of {url} does not reach the server (HTTP {code}): is it running? It may be about to start: try again.', code)
     return ServerError(f'{url} failed (HTTP {code}){": " if said else ""}{said}', code)
 
 # %% ../../nbs/transports/01_websocket.ipynb #75740d6a
@@ -279,11 +279,11 @@ class Server(_Address):
             try: return orjson.loads(response.body) if response.body else None
             except ValueError:
                 raise ServerError(f'{self.url} answers with a page: is it the base address of a Jupyter server? '
-                                  '(Or a proxy wants a login.)', response.code) from None
+                                  'Or a proxy wants a login.', response.code) from None
         raise refusal(self.url, response.code, response.body or b'', response.headers.get('Location', ''), bool(self.token))
 
     async def _is_there(self) -> None:
-        "A hub that answers for a server that is not running refuses whatever is no GET"
+        "A hub that answers for a server that is not running refuses everything except GET"
         response = await self._fetch('GET', 'api/kernels', None, 20)
         if not (200 <= response.code < 300 or response.code in (401, 403)):
             raise refusal(self.url, response.code, response.body or b'', response.headers.get('Location', ''), bool(self.token))
@@ -360,7 +360,7 @@ class TornadoPeer:
         self.stream.read_from_fd = counting
 
     def _ping(self, every: float) -> None:
-        "tornado would end a connection that brings a large message: the answer to its ping stands behind that"
+        "tornado would end a connection that brings a large message: the answer to its ping comes after that"
         if self.stream.closed(): return
         silent = self.stream.reading() and self.received == self._pinged   # (while much waits to be handed over, nothing is read)
         if silent: return cast(None, self.stream.close())
@@ -404,7 +404,7 @@ def _taken(stream: IOStream) -> bytes: # What has come
 # %% ../../nbs/transports/01_websocket.ipynb #7987c6f5
 class Handshake(WebSocketClientConnection):
     "A WebSocket that is being opened, and can be given up"
-    grace: float = 3.   # seconds that a handshake may go on when nobody wants it any more
+    grace: float = 3.   # seconds that a handshake may go on when it is not wanted any more
     stream: Any
     _running: 'asyncio.Task[Any]|None' = None
     by_tornado: bool = True   # does tornado read what comes?
@@ -441,7 +441,7 @@ class Handshake(WebSocketClientConnection):
             raise
 
     def leave(self) -> None:
-        "Nobody wants it any more: close it when it is open, and after `grace` seconds in any case"
+        "It is not wanted any more: close it when it is open, and after `grace` seconds in any case"
         if not hasattr(self, 'stream'): return self.abort()   # nothing was asked yet
         timer = asyncio.get_running_loop().call_later(self.grace, self.abort)
         def ended(opened: 'asyncio.Future[Any]') -> None:
@@ -455,7 +455,7 @@ class Handshake(WebSocketClientConnection):
 
     def abort(self) -> None:
         "End it, now. Harmless when called again, also with a closed event loop."
-        self.final_callback = None   # type: ignore[assignment]   # (there is nobody to hear how it ended)
+        self.final_callback = None   # type: ignore[assignment]   # (no caller waits for its end)
         self.protocol, stream = None, getattr(self, 'stream', None)
         sock = stream and stream.socket
         try:
@@ -472,7 +472,7 @@ async def tornado_connect(url: str, headers: dict[str, str], on_message: OnMessa
                           subprotocols: Sequence[str] = (V1,)) -> Peer:
     "Open a WebSocket with tornado's client. Raises `HTTPClientError` for a refusal, and `OSError`."
     request = HTTPRequest(url, headers=HTTPHeaders(headers), connect_timeout=10, request_timeout=timeout,
-                          ssl_options=ssl_options, validate_cert=True)   # (nobody fills in defaults here)
+                          ssl_options=ssl_options, validate_cert=True)   # (no defaults are filled in here)
     ws: Any = Handshake(request, on_message, max_message_size=2**62, subprotocols=list(subprotocols) or None)
     try:
         await asyncio.shield(ws.connect_future)
@@ -486,11 +486,11 @@ async def tornado_connect(url: str, headers: dict[str, str], on_message: OnMessa
 
 # %% ../../nbs/transports/01_websocket.ipynb #948176ce
 class _Made:
-    "What a transport is made of"
+    "The parts of a transport"
     ping_every: float = 20.          # seconds between pings; a peer that does not answer one is lost
     reconnect_timeout: float = 60.   # seconds until a server that cannot be reached counts as gone
     handshake_timeout: float = 75.   # seconds for the opening: a server waits for the kernel, 60 s long
-    handshake_patience: float = 20.  # seconds until it is begun anew: a server may wait at ports that the kernel has left
+    handshake_patience: float = 20.  # seconds until it is begun again: a server may wait at ports that the kernel has left
     quiet: float = 5.                # seconds without a message, with something in flight, until the kernel is looked after
     max_request: int = 10*2**20-2**16   # bytes; a server closes the connection for all when a message is larger
 
@@ -631,14 +631,14 @@ class _Incoming(_Delivering):
     delays: float = 0.   # pauses of some 40 ms before a message, lately: a proxy acknowledged the one before it late
     _line: Line|None = None
     _complete = 0   # bytes that had been received at the last message
-    _growing = 0, 0.   # how many there were when somebody looked, and since when
+    _growing = 0, 0.   # how many there were at the last look, and since when
     outages: int = 0   # how often the connection was lost
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.ledger: Ledger = Ledger(self.session_id)
 
-    silent: bool = False   # does the kernel not answer, as somebody has found out?
+    silent: bool = False   # was the kernel found not to answer?
 
     def fell_silent(self, silent: bool = True) -> None:
         "The kernel does not answer. Any message ends this."
@@ -676,7 +676,7 @@ class _Accounting(_Incoming):
         elif what in ('stop asked', 'dead'): self._ends(what)
         else: sink.host_says(what)
 
-    def _ends(self, how: str) -> None: "The kernel has been told to stop, or is called dead"
+    def _ends(self, how: str) -> None: "The kernel was asked to stop, or is reported dead"
 
 def told_lost(why: str, but: str) -> Callable[[Sink], Any]:
     "A function that tells a sink of lost outputs"
@@ -705,7 +705,7 @@ class _Receiving(_Accounting):
         self.heard = now
         try: channel, frames = (unpack_v1 if peer.subprotocol == V1 else unpack_legacy)(data)
         except Exception as e:
-            if not self.malformed: log.warning('%s sends what is no message: %s', self.server.url, e)
+            if not self.malformed: log.warning('%s sends something that is not a message: %s', self.server.url, e)
             self.malformed += 1
         else: self._look_into(channel, frames)
         if more is None: self._soon()
@@ -746,7 +746,7 @@ class _Sending(_Receiving):
     def _write_late(self, line: Line, channel: str, packed: Packed) -> None:
         try:
             if not line.over: self._write(line, channel, packed)
-        except NotConnected: pass   # the end of the connection is told anyway
+        except NotConnected: pass   # the end of the connection is reported anyway
 
     @property
     def up(self) -> bool:
@@ -779,7 +779,7 @@ class _Connecting(_Sending):
         return f'{self.session_id}-{self.kernels}' if self.kernels and not self.one_identity() else self.session_id
 
     async def model(self) -> Any:
-        "What the server says of the kernel. Raises `ServerError`."
+        "The server's description of the kernel. Raises `ServerError`."
         return await self.server.fetch('GET', f'api/kernels/{quote(self.kernel_id() or "")}')
 
     async def _open_line(self) -> Line:
@@ -912,7 +912,7 @@ class _Controlled(_Keeping):
         self._look_after()
 
     def reopen(self, channels: Collection[str]|None = None) -> None:
-        "Connect anew. Nothing of the old connection is delivered. (A single channel cannot be.)"
+        "Reconnect. Nothing of the old connection is delivered. A single channel cannot be reconnected."
         if self.closed or self.loop is None or self.gone: return
         if channels is not None:
             if self._line is not None: self._take('', lambda sink: [sink.link(o, Link.UP) for o in channels])
@@ -933,7 +933,7 @@ class _Controlled(_Keeping):
         if line is not None: line.end()
 
     def reconnect(self, why: str) -> None:
-        "Give the connection up, and connect anew"
+        "Give the connection up, and reconnect"
         if self._line is not None: self._line.end(why)
 
     def _look_after(self) -> None: "Look whether anything is heard"
@@ -958,7 +958,7 @@ class WebSocketTransport(_Controlled):
         if self.loop is not None and self._stopping is None: self._stopping = self.loop.create_task(self._has_ended(how))
 
     async def _has_ended(self, how: str) -> None:
-        "Is the kernel still there? (It is if somebody has started it again.)"
+        "Is the kernel still there, perhaps started again by another client?"
         dead = how == 'dead'
         why = f'The kernel died, and {self.server.url} could not restart it'
         until, pauses = time.monotonic()+self.reconnect_timeout, [.2, .5, 2.]
@@ -967,7 +967,7 @@ class WebSocketTransport(_Controlled):
                 await asyncio.sleep(pauses[0])
                 try: state = (await self.model()).get('execution_state')
                 except ServerError as e:
-                    if e.code or e.final or time.monotonic() > until: raise   # (a server may stand still while it ends a kernel: it is asked again)
+                    if e.code or e.final or time.monotonic() > until: raise   # (a server may answer nothing while it ends a kernel: it is asked again)
                 else: pauses.pop(0)
             if dead and state == 'dead': self._tell(lambda sink: sink.host_says('dead', why))
         except ServerError as e:

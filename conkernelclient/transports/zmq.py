@@ -98,7 +98,7 @@ class _Slow(_Adopting):
     "Reads frame by frame"
     def _slowly(self, frames: list[bytes]) -> tuple[bytes, ...]:
         more = True
-        buffers = 6 if frames else 6+self._lead   # from here on nobody but the receiver looks into a frame
+        buffers = 6 if frames else 6+self._lead   # from here on only the receiver looks into a frame
         while more:
             frame = self._recv(zmq.NOBLOCK, copy=False)
             large = len(frames) >= buffers and len(frame) >= 2**16
@@ -111,7 +111,7 @@ class _Slow(_Adopting):
         if alone and (frames[5][:1] == b'{' or not self._lead): return self._slowly(frames)   # it has buffers
         self._fast = False
         last = len(frames)-1-frames[::-1].index(DELIM) if DELIM in frames else len(frames)
-        begin = 5 if alone else max(last-self._lead, 0)   # (alone: what is no content is the next one's topic)
+        begin = 5 if alone else max(last-self._lead, 0)   # (alone: a frame that is not content is the next one's topic)
         if begin: self.taken.append(_body(frames[:begin]))   # one or more that were too short
         rest = frames[begin:]
         return self._slowly(rest) if more else _body(rest)
@@ -202,13 +202,13 @@ class Reader(_Handing):
         self.look()
 
     def connected(self) -> bool:
-        "Is there a connection? (Always, of a socket without the option `ZMQ_IMMEDIATE`.)"
+        "Is there a connection? A socket without the option `ZMQ_IMMEDIATE` always has one."
         if self.socket is None: return False
         self.look()   # asking takes the signal away
         return bool(cast(int, self._shadow.get(zmq.EVENTS)) & zmq.POLLOUT)
 
     def backlog(self) -> bool:
-        "Is there something to read, or to look into? (Asking takes the signal away, so it will be read.)"
+        "Is there something to read, or to look into? Asking takes the signal away, so it will be read."
         if self.socket is None: return False
         if not self.taken and not cast(int, self._shadow.get(zmq.EVENTS)) & zmq.POLLIN: return False
         self.look()
@@ -255,7 +255,7 @@ class Channel(Reader):
             raise
 
     def reopen(self, socket: zmq.asyncio.Socket) -> None:
-        "Go on with another socket: what was not delivered through the old one is dropped"
+        "Go on with another socket: messages that the old one has not delivered are dropped"
         loop = self._loop
         self.close()
         self._adopt(socket)
@@ -311,7 +311,7 @@ class _Pacing(Channel):
         channel: str, # Its name
         socket: zmq.asyncio.Socket, # Connected to the kernel
         deliver: Callable[[str, deque[Any], float], None], # Gets the batches; it is held as it is given
-        awaited: Callable[[], bool], # Does somebody wait for what comes next?
+        awaited: Callable[[], bool], # Does a caller wait for the next messages?
     ):
         super().__init__(channel, socket, deliver)
         self.awaited = awaited
@@ -370,7 +370,7 @@ class Pouring(_Pacing):
 
 # %% ../../nbs/transports/00_zmq.ipynb #52603a6e
 class _Meaning:
-    "What the events of a monitor mean for the link of a channel"
+    "The state of a channel's link, from the events of its monitor"
     events: int = zmq.EVENT_DISCONNECTED|zmq.EVENT_HANDSHAKE_SUCCEEDED|zmq.EVENT_CONNECT_RETRIED|zmq.EVENT_CLOSED| \
         zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL|zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL|zmq.EVENT_HANDSHAKE_FAILED_AUTH
     links: dict[int, Link] = {
@@ -433,7 +433,7 @@ class Monitor(_Reported):
 
 # %% ../../nbs/transports/00_zmq.ipynb #336d913a
 class _Asked:
-    "What a heartbeat knows"
+    "The facts about a heartbeat"
     time_to_dead: float = 1.0   # seconds to wait for an echo
     every: int = 1   # asks every so many `time_to_dead`, as long as it beats
     def __init__(self,
@@ -524,14 +524,14 @@ class _Pausing(_Beating):
         self._paused = True
 
     def unpause(self) -> None:
-        "Ask again; what was asked before does not count"
+        "Ask again; an earlier question does not count"
         self._paused = False
         self.expect(True)
 
     def expect(self,
-        beats: bool, # Does somebody answer, as far as we know?
+        beats: bool, # Does the kernel answer, as far as we know?
     ) -> None:
-        "Call `on_change` when the next answer differs; what was asked before does not count"
+        "Call `on_change` when the next answer differs; an earlier question does not count"
         self._paused = False
         if beats: self._pinged = False
         self._beating = beats
@@ -617,7 +617,7 @@ class Sockets(Protocol):
 
 # %% ../../nbs/transports/00_zmq.ipynb #1dff57e3
 class _Open:
-    "What is open"
+    "The open channels"
     def __init__(self,
         sockets: Sockets, # Makes the sockets
         ledger: Ledger|None = None, # Keeps account of the kernel's messages, if wanted
@@ -665,7 +665,7 @@ class _Reporting(_Open):
         finally: self._entered[channel] = len(batch)
 
     def _link(self, channel: str, link: Link) -> None:
-        if link is Link.DOWN and isinstance(self.hb, Heartbeat): self.hb.hurry()   # is anybody there?
+        if link is Link.DOWN and isinstance(self.hb, Heartbeat): self.hb.hurry()   # does anything answer?
         sink = self._sink()
         if sink is not None: sink.link(channel, link)
 
@@ -732,7 +732,7 @@ class _Opening(_Reporting):
 # %% ../../nbs/transports/00_zmq.ipynb #298dca37
 class _Reopening(_Opening):
     def reopen(self, channels: Collection[str]|None = None) -> None:
-        "Connect anew, all channels by default. Nothing of the old connections is delivered."
+        "Reconnect, all channels by default. Nothing of the old connections is delivered."
         if self.closed: return
         self._connections += 1
         if self.ledger is not None and channels is None: self.ledger = Ledger(self.ledger.mine.decode())
