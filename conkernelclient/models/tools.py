@@ -503,7 +503,7 @@ class _Finds(_Equips):
             raise RuntimeError(f'{name}() was called outside a running cell of kc.run: a tool answers only while its cell runs')
         function = (run.tools or {}).get(name) or self.exposed.get(name)
         if function is None:
-            raise RuntimeError(f'{name}() is not a tool of this cell: kc.run(code, tools=…) gives it to one cell, kc.expose to all')
+            raise RuntimeError(f'{name}() is no tool of this cell: kc.run(code, tools=…) gives it to one cell, kc.expose to all')
         return function
 
 # %% ../../nbs/models/00_tools.ipynb #51653607
