@@ -161,15 +161,15 @@ class _Settings(AsyncKernelClient):
     control_channel_class = Type(ConChannel)   # type: ignore[assignment]
     hb_channel_class = Type(Heartbeat, klass=HBChannelABC)   # type: ignore[assignment]
 
-    window = Integer(256, min=1, max=1000, config=True, help='Requests on the wire of one shell at most; '
+    window = Integer(256, min=1, max=1000, config=True, help='At most this many requests on the wire of one shell; '
                      'the rest wait in the client. Less where this process has more than three clients for a kernel')
     grace = Seconds(3., config=True, help='Seconds to wait for *idle* after a reply, or for the reply after *idle*')
-    unclaimed = Integer(50_000, min=1, config=True, help='Messages to keep for get_iopub_msg and the like, by channel')
-    lost_after = Seconds(.6, config=True, help='Seconds without a connection until a kernel not ours counts as dead')
+    unclaimed = Integer(50_000, min=1, config=True, help='Messages that each channel keeps for get_iopub_msg and similar calls')
+    lost_after = Seconds(.6, config=True, help='Seconds without a connection until a kernel without a manager counts as dead')
     startup_timeout = Seconds(None, allow_none=True, config=True, help='Seconds that `await start_channels()` waits; '
                             'by default 60, or 300 where we see that the process lives')
-    readers_grace = Seconds(3., config=True, help='Seconds after a death until get_shell_msg and the like raise')
-    count_messages = Bool(False, config=True, help='Tell by the numbers of an ipykernel\'s messages whether outputs were '
+    readers_grace = Seconds(3., config=True, help='Seconds after a death until get_shell_msg and similar calls raise')
+    count_messages = Bool(False, config=True, help='Find out by the numbers of an ipykernel\'s messages whether outputs were '
                           'lost on the way, as when there are too many: then `complete` is False. It costs some 10 % of the CPU time')
 
 # %% ../nbs/01_core.ipynb #56a4fda3
@@ -1081,8 +1081,8 @@ class _Restarts(_Ports):
 STABLE = 60.   # seconds that a kernel must have lived so that its death is none of the same row
 
 class _Mortal(_Restarts):
-    restart_on_death = Bool(False, config=True, help='Restart the kernel when it has died?')
-    restart_limit = Integer(5, min=0, config=True, help='Restarts after deaths in a row at most')
+    restart_on_death = Bool(False, config=True, help='Restart the kernel after its death?')
+    restart_limit = Integer(5, min=0, config=True, help='At most this many restarts in a row')
     restart_delay = Seconds(.1, config=True, help='Seconds from a death to the restart; twice as long each time in a row')
     _revival: 'asyncio.Task[None]|None' = None   # restarts it
     _deaths = 0   # in a row

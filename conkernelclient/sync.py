@@ -205,7 +205,7 @@ class _Waiting:
 
     @property
     def partial(self) -> Result:
-        "Its result, as far as it goes"
+        "Its result so far"
         return Result() if self.run is None else self.run.partial
 
     @property
@@ -457,7 +457,7 @@ class _Attended(_Stoppable):
 
 # %% ../nbs/03_sync.ipynb #791204c7
 class Job(_Attended):
-    "A cell on its way: wait for it, follow it (`for out in job:`) and stop it, from any thread"
+    "A cell that was started: wait for it, follow it (`for out in job:`) and stop it, from any thread"
     def __iter__(self) -> Following[Event]:
         """Its outputs, live and from the first; raises at the end what the run raises.
         Leaving the loop early stops nothing."""
@@ -739,7 +739,7 @@ class _Controlled(_Opened):
 
     @property
     def queue(self) -> list[Job]:
-        "The cells that are not done, those that were sent first"
+        "The cells that have not ended, in their order"
         return self.in_loop(lambda kc: [self.job_of(o) for o in kc.queue])   # type: ignore[no-any-return]
 
     @property

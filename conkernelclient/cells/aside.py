@@ -133,9 +133,9 @@ class Aside(_Requesting):
 # %% ../../nbs/cells/05_aside.ipynb #83212055
 class Completion(NamedTuple):
     "A way to complete the code: put `text` in place of the characters from `start` to `end`"
-    text: str
-    start: int        # in characters
-    end: int
+    text: str         # to insert
+    start: int        # where in the code, in characters
+    end: int          # where the text that it replaces ends
     type: str = ''    # such as `function`, where the kernel says it
     signature: str = ''   # of a function, where the kernel says it
 
@@ -261,7 +261,7 @@ def listed(limit, patience):
 # %% ../../nbs/cells/05_aside.ipynb #7360faef
 class Variable(NamedTuple):
     "A variable of the kernel"
-    name: str
+    name: str   # in the kernel
     type: str   # the name of its class
     shape: tuple[int, ...]|None   # of an array or a table; of anything else with a length, that
     size: int|None   # in bytes: of an array or a table all of it, of anything else without what it refers to
@@ -269,7 +269,7 @@ class Variable(NamedTuple):
 
 class Variables(list[Variable]):
     "Variables, in the order in which they were first set"
-    left_out: int = 0   # older ones, beyond the limit
+    left_out: int = 0   # how many older ones were left out
 
 class HasAside(_Answers):
     "Answers questions beside a running cell: a part of `ConKernelClient`"

@@ -145,8 +145,8 @@ class Outbox(_Posting):
 
 # %% ../../nbs/cells/02_comm.ipynb #5c27035d
 class _Reading:
-    max_unread = 10_000   # messages
-    max_bytes = 64*2**20   # of buffers
+    max_unread = 10_000   # messages that are kept; beyond that the oldest are dropped
+    max_bytes = 64*2**20   # of buffers that are kept
     on_message: Callable[[CommMessage], Any]|None = None   # called with each message, in place of keeping it
     tap: Callable[[CommMessage], Any]|None = None   # called with each message, by a part of this library that follows it
     keeps: bool = True   # keep unread messages?

@@ -41,13 +41,13 @@ JobEventKind = Literal['new', 'append', 'update', 'clear', 'end']
 
 class JobEvent(NamedTuple):
     "One numbered event of a run"
-    number: int                   # 1, 2, …: what `follow(after=)` takes
+    number: int                   # 1, 2, …; `follow(after=)` takes it
     run: str                      # The id of the run whose outputs change
     kind: JobEventKind            # 'new', 'append', 'update', 'clear' or 'end'
-    output: Output|None = None    # The output; for a stream only the piece that came
+    output: Output|None = None    # The output; of a stream only the new piece
     index: int|None = None        # type: ignore[assignment]  # Its position in the outputs of that run
     outcome: Outcome|None = None  # At the end: how it ended
-    message: str|None = None      # At the end: the same for a person; empty where all is well
+    message: str|None = None      # At the end: why, in words; empty where it ended well
 
     @property
     def text(self) -> str:
@@ -190,7 +190,7 @@ class Follower:
 class _AJob(Awaitable[Result]):
     "What it is"
     __slots__ = ('id', 'journal')
-    partial: Result   # its result, as far as it goes
+    partial: Result   # its result so far
     state: str   # `queued`, `sent`, `running` or `done`
     began: float|None   # when the kernel began it, in seconds of the loop's clock
     content: dict[str, Any]   # of the execute request

@@ -102,11 +102,11 @@ EventKind = Literal['new', 'append', 'update', 'clear']
 VIEW = 'application/vnd.jupyter.widget-view+json'   # The MIME type of a display that shows a widget
 
 class Event(NamedTuple):
-    "One change of an `Outputs`"
+    "One change of the outputs of a cell"
     kind: EventKind        # 'new', 'append', 'update' or 'clear'
-    output: Output | None  # The output, for a stream only the piece that came; None for 'clear'
+    output: Output | None  # The output; of a stream only the new piece; None for 'clear'
     index: int | None      # type: ignore[assignment]  # Its position in `outputs.outputs`; None for 'clear'
-    outputs: 'Outputs'     # The one that changed; for 'update' perhaps that of an earlier request
+    outputs: 'Outputs'     # The outputs that changed; for 'update' perhaps that of an earlier request
 
     @property
     def text(self) -> str:
@@ -720,7 +720,7 @@ def _decoded(mime: str, value: object) -> bytes:
 class Image(NamedTuple):
     "A picture; in a notebook it shows itself"
     mime: str    # Such as 'image/png'
-    data: bytes  # As a file has it
+    data: bytes  # The bytes of its file
 
     def _repr_mimebundle_(self, *_: Any, **__: Any) -> MimeBundle:
         svg = self.mime == 'image/svg+xml'

@@ -179,7 +179,7 @@ class _Writes(_Made):
     def save(self,
         path: str|Path|None = None, # Where to; by default, the path of the recording
     ) -> Path: # Where it is
-        "Write the session so far, beside the path first. Raises `ValueError` without a path, and `OSError`."
+        "Write the session so far, to a file beside the path first, which then replaces it. Raises `ValueError` without a path, and `OSError`."
         where = self.path if path is None else Path(path)
         if where is None: raise ValueError('Where to? rec.save("session.ipynb")')
         if where == self.path: self._put(*self._next())

@@ -194,7 +194,7 @@ class _Progress(JobFacts):
                  'released', '_verdict', '_timer', '_stopper', '_asking', '_news', '_mail', '_todo', '_hooks')
     def __init__(self, loop: asyncio.AbstractEventLoop):
         super().__init__(loop)
-        self.partial: Result = Result()   # its result, as far as it goes
+        self.partial: Result = Result()   # its result so far
         self.state: str = 'queued'   # later `sent`, `running`, and `done`
         self.request: Request|None = None   # once it was sent
         self.began: float|None = None   # when the kernel began it, in seconds of the loop's clock
@@ -739,7 +739,7 @@ class _Sent(_Doubted):
 
 # %% ../../nbs/cells/03_run.ipynb #0036317f
 class Run(_Sent):
-    "A cell on its way: `await` gives its `Result`, `async for` its outputs live"
+    "A cell that was started: `await` gives its `Result`, `async for` its outputs live"
     __slots__ = ()
 
 # %% ../../nbs/cells/03_run.ipynb #61f4c53d
@@ -766,7 +766,7 @@ class RunsCells:
         tools: Mapping[str, Callable[..., Any]]|None = None, # Functions of this program that the cell may await, by name
         subshell_id: str|None = None, # The subshell to run in; `kc.subshell()` is the way to have one
     ) -> Run: # `await` it for the `Result`; `async for` gives its outputs live
-        """Run `code` after the runs before it; it starts, or queues, at the call. Without `stdin` it may not ask
+        """Run `code` after the cells before it; it starts, or queues, at the call. Without `stdin` it may not ask
         for input; a `stdin` function may also take `password`. Raises `ExecutionError` (with `check`),
         `ExecutionTimeout`, `DeadKernelError`, each with the partial `result`."""
         if not isinstance(code, str): raise ValueError(f'code {code!r} must be a string')
@@ -795,7 +795,7 @@ class _Queueing(RunsCells):
     "Shows the queue"
     @property
     def queue(self) -> list[Run]:
-        """The runs that are not done, those that were sent first;
+        """The runs that have not ended, in their order;
         also abandoned runs, while the kernel still runs them"""
         return [o for shell in self.runs.shells.values() for o in shell.all]
 

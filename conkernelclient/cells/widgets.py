@@ -196,7 +196,7 @@ class _Changing(_Setting):
     def renew(self,
         state: State, # All of it
     ) -> None:
-        "The kernel has told its state"
+        "The kernel has sent its state"
         new = {k: v for k, v in state.items() if k not in self._expected}
         self._state.update(new)
         self.changed(new)
@@ -242,9 +242,11 @@ class _Holding(_Changing):
         for o in _as_messages(self._state.get('outputs')): outputs.add(o)
 
     def changed(self, state: State) -> None:
+        "These attributes have changed, perhaps the outputs that it holds"
         if 'outputs' in state and self._outputs is not None: self.hold(self._outputs.displays, self._outputs.limit)
 
     def shown(self, depth: int = 0) -> str|None:
+        "The text of it and its children, or of the outputs that it holds"
         if self._outputs is None or self.closed and self.comm.error is None: return super().shown(depth)
         return ''.join(own_lines((terminal_text(o), o['output_type'] == 'stream') for o in self._outputs.outputs))
 
@@ -298,7 +300,7 @@ class _Following:
         return self._models[1]
 
     def viewer(self) -> Callable[[str], str|None]:
-        "What gives the present text of a model of the present kernel"
+        "A function that gives the present text of a model of the present kernel"
         return partial(_text_of, self.models())
 
     def capture(self, msg: Message) -> bool: raise NotImplementedError

@@ -404,8 +404,8 @@ class _Ready(_Failing):
 
 # %% ../../nbs/kernels/03_pool.ipynb #381f1342
 class _Serving(_Ready):
-    parallel: int = max(2, os.cpu_count() or 1)   # starts at a time
-    patience: float = 5.   # seconds after which a start is not counted on any more: it may hang
+    parallel: int = max(2, os.cpu_count() or 1)   # how many kernels start at a time
+    patience: float = 5.   # seconds after which the pool does not rely on a start any more: it may hang
 
     def _serve(self) -> None:
         "Hand out ready kernels, and start the ones that are needed"
