@@ -170,10 +170,10 @@ async def show(
     "A long cell and requests while it runs, then `many` at a time"
     async with kc.subshell() if kc.supports('kernel subshells') else nullcontext() as sub:
         side = 'on a subshell' if sub else 'on control (this kernel has no subshells)'
-        screen.say(f'\n1. A long cell on the main shell; ten requests {side} meanwhile:\n')
+        screen.say(f'\n1. A long cell on the main shell, and ten requests {side} while it runs:\n')
         own, early = await meanwhile(kc, sub, screen, seconds)
         legend = f'{screen.marks[0]} main shell' + (f', {screen.marks[1]} subshell' if sub else '')
-        screen.say(f'\n2. {many} cells at once; a mark is a reply at its own caller ({legend}):\n')
+        screen.say(f'\n2. {many} cells at once; each mark is a reply that reached its own caller ({legend}):\n')
         start = time.monotonic()
         own += await at_once(kc, sub, screen, many)
         screen.say(f'  all within {time.monotonic()-start:.2f} s')
