@@ -173,7 +173,7 @@ async def show(
         screen.say(f'\n1. A long cell on the main shell, and ten requests {side} while it runs:\n')
         own, early = await meanwhile(kc, sub, screen, seconds)
         legend = f'{screen.marks[0]} main shell' + (f', {screen.marks[1]} subshell' if sub else '')
-        screen.say(f'\n2. {many} cells at once; each mark is a reply that reached its own caller ({legend}):\n')
+        screen.say(f'\n2. {many} cells at once, with a mark for each reply ({legend}):\n')
         start = time.monotonic()
         own += await at_once(kc, sub, screen, many)
         screen.say(f'  all within {time.monotonic()-start:.2f} s')

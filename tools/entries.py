@@ -127,8 +127,9 @@ def sentence(text: str) -> str:
 
 
 def clause(text: str) -> str:
-    "The first sentence of a docstring up to a semicolon or colon: enough for a list."
-    return re.match(r'(?:`[^`]*`|[^`]){12,}?(?=[;:] |$)|.*', sentence(text), re.S)[0]
+    "The first sentence of a docstring up to a semicolon or colon, with a capital letter: enough for a list."
+    res = re.match(r'(?:`[^`]*`|[^`]){12,}?(?=[;:] |$)|.*', sentence(text), re.S)[0]
+    return res[:1].upper() + res[1:]
 
 
 # The classes of the library
