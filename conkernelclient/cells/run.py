@@ -751,9 +751,9 @@ class RunsCells:
     def run(self,
         code: str, # Code in the kernel's language
         *,
-        timeout: float|None = None, # Seconds that it may take, from when the kernel begins it
-        queue_timeout: float|None = None, # Seconds until the kernel must have begun it
-        check: bool = False, # Raise `ExecutionError` for what it raises?
+        timeout: float|None = None, # Seconds that the cell may run, from when the kernel begins it
+        queue_timeout: float|None = None, # Seconds in which the kernel must begin it
+        check: bool = False, # Raise `ExecutionError` if the cell raises?
         stdin: Callable[..., Any]|Iterable[str]|None = None, # Answers, or a function of the prompt, sync or async
         on_output: Callable[[Event], Any]|None = None, # Called with each `Event` of its outputs; sync or async
         silent: bool = False, # Run it without outputs, history and counting?
@@ -766,8 +766,8 @@ class RunsCells:
         tools: Mapping[str, Callable[..., Any]]|None = None, # Functions of this program that the cell may await, by name
         subshell_id: str|None = None, # The subshell to run in; `kc.subshell()` is the way to have one
     ) -> Run: # `await` it for the `Result`; `async for` gives its outputs live
-        """Run `code` after the cells before it; it starts, or queues, at the call. Without `stdin` it may not ask
-        for input; a `stdin` function may also take `password`. Raises `ExecutionError` (with `check`),
+        """Run `code` after the cells before it; it starts, or queues, at the call. Without `stdin`, `input()` in the cell
+        fails; a `stdin` function may also take `password`. Raises `ExecutionError` (with `check`),
         `ExecutionTimeout`, `DeadKernelError`, each with the partial `result`."""
         if not isinstance(code, str): raise ValueError(f'code {code!r} must be a string')
         if timeout is not None: timeout = seconds(timeout)

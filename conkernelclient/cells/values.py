@@ -167,7 +167,7 @@ class MovesValues(_Variables):
         **kwargs: Any # For the function
     ) -> Any: # What it returns; a coroutine is awaited
         """Call a function of the kernel. Arguments and value are of the kinds that `eval` returns.
-        Raises `ExecutionError` for what it raises, `ValueError` for values that cannot travel, and what `run` raises.
+        Raises `ExecutionError` if it raises, `ValueError` for values that cannot travel, and what `run` raises.
         Use `asyncio.wait_for` for a time limit."""
         return await self.call_all(name, args, kwargs)
 
