@@ -30,7 +30,7 @@ class ConKernelError(Exception):
 # %% ../../nbs/engine/01_errors.ipynb #73136751
 class DeadKernelError(ConKernelError, RuntimeError):
     """The kernel died before it replied.
-    Restart it with `km.restart_kernel()` or `kc.restart()`; the same client goes on."""
+    Restart it with `km.restart_kernel()` or `kc.restart()`; the same client works with the new kernel."""
     def __init__(self,
         message: str = 'The kernel died', # What happened, and what to do
         exit_code: int|None = None, # Of its process, where that is known; negative: the signal that ended it
@@ -39,7 +39,7 @@ class DeadKernelError(ConKernelError, RuntimeError):
         self.exit_code = exit_code
 
 class KernelRestartedError(DeadKernelError):
-    "The kernel was restarted before it replied. Its variables are gone; ask the new one again, with the same client."
+    "The kernel was restarted before it replied. Its variables are gone; send the request again, with the same client."
 
 # %% ../../nbs/engine/01_errors.ipynb #2f4e5e1a
 class NoReplyError(ConKernelError, RuntimeError):
@@ -56,7 +56,7 @@ class CommClosedError(ConKernelError, RuntimeError):
     "The comm is closed, by the kernel or by this client. Open another one with `kc.open_comm(target)`."
 
 class NotConnected(ConKernelError, RuntimeError):
-    "Nothing can be sent: the connection is away. The client reconnects by itself; send again."
+    "Nothing can be sent: there is no connection at this moment. The client reconnects by itself; send again."
 
 class UnsupportedFeature(ConKernelError, RuntimeError):
     "This kernel, or the way it is reached, cannot do this"
