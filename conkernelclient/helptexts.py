@@ -147,7 +147,7 @@ texts: dict[str, dict[str, str]] = {'conkernelclient.cells.aside': {'Aside.eval'
                                'ControlsKernel.supports': 'Parameters:\n    feature: As in `supported_features` of `kernel_info_reply`: `kernel subshells`, `debugger`\nReturns: Whether it does',
                                'RunsCells.run': 'Parameters:\n'
                                                 "    code: Code in the kernel's language\n"
-                                                '    timeout: Seconds that the cell may run, from when the kernel begins it\n'
+                                                '    timeout: Seconds that it may take, from when the kernel begins it\n'
                                                 '    queue_timeout: Seconds in which the kernel must begin it\n'
                                                 '    check: Raise `ExecutionError` if the cell raises?\n'
                                                 '    stdin: Answers, or a function of the prompt, sync or async\n'
@@ -552,7 +552,7 @@ texts: dict[str, dict[str, str]] = {'conkernelclient.cells.aside': {'Aside.eval'
                                               'Returns: Of the cells that ran',
                           '_Running.run': 'Parameters:\n'
                                           "    code: Code in the kernel's language\n"
-                                          '    timeout: Seconds that the cell may run, from when the kernel begins it\n'
+                                          '    timeout: Seconds that it may take, from when the kernel begins it\n'
                                           '    check: Raise `ExecutionError` if the cell raises?\n'
                                           '    stdin: Answers, or a plain function of the prompt\n'
                                           '    on_output: Called with each `Event` of its outputs\n'
@@ -566,7 +566,7 @@ texts: dict[str, dict[str, str]] = {'conkernelclient.cells.aside': {'Aside.eval'
                                               'Returns: Its outputs, live; `.job` is the job',
                           '_Starting.start': 'Parameters:\n'
                                              "    code: Code in the kernel's language\n"
-                                             '    timeout: Seconds that the cell may run, from when the kernel begins it\n'
+                                             '    timeout: Seconds that it may take, from when the kernel begins it\n'
                                              '    check: Raise `ExecutionError` if the cell raises?\n'
                                              '    stdin: Answers, or a plain function of the prompt\n'
                                              '    on_output: Called with each `Event` of its outputs\n'

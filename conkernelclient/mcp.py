@@ -257,7 +257,7 @@ class _Kernels:
         name: str, # The model's name for it
     ) -> Served: # It may not be running
         "A kernel by its name. Raises `ToolError` for a name that is none."
-        if not re.fullmatch(r'[\w.-]{1,64}', name): raise ToolError(f'{name!r} is not a name for a kernel: use letters and digits')
+        if not re.fullmatch(r'[\w.-]{1,64}', name): raise ToolError(f'{name!r} is no name of a kernel: use letters and digits')
         return self.places.setdefault(name, Served(name, self.options))
 
 # %% ../nbs/06_mcp.ipynb #a9b6974f

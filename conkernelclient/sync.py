@@ -538,7 +538,7 @@ class _Running(_Crossing[S]):
 
     def run(self,
         code: str, # Code in the kernel's language
-        *, timeout: float|None = None, # Seconds that the cell may run, from when the kernel begins it
+        *, timeout: float|None = None, # Seconds that it may take, from when the kernel begins it
         check: bool = False, # Raise `ExecutionError` if the cell raises?
         stdin: Callable[..., Any]|Iterable[str]|None = None, # Answers, or a plain function of the prompt
         on_output: Callable[[Event], Any]|None = None, # Called with each `Event` of its outputs
@@ -566,7 +566,7 @@ class _Running(_Crossing[S]):
 class _Starting(_Running[S]):
     def start(self,
         code: str, # Code in the kernel's language
-        *, timeout: float|None = None, # Seconds that the cell may run, from when the kernel begins it
+        *, timeout: float|None = None, # Seconds that it may take, from when the kernel begins it
         check: bool = False, # Raise `ExecutionError` if the cell raises?
         stdin: Callable[..., Any]|Iterable[str]|None = None, # Answers, or a plain function of the prompt
         on_output: Callable[[Event], Any]|None = None, # Called with each `Event` of its outputs

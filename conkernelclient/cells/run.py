@@ -751,7 +751,7 @@ class RunsCells:
     def run(self,
         code: str, # Code in the kernel's language
         *,
-        timeout: float|None = None, # Seconds that the cell may run, from when the kernel begins it
+        timeout: float|None = None, # Seconds that it may take, from when the kernel begins it
         queue_timeout: float|None = None, # Seconds in which the kernel must begin it
         check: bool = False, # Raise `ExecutionError` if the cell raises?
         stdin: Callable[..., Any]|Iterable[str]|None = None, # Answers, or a function of the prompt, sync or async

@@ -177,7 +177,7 @@ def refusal(
     if '/hub/' in location or code == 424 and '/user/' in url or code == 404 and url.endswith('/hub'):
         return ServerError(_at_a_hub(url), code)
     if code == 404 and said: return ServerError(f'{url} says: {said}', code, True)
-    if code == 404: return ServerError(f'{url} is not a Jupyter server (HTTP 404): does the address lack a path?', code)
+    if code == 404: return ServerError(f'{url} is no Jupyter server (HTTP 404): does the address lack a path?', code)
     if code == 424: return ServerError(f'The server {url} is not running: start it at its hub', code)
     if 300 <= code < 400: return ServerError(f'{url} redirects to {location}: is that the address to use?', code)
     if code in (502, 503, 504):
