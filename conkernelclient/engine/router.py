@@ -377,7 +377,7 @@ class _Doubting(_Holding):
 # %% ../../nbs/engine/05_router.ipynb #eddeb01c
 def _shrunk(packed: Packed) -> Packed:
     "Return the same frames in less memory, for a message that waits"
-    frames = [b'%b' % o if type(o) is bytes and len(o) < 4096 else o for o in packed]
+    frames = [b'%b' % o if type(o) is bytes and 64 < len(o) < 4096 else o for o in packed]
     return tuple(frames)   # type: ignore[return-value]
 
 # %% ../../nbs/engine/05_router.ipynb #f6bbad91
