@@ -979,9 +979,8 @@ class _ShownManager(_Restarting):
         file = f': {self.connection_file}' if self.has_kernel else ''
         return f"<{type(self).__name__} {self.kernel_name!r}, {state}, clients: {len(self._clients)}{file}>"
 
-# %% ../nbs/01_core.ipynb #7df92867
-class _Ports(_ShownManager):
-    _tries = 0   # starts since a kernel has answered
+# %% ../nbs/01_core.ipynb #171c45d2
+class _Choosing(_ShownManager):
     _kept: KeptPorts|None = None
     _freeing: asyncio.TimerHandle|None = None
 
@@ -1006,6 +1005,10 @@ class _Ports(_ShownManager):
         if self._freeing is not None: self._freeing.cancel()
         self._freeing = None
         if self._kept is not None: self._kept.free()
+
+# %% ../nbs/01_core.ipynb #7df92867
+class _Ports(_Choosing):
+    _tries = 0   # starts since a kernel has answered
 
     def cleanup_connection_file(self) -> None:
         "Remove the connection file"

@@ -543,7 +543,11 @@ texts: dict[str, dict[str, str]] = {'conkernelclient.cells.aside': {'Aside.eval'
                                               '    *functions: Of this program, sync or async; called in another thread, or in the background loop\n'
                                               '    sync: Is the kernel to call them without `await`, one call at a time?\n'
                                               '    **named: By another name',
+                          '_Named.__init__': 'Parameters:\n    back: Whose loop it runs in\n    code: The cell',
                           '_Opened.__init__': 'Parameters:\n    open: An async function that gives a ready `ConKernelClient`: called in the background loop',
+                          '_Read.for_llm': 'Parameters:\n    **options: As for `Result.for_llm`',
+                          '_Read.since': 'Parameters:\n    cursor: What the last call returned; `None`: from the beginning\nReturns: The text, and the next cursor: numbers, which JSON can hold',
+                          '_Read.submit': 'Parameters:\n    **kwargs: As for `begin`',
                           '_Recorded.record': 'Parameters:\n    path: Where to save\n    autosave: Save after each cell?\nReturns: May be used in a `with` block, which then saves at its end',
                           '_Recorded.replay': 'Parameters:\n'
                                               '    nb: A notebook, or a path of one\n'
@@ -573,11 +577,8 @@ texts: dict[str, dict[str, str]] = {'conkernelclient.cells.aside': {'Aside.eval'
                                              '    display: Show its outputs live, in this notebook cell or terminal?\n'
                                              '    **kwargs: As for `ConKernelClient.run`\n'
                                              'Returns: To wait for, to follow and to stop',
-                          '_Stoppable.for_llm': 'Parameters:\n    **options: As for `Result.for_llm`',
                           '_Stoppable.interrupt': 'Parameters:\n    force: If the kernel ignores it inside an awaited coroutine, raise an exception there?\nReturns: Whether it was running',
-                          '_Stoppable.since': 'Parameters:\n    cursor: What the last call returned; `None`: from the beginning\nReturns: The text, and the next cursor: numbers, which JSON can hold',
                           '_Stoppable.stop': 'Returns: Whether there was anything to stop',
-                          '_Stoppable.submit': 'Parameters:\n    **kwargs: As for `begin`',
                           '_Values.call': 'Parameters:\n'
                                           '    name: Of a function in the kernel: `f`, or `module.f`, which is imported where needed\n'
                                           '    *args: For the function\n'
@@ -596,5 +597,4 @@ texts: dict[str, dict[str, str]] = {'conkernelclient.cells.aside': {'Aside.eval'
                                              '    timeout: Seconds to wait for the reply\n'
                                              'Returns: The `inspect_reply`',
                           '_Values.push': 'Parameters:\n    **values: Names, and the values to give them',
-                          '_Waiting.__init__': 'Parameters:\n    back: Whose loop it runs in\n    code: The cell',
                           '_Waiting.settled': 'Parameters:\n    timeout: Seconds; `None`: as long as it takes\nReturns: Whether it has ended'}}

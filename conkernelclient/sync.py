@@ -172,7 +172,7 @@ class Call(Generic[T]):
         finally: del task
 
 # %% ../nbs/03_sync.ipynb #999c5b88
-class _Waiting:
+class _Named:
     def __init__(self,
         back: Background, # Whose loop it runs in
         code: str, # The cell
@@ -183,10 +183,6 @@ class _Waiting:
         self._over: threading.Event = threading.Event()   # it has ended, and its hooks have
         self._stopped: bool = False
         self._attended: bool = False   # is there a thread that calls its hooks, and says when they are done?
-
-    def __repr__(self) -> str:
-        code = ' '.join(self.code.split())
-        return f"<Job {self.id} {self.outcome or self.state}: {code if len(code) <= 40 else code[:37]+'...'!r}>"
 
     @property
     def id(self) -> str:
@@ -207,6 +203,13 @@ class _Waiting:
     def partial(self) -> Result:
         "Its result so far"
         return Result() if self.run is None else self.run.partial
+
+# %% ../nbs/03_sync.ipynb #1eb26979
+class _Waiting(_Named):
+    def __repr__(self) -> str:
+        code = ' '.join(self.code.split())
+        about = ' '.join(o for o in ('Job', self.id, self.outcome or self.state) if o)
+        return f"<{about}: {code if len(code) <= 40 else code[:37]+'...'!r}>"
 
     @property
     def started(self) -> datetime|None:
@@ -270,22 +273,14 @@ class _Ending(_Waiting):
             setattr(error, 'result', self.run.partial)
             raise error from None
 
-# %% ../nbs/03_sync.ipynb #b1d221ad
-class _Stoppable(_Ending):
+# %% ../nbs/03_sync.ipynb #9a21164c
+class _Read(_Ending):
     def _in_loop(self, f: Callable[[], Any]) -> Any:
         return f() if self._back.inside else Call[Any](self._back, f).result()
 
-    def _cancel(self, error: BaseException|None = None) -> bool:
-        self._stopped = True
-        if self.run is None: self._over.set()
-        if self.run is None or self.run.done(): return False
-        if error is None: return self.run.cancel('The job was stopped')
-        self.run.end_early(error)
-        return True
-
-    def stop(self) -> bool: # Whether there was anything to stop
-        "Stop the cell: queued, it is never sent; running, it is interrupted. `settled()` says when it has stopped."
-        return bool(self._in_loop(self._cancel))
+    def submit(self, start: Callable[..., Run], **kwargs: Any) -> None: # As for `begin`
+        "Start it, and return when it is sent or queued"
+        self._in_loop(lambda: self.begin(start, **kwargs))
 
     def since(self,
         cursor: Sequence[int]|None = None, # What the last call returned; `None`: from the beginning
@@ -302,9 +297,19 @@ class _Stoppable(_Ending):
         content: LLMContent = self._in_loop(read)
         return content
 
-    def submit(self, start: Callable[..., Run], **kwargs: Any) -> None: # As for `begin`
-        "Start it, and return when it is sent or queued"
-        self._in_loop(lambda: self.begin(start, **kwargs))
+# %% ../nbs/03_sync.ipynb #b1d221ad
+class _Stoppable(_Read):
+    def _cancel(self, error: BaseException|None = None) -> bool:
+        self._stopped = True
+        if self.run is None: self._over.set()
+        if self.run is None or self.run.done(): return False
+        if error is None: return self.run.cancel('The job was stopped')
+        self.run.end_early(error)
+        return True
+
+    def stop(self) -> bool: # Whether there was anything to stop
+        "Stop the cell: queued, it is never sent; running, it is interrupted. `settled()` says when it has stopped."
+        return bool(self._in_loop(self._cancel))
 
     def interrupt(self,
         force: bool = False, # If the kernel ignores it inside an awaited coroutine, raise an exception there?
@@ -367,8 +372,7 @@ class _Prompt(NamedTuple):
     password: bool
     answer: Callable[[Any, BaseException|None], None]   # called with the answer, or what asking has raised
 
-class Following(Generic[E]):
-    "The live outputs of a job, for one thread: an iterator. After `KeyboardInterrupt`, you can continue it."
+class _Taking(Generic[E]):
     def __init__(self,
         job: Any, # The `Job`
         loop: asyncio.AbstractEventLoop, # In which it runs
@@ -380,16 +384,6 @@ class Following(Generic[E]):
         self._ask = ask
         self._raises = raises
         self._ended: bool = False
-
-    def __iter__(self) -> 'Following[E]': return self
-
-    def __next__(self) -> E:
-        event = self.advance()
-        if event is not None: return event
-        if self._raises: self.job.result()
-        raise StopIteration
-
-    def __del__(self) -> None: self.mail.leave()
 
     def advance(self) -> E|None:
         "The next event, after the prompts before it were answered; `None`: the run has ended"
@@ -410,6 +404,19 @@ class Following(Generic[E]):
                 raise TypeError('`stdin` of a Kernel is a plain function, not an async one')
         except Exception as e: prompt.answer(None, e)
         else: prompt.answer(answer, None)
+
+# %% ../nbs/03_sync.ipynb #ebebdc3b
+class Following(_Taking[E]):
+    "The live outputs of a job, for one thread: an iterator. After `KeyboardInterrupt`, you can continue it."
+    def __iter__(self) -> 'Following[E]': return self
+
+    def __next__(self) -> E:
+        event = self.advance()
+        if event is not None: return event
+        if self._raises: self.job.result()
+        raise StopIteration
+
+    def __del__(self) -> None: self.mail.leave()
 
 # %% ../nbs/03_sync.ipynb #6c1c9f44
 def feed(

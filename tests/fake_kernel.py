@@ -830,7 +830,7 @@ WORDS = dict(
     sleep=lambda k, msg, seconds=0: float(seconds),
     freeze=lambda k, msg, seconds=None: k.freeze(seconds and float(seconds)),  # until fk.thaw(), or so long
     close=lambda k, msg: k.close_sockets(), open=lambda k, msg: k.reopen_sockets(),
-    stop=lambda k, msg: k._finish(linger=500),      # end in good order
+    stop=lambda k, msg: k._finish(linger=10_000),      # end in good order
     crash=lambda k, msg, code=1: k.crash(int(code)),
 )
 

@@ -219,6 +219,7 @@ async def test_restart_seen_by_a_client_without_manager(interrupted):
         assert all(isinstance(o, (dict,DeadKernelError)) for o in res), kinds(res)
         assert (type(res[0]) is dict)==interrupted and all(o['status']!='error' for o in told[interrupted:])
         if interrupted: assert told[0]['ename']=='KeyboardInterrupt'
+        await until(lambda: kc.connection.life.generation)   # (all may be answered before it notices)
         await kc.wait_for_status('ready', timeout=SOON)
         await as_good_as_new(kc)
 

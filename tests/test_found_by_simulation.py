@@ -1,10 +1,11 @@
 """The shortest stories of what the simulation has found. Each docstring says what goes wrong, and what would be right."""
-import asyncio
+import asyncio, itertools
 from queue import Empty
 
 import pytest
 from conkernelclient import *
 from conkernelclient.engine.errors import *
+from conkernelclient.engine.life import Link
 from memory_transport import MemoryClient
 from simulation import simulate
 from test_memory_transport import kernel, virtual
@@ -295,3 +296,21 @@ async def test_a_reply_that_comes_after_its_request_was_doubted_is_nobodys():
 def test_stories_of_rare_orders(seed):
     "Seeds that have shown a fault: an abort during a restart, a doubt about which nobody could be asked, a hook, a late reply"
     simulate(seed, 100)
+
+@virtual
+async def test_output_that_is_still_under_way_when_a_death_is_seen_is_waited_for():
+    """The kernel prints for a second's worth of the path, and ends. Its process is gone long before its last output has
+    arrived; `_died` waited 200 ms in all.
+
+    Right: as long as output comes, the end of its connection is waited for."""
+    async with kernel() as (machine, kc):
+        iopub = machine.place.lines('iopub')[0]
+        slow = itertools.count(1)
+        machine.place.delay = lambda: next(slow)*.05     # each message takes longer than the one before
+        run = kc.run('a out=20 hang')
+        await asyncio.sleep(.6)
+        machine.place.delay = lambda: 0.
+        iopub.cut = lambda lose=True: iopub.later('in', iopub.transport.tell, 'iopub', Link.DOWN)   # behind the output
+        machine.kill()
+        with pytest.raises(DeadKernelError): await run
+        assert run.partial.text == 'a;'*20

@@ -12,7 +12,7 @@ import conkernelclient
 from conkernelclient import run_kernel
 from conkernelclient.cells.llm import StreamText, cut_middle, strip_ansi
 from conkernelclient.cells.outputs import Displays, ExecutionError, ExecutionTimeout, Outputs, Result, as_output, parse_literal
-from conkernelclient.transports.ports import choose_port
+from conkernelclient.transports.ports import KeptPorts
 
 PNG = ('iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==')
 
@@ -211,7 +211,8 @@ class Manager(AsyncKernelManager):
     "jupyter_client's, with ports that nobody else gets"
     cache_ports = False
     def write_connection_file(self, **kwargs):
-        for o in port_names: setattr(self, o, getattr(self, o) or choose_port(self.ip))
+        self.kept = KeptPorts()
+        for o in port_names: setattr(self, o, getattr(self, o) or self.kept.choose(self.ip))
         super().write_connection_file(**kwargs)
 
 

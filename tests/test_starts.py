@@ -8,7 +8,7 @@ from jupyter_client.ioloop.manager import AsyncIOLoopKernelManager
 from jupyter_client.manager import AsyncKernelManager
 from conkernelclient import ConIOLoopKernelManager, ConKernelClient, ConKernelManager, DeadKernelError, run_kernel
 from conkernelclient.channels import ConChannel
-from conkernelclient.transports.ports import choose_port, is_taken, port_range
+from conkernelclient.transports.ports import KeptPorts, is_taken, port_range
 from conkernelclient.transports.sockets import ContextView
 from fake_kernel import FakeKernel, kernel_specs
 from fault_tools import *
@@ -574,7 +574,8 @@ def test_the_range_of_ports(system, ours, monkeypatch):
 
 async def test_a_port_that_was_asked_for_is_kept(tmp_path):
     km = fake_manager(tmp_path)
-    km.shell_port = choose_port(km.ip)
+    kept = KeptPorts()
+    km.shell_port = kept.choose(km.ip)
     wanted = km.shell_port
     await km.start_kernel()
     kc = await ready(km)
@@ -586,7 +587,7 @@ async def test_a_port_that_was_asked_for_is_kept(tmp_path):
 
 def test_no_free_port(monkeypatch):
     monkeypatch.setattr('conkernelclient.transports.ports._alone', lambda ip, port: None)
-    with pytest.raises(OSError, match='no free port'): choose_port('127.0.0.1')
+    with pytest.raises(OSError, match='no free port'): KeptPorts().choose('127.0.0.1')
 
 @pytest.mark.skipif(sys.platform!='linux', reason='Linux')
 async def test_ports_are_kept_until_the_kernel_has_them(tmp_path):

@@ -832,14 +832,21 @@ class _Verifying(_Awaited):
             await asyncio.sleep(.01)
 
     async def _died(self, generation: int) -> None:
-        loop = asyncio.get_running_loop()
         code = await self._exit_code()
-        until = loop.time()+.2
-        while self.life.links['iopub'] is Link.UP and loop.time() < until: await asyncio.sleep(.005)   # its last words
+        await self._last_words()
         if not self._in_doubt() or self.life.generation != generation: return   # (the next kernel is there already)
         if not self.host.owns and self.life.links['shell'] is Link.UP: return
         comes_back = self.host.owns and self.host.comes_back
         self.happened('died, comes back' if comes_back else 'died', code=code, known=self.host.owns)
+
+    async def _last_words(self) -> None:
+        "Wait until iopub's connection has ended, or brings nothing for 0.2 seconds; a child of the kernel may keep it open"
+        count, quiet = self.router.iopub_count, 0
+        for _ in range(1000):   # (looks, not seconds: a process that did not run in between has received nothing)
+            if self.life.links['iopub'] is not Link.UP or quiet == 40: return
+            await asyncio.sleep(.005)
+            quiet = quiet+1 if self.router.iopub_count == count else 0
+            count = self.router.iopub_count
 
 # %% ../../nbs/engine/07_connection.ipynb #818d3ede
 class _Verified(_Verifying):

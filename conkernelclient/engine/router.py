@@ -377,7 +377,7 @@ class _Doubting(_Holding):
 # %% ../../nbs/engine/05_router.ipynb #eddeb01c
 def _shrunk(packed: Packed) -> Packed:
     "Return the same frames in less memory, for a message that waits"
-    frames = [b'%b' % o if type(o) is bytes and len(o) < 4096 else o for o in packed]
+    frames = [b'%b' % o if type(o) is bytes and 64 < len(o) < 4096 else o for o in packed]
     return tuple(frames)   # type: ignore[return-value]
 
 # %% ../../nbs/engine/05_router.ipynb #f6bbad91
@@ -412,13 +412,33 @@ class _Submitting(_Doubting):
             raise
         if req.ended and (error := req.exception()) is not None: raise error
 
-# %% ../../nbs/engine/05_router.ipynb #09392a1c
+# %% ../../nbs/engine/05_router.ipynb #1d00c3da
 def _of_another(msg: Message, session: str) -> bool:
     "Whether `msg` names another kernel process than `session`"
     named: Any = msg['header'].get('session', session)
     return named != session and isinstance(named, str)
 
-class _Dispatching(_Submitting):
+class _Telling(_Submitting):
+    "Calls those that are interested in messages of any request"
+    def _taken(self, prompt: Message) -> bool:
+        try: return bool(self.on_prompt(prompt))
+        except Exception: log.exception('A prompt failed')
+        return False
+
+    def _display(self, msg: Message) -> None:
+        session = self.kernel.session
+        if session is not None and _of_another(msg, session): return   # of the next kernel, before its first reply
+        try: self.on_display(msg)
+        except Exception: log.exception('A display failed')
+
+    def _comm(self, msg: Message) -> None:
+        session = self.kernel.session
+        if session is not None and _of_another(msg, session): return
+        try: self.on_comm(msg)
+        except Exception: log.exception('A %s failed', msg['msg_type'])
+
+# %% ../../nbs/engine/05_router.ipynb #09392a1c
+class _Dispatching(_Telling):
     _unknown: Callable[[str, str|None, Message], None]
     _reply: Callable[[Request, Message], None]
     _half: Callable[[Request], None]
@@ -442,11 +462,6 @@ class _Dispatching(_Submitting):
         elif req.on_stdin is not None: req.take_prompt(msg)
         elif not self._taken(msg): self.mailboxes[channel].push(msg)
 
-    def _taken(self, prompt: Message) -> bool:
-        try: return bool(self.on_prompt(prompt))
-        except Exception: log.exception('A prompt failed')
-        return False
-
     def _iopub(self, req: Request, msg: Message) -> None:
         content = msg['content']
         kind = msg['header']['msg_type']
@@ -457,18 +472,6 @@ class _Dispatching(_Submitting):
         if req.claims_iopub: req.take_iopub(msg)
         else: self.mailboxes['iopub'].push(msg)
         if req.idle: self._half(req)
-
-    def _display(self, msg: Message) -> None:
-        session = self.kernel.session
-        if session is not None and _of_another(msg, session): return   # of the next kernel, before its first reply
-        try: self.on_display(msg)
-        except Exception: log.exception('A display failed')
-
-    def _comm(self, msg: Message) -> None:
-        session = self.kernel.session
-        if session is not None and _of_another(msg, session): return
-        try: self.on_comm(msg)
-        except Exception: log.exception('A %s failed', msg['msg_type'])
 
 # %% ../../nbs/engine/05_router.ipynb #b088caf1
 class _Unclaimed(_Dispatching):

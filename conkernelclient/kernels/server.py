@@ -275,8 +275,43 @@ class _OnServer(ConKernelManager):
         "Raises `UnsupportedFeature`: jupyter_client's blocking client needs sockets"
         raise UnsupportedFeature('A kernel behind a server has no blocking client: use client()')
 
+# %% ../../nbs/kernels/00_server.ipynb #49c8a698
+class _Asking(_OnServer):
+    "Asks the server what it has"
+    kernel_name: Any
+
+    async def _read_spec(self) -> None:
+        try: specs = (await self.server.fetch('GET', 'api/kernelspecs'))['kernelspecs']
+        except ServerError as e:
+            if e.code == 404 and await self._has_kernels(): return   # a small gateway: it has kernels of one kind
+            raise
+        if self.kernel_name not in specs: raise UnknownKernel(self.kernel_name, specs)
+        self._spec = KernelSpec(**specs[self.kernel_name]['spec'])
+
+    async def _has_kernels(self) -> bool:
+        try: return isinstance(await self.server.fetch('GET', 'api/kernels'), list)
+        except ServerError as e:
+            if e.code in (401, 403): raise
+            return False
+
+    async def _attach(self, kernel_id: str) -> Any:
+        try: model = await self.server.fetch('GET', f'api/kernels/{quote(kernel_id)}')
+        except ServerError as e:
+            if e.code != 404: raise
+            there = await self._there()
+            raise ServerError(f'{self.server.url} has no kernel {kernel_id}{there}', 404, True) from None
+        self.kernel_name = model['name']
+        return model
+
+    async def _there(self) -> str:
+        try: models = await self.server.fetch('GET', 'api/kernels')
+        except ServerError as e:
+            if e.code in (401, 403): return ''   # (a gateway may not list them)
+            raise
+        return '. Running there: '+(', '.join(f"{o['id']} ({o['name']})" for o in models) or 'none')
+
 # %% ../../nbs/kernels/00_server.ipynb #21a78a95
-class _Starting(_OnServer):
+class _Starting(_Asking):
     kernel_id: Any
     kernel_name: Any
     is_jupyter: bool = True   # is it a Jupyter Server or one of its gateways, and no other program with the same interface?
@@ -313,36 +348,6 @@ class _Starting(_OnServer):
                 self.kernel_id = asked.result()['id']
                 self._running = True
             raise
-
-    async def _read_spec(self) -> None:
-        try: specs = (await self.server.fetch('GET', 'api/kernelspecs'))['kernelspecs']
-        except ServerError as e:
-            if e.code == 404 and await self._has_kernels(): return   # a small gateway: it has kernels of one kind
-            raise
-        if self.kernel_name not in specs: raise UnknownKernel(self.kernel_name, specs)
-        self._spec = KernelSpec(**specs[self.kernel_name]['spec'])
-
-    async def _has_kernels(self) -> bool:
-        try: return isinstance(await self.server.fetch('GET', 'api/kernels'), list)
-        except ServerError as e:
-            if e.code in (401, 403): raise
-            return False
-
-    async def _attach(self, kernel_id: str) -> Any:
-        try: model = await self.server.fetch('GET', f'api/kernels/{quote(kernel_id)}')
-        except ServerError as e:
-            if e.code != 404: raise
-            there = await self._there()
-            raise ServerError(f'{self.server.url} has no kernel {kernel_id}{there}', 404, True) from None
-        self.kernel_name = model['name']
-        return model
-
-    async def _there(self) -> str:
-        try: models = await self.server.fetch('GET', 'api/kernels')
-        except ServerError as e:
-            if e.code in (401, 403): return ''   # (a gateway may not list them)
-            raise
-        return '. Running there: '+(', '.join(f"{o['id']} ({o['name']})" for o in models) or 'none')
 
 # %% ../../nbs/kernels/00_server.ipynb #bdc5ac33
 class _Acting(_Starting):

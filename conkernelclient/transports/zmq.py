@@ -677,8 +677,36 @@ class _Reporting(_Open):
         if address != self._shares: share(id(self), self._sink(), address, self._shares)
         self._shares = address
 
+# %% ../../nbs/transports/00_zmq.ipynb #8fb5e952
+class _Connecting(_Reporting):
+    "Makes what is open"
+    hb: Any
+    loop: asyncio.AbstractEventLoop|None
+
+    def _connect(self, channel: str) -> None:
+        # (The method is not held weakly, a call less for each batch: `_close` ends the cycle)
+        if channel == 'control' and self.sockets.postpone(channel):
+            self.channels[channel] = LateChannel(channel, partial(self.sockets.connect, channel, None), self._deliver)
+        elif channel == 'iopub':
+            self.channels[channel] = Pouring(channel, self.sockets.connect(channel, None), self._deliver, weakly(self._awaited))
+        else: self.channels[channel] = Channel(channel, self.sockets.connect(channel, None), self._deliver)
+
+    def _disconnect(self, channel: str) -> None:
+        if channel in self.channels: self.channels.pop(channel).close()
+        self.sockets.forget(channel)
+
+    def _heartbeat(self) -> None:
+        self.hb = self.sockets.heartbeat()
+        if isinstance(self.hb, Heartbeat): self.hb.on_change = weakly(self._beat)
+
+    def _watch(self) -> None:
+        for o in 'shell', 'iopub':
+            if o not in self.channels or o in self.monitors or self.loop is None: continue
+            socket = cast(zmq.asyncio.Socket, self.channels[o].socket)
+            self.monitors[o] = Monitor(o, socket, self.loop, weakly(self._link), self.sockets.encrypted())
+
 # %% ../../nbs/transports/00_zmq.ipynb #d39ba735
-class _Opening(_Reporting):
+class _Opening(_Connecting):
     hb: Any
     loop: asyncio.AbstractEventLoop|None
     thread: int|None
@@ -698,18 +726,6 @@ class _Opening(_Reporting):
             raise
         self._share(self.sockets.address('shell'))
 
-    def _connect(self, channel: str) -> None:
-        # (The method is not held weakly, a call less for each batch: `_close` ends the cycle)
-        if channel == 'control' and self.sockets.postpone(channel):
-            self.channels[channel] = LateChannel(channel, partial(self.sockets.connect, channel, None), self._deliver)
-        elif channel == 'iopub':
-            self.channels[channel] = Pouring(channel, self.sockets.connect(channel, None), self._deliver, weakly(self._awaited))
-        else: self.channels[channel] = Channel(channel, self.sockets.connect(channel, None), self._deliver)
-
-    def _disconnect(self, channel: str) -> None:
-        if channel in self.channels: self.channels.pop(channel).close()
-        self.sockets.forget(channel)
-
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         "Begin to read"
         self.loop = loop
@@ -718,16 +734,6 @@ class _Opening(_Reporting):
             for o in self.channels.values(): o.start(loop)
             if self.hb is not None and not self.hb.is_alive(): self.hb.start()
             self._watch()
-
-    def _heartbeat(self) -> None:
-        self.hb = self.sockets.heartbeat()
-        if isinstance(self.hb, Heartbeat): self.hb.on_change = weakly(self._beat)
-
-    def _watch(self) -> None:
-        for o in 'shell', 'iopub':
-            if o not in self.channels or o in self.monitors or self.loop is None: continue
-            socket = cast(zmq.asyncio.Socket, self.channels[o].socket)
-            self.monitors[o] = Monitor(o, socket, self.loop, weakly(self._link), self.sockets.encrypted())
 
 # %% ../../nbs/transports/00_zmq.ipynb #298dca37
 class _Reopening(_Opening):
