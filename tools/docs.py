@@ -119,12 +119,12 @@ def ask_for_llms(config: dict) -> dict:
 
 
 def describe(path: Path):
-    "Give the Markdown page at `path` its first sentence as the description that is shown when it is shared."
-    md = path.read_text(encoding='utf-8')
-    first = next(o for o in md.split('\n\n') if o.strip() and not o.startswith('#'))
-    text = re.sub(r'\[([^\]]*)\]\([^)]*\)', r'\1', ' '.join(first.split())).replace('`', '')
-    front = yaml.safe_dump(dict(description=re.split(r'(?<=[.!?]) ', text)[0]), allow_unicode=True)
-    path.write_text(f'---\n{front}---\n\n{md}', encoding='utf-8')
+    "Take title and description, the first sentence, out of the Markdown page at `path` and into its front matter."
+    title, first, rest = path.read_text(encoding='utf-8').split('\n\n', 2)
+    sentence, *more = re.split(r'(?<=[.!?])\s', first.strip(), maxsplit=1)
+    text = re.sub(r'\[([^\]]*)\]\([^)]*\)', r'\1', ' '.join(sentence.split())).replace('`', '')
+    front = yaml.safe_dump(dict(title=title.strip().removeprefix('# '), description=text), allow_unicode=True)
+    path.write_text('\n\n'.join([f'---\n{front}---', *more, rest]), encoding='utf-8')
 
 
 def finish(docs: Path, site: str):
