@@ -1,5 +1,6 @@
 """The tools that make README.md and the docs: what they change, and what they refuse."""
-import json, re, sys
+import ast, json, re, sys
+from codeop import CommandCompiler
 from pathlib import Path
 from types import SimpleNamespace
 import pytest
@@ -322,3 +323,26 @@ log.warning('for ever')
 y = 'not prose'
 '''
     assert sorted(prose.in_code(code)) == sorted(['Is told', 'x is gone at once', 'for ever', 'Nobody needs it', 'Who waits'])
+
+
+def pasted(text):
+    "The statements of `text` as a prompt reads them line by line: a block ends with an empty line"
+    compiler, lines = CommandCompiler(), []
+    compiler.compiler.flags |= ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+    for line in [*text.splitlines(), '']:
+        lines.append(line)
+        if compiler('\n'.join(lines)): lines = []
+    return not lines
+
+def test_a_block_that_ends_without_an_empty_line_cannot_be_pasted():
+    assert pasted('if 1:\n    x = 1\n\nx') and pasted('f("""a\n\nb""")\nx')
+    for o in 'if 1:\n    x = 1\nx', 'with f() as a: a\nx':
+        with pytest.raises(SyntaxError): pasted(o)
+
+@pytest.mark.parametrize('page', ['index', 'tutorials/01_first_steps'])
+def test_pages_for_beginners_can_be_pasted_at_a_prompt(page):
+    "The front page promises `python -m asyncio`, whose prompt reads line by line before Python 3.13"
+    cells = [''.join(o['source']) for o in json.loads((Path(__file__).parent.parent/f'nbs/{page}.ipynb').read_text(encoding='utf-8'))['cells'] if o['cell_type']=='code']
+    seen = [o for o in cells if not re.match(r'#\|\s*(hide|echo: false)', o)]
+    assert len(seen) > 8
+    for o in seen: assert pasted(o), o
