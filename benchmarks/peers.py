@@ -214,6 +214,12 @@ class PyPI(Ours):
         self.kc = await self.km.client().start_channels()
 
     close = JupyterClient.close
+
+    async def replaces(self):
+        plain,own = await drop_in(module().ConKernelManager),value(await self.kc.reply(**asking(7)))
+        try: await self.kc.execute(**asking(7), reply=True)
+        except Exception as e: return f'{plain}. With `await start_channels()`: reply() gives {own}, execute(reply=True) fails ({short(e)})'
+
     async def callers(self): return await outcome([valued(self.kc.reply(**asking(i))) for i in range(10)])
 
     async def live(self):
