@@ -5,7 +5,7 @@ from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
 STATUSES = ['1 - Planning', '2 - Pre-Alpha', '3 - Alpha', '4 - Beta', '5 - Production/Stable', '6 - Mature', '7 - Inactive']
-PYTHONS = ['3.11', '3.12', '3.13', '3.14']
+PYTHONS = ['3.11', '3.12', '3.13']   # those with which tests and pages are run
 SPDX = {'apache2': 'Apache-2.0', 'mit': 'MIT', 'bsd3': 'BSD-3-Clause'}
 
 config = ConfigParser()

@@ -1,10 +1,12 @@
 """The tools that make README.md and the docs: what they change, and what they refuse."""
-import json, re, sys
+import ast, configparser, json, re, sys
+from codeop import CommandCompiler
 from pathlib import Path
 from types import SimpleNamespace
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent.parent/'tools'))
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT/'tools'))
 import docs, entries, prose, readme
 
 SITE = 'https://example.org/lib'
@@ -326,3 +328,56 @@ log.warning('for ever')
 y = 'not prose'
 '''
     assert sorted(prose.in_code(code)) == sorted(['Is told', 'x is gone at once', 'for ever', 'Nobody needs it', 'Who waits'])
+
+
+def pasted(text):
+    "The statements of `text` as a prompt reads them line by line: a block ends with an empty line"
+    compiler, lines = CommandCompiler(), []
+    compiler.compiler.flags |= ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+    for line in [*text.splitlines(), '']:
+        lines.append(line)
+        if compiler('\n'.join(lines)): lines = []
+    return not lines
+
+def test_a_block_that_ends_without_an_empty_line_cannot_be_pasted():
+    assert pasted('if 1:\n    x = 1\n\nx') and pasted('f("""a\n\nb""")\nx')
+    for o in 'if 1:\n    x = 1\nx', 'with f() as a: a\nx':
+        with pytest.raises(SyntaxError): pasted(o)
+
+@pytest.mark.parametrize('page', ['index', 'tutorials/01_first_steps'])
+def test_pages_for_beginners_can_be_pasted_at_a_prompt(page):
+    "The front page promises `python -m asyncio`, whose prompt reads line by line before Python 3.13"
+    cells = [''.join(o['source']) for o in json.loads((ROOT/f'nbs/{page}.ipynb').read_text(encoding='utf-8'))['cells'] if o['cell_type']=='code']
+    seen = [o for o in cells if not re.match(r'#\|\s*(hide|echo: false)', o)]
+    assert len(seen) > 8
+    for o in seen: assert pasted(o), o
+
+BROUGHT = {'conkernelclient', 'jupyter_client', 'ipykernel', 'IPython', 'zmq', 'fastcore', 'orjson', 'traitlets', 'comm', 'tornado'}   # by the package itself
+
+def lacking(page):
+    "The packages that the cells of a page import, and that no `pip install` before them names"
+    config, said, res = configparser.ConfigParser(), '', []
+    config.read(ROOT/'settings.ini', encoding='utf-8')
+    for o in json.loads(page.read_text(encoding='utf-8'))['cells']:
+        source = ''.join(o['source'])
+        if o['cell_type'] != 'code':
+            for line in re.findall(r'pip install ([^`\n#]+)', source):
+                extras = re.findall(r"\.\[([\w,]+)\]", line)
+                said += ' '.join([line, *(config['DEFAULT'][f'{x}_requirements'] for e in extras for x in e.split(','))])+' '
+                if 'nbclient' in said: said += 'nbformat '   # nbclient brings it
+        elif not re.match(r'#\|\s*hide', source):
+            tree = ast.walk(compile(source, page.name, 'exec', ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT))
+            names = {name for n in tree for name in ([a.name for a in n.names] if isinstance(n, ast.Import) else [n.module] if isinstance(n, ast.ImportFrom) else [])}
+            res += [m for m in sorted({name.partition('.')[0] for name in names}-BROUGHT-sys.stdlib_module_names)
+                    if not re.search(rf"(^|[\s']){m.replace('_', '[-_]')}", said)]
+    return res
+
+@pytest.mark.parametrize('page', sorted((ROOT/'nbs/tutorials').glob('*.ipynb')), ids=lambda o: o.stem)
+def test_a_tutorial_says_what_to_install(page): assert not lacking(page)
+
+def test_a_package_that_a_page_does_not_name(tmp_path):
+    page = tmp_path/'page.ipynb'
+    def wanted(*cells): page.write_text(json.dumps(dict(cells=[dict(cell_type=k, source=s) for k, s in cells]))); return lacking(page)
+    use = ('code', 'import asyncio, nbformat.v4\nawait f()\nfrom nbclient import x')
+    assert wanted(use) == ['nbclient', 'nbformat'] and wanted(('markdown', '`pip install nbformat`'), use) == ['nbclient']
+    assert wanted(('markdown', "`pip install '.[notebook]'`"), use) == [] and wanted(use, ('markdown', "`pip install '.[notebook]'`")) != []
