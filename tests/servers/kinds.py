@@ -3,9 +3,10 @@
 All of them run the kernels of the Python that runs the checks (but `Provisioners`, whose kernels are started by a program
 of its own), so a difference is the server's.
 """
-import asyncio, json, os, shutil, subprocess, sys, tempfile, time
+import asyncio, getpass, json, os, shutil, subprocess, sys, tempfile, time
 from pathlib import Path
 
+import psutil
 from conkernelclient import ServerError
 from conkernelclient.transports.websocket import Server
 from proxy import Jupyter, free_port
@@ -93,6 +94,74 @@ class Provisioners(Kind):
         return super().environ() | dict(JUPYTER_PATH=str(self.work/'share/jupyter'), KERNEL_USERNAME='ann')   # (it starts none of root)
 
     def command(self): return [self.program('python'), *super().command()[1:]]
+
+
+SSHD = '''
+Port {port}
+ListenAddress 127.0.0.2
+HostKey {keys}/host
+AuthorizedKeysFile {keys}/user.pub
+StrictModes no
+UsePAM no
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+PermitRootLogin prohibit-password
+PidFile none
+'''
+
+class Ssh(Provisioners):
+    """The same, and its kernels start over ssh: to it, 127.0.0.2 is another host, with an sshd of the checks
+
+    The keys are made for each start, and the server's home is a folder of its own, so nobody's ~/.ssh is read or written.
+    """
+    name = 'ssh'
+    sshd = None
+
+    def __init__(self, envs, port=None):
+        super().__init__(envs, port)
+        self.env = envs/Provisioners.name
+
+    def install(self):
+        super().install()
+        if not self.find('sshd') or not self.find('ssh-keygen'): raise CannotInstall('sshd and ssh-keygen: install openssh-server')
+
+    def find(self, name): return shutil.which(name, path=f'{os.environ["PATH"]}:/usr/sbin:/sbin')
+
+    def environ(self):
+        env = super().environ()
+        spec = self.work/'share/jupyter/kernels/ssh_python/kernel.json'   # (there, nothing is left of the server's environment)
+        data = json.loads(spec.read_text())
+        data['argv'][0] = self.program('python')
+        data['env'] = {k: env[k] for k in ('IPYTHONDIR', 'LANG', 'LC_ALL') if k in env}
+        spec.write_text(json.dumps(data))
+        return env | dict(HOME=str(self.work), GP_REMOTE_HOSTS='127.0.0.2', GP_REMOTE_USER=getpass.getuser(), GP_SSH_PORT=str(self.ssh_port))
+
+    def start(self):
+        self.stop()
+        keys = self.work/'.ssh'
+        if not keys.exists():
+            keys.mkdir(mode=0o700)
+            for o in 'host', 'user': self._run(self.find('ssh-keygen'), '-q', '-t', 'ed25519', '-N', '', '-f', str(keys/o))
+            (keys/'user').rename(keys/'id_ed25519')
+        self.ssh_port = free_port()
+        (keys/'known_hosts').write_text(f'[127.0.0.2]:{self.ssh_port} {(keys/"host.pub").read_text()}')
+        config = keys/'sshd_config'
+        config.write_text(SSHD.format(port=self.ssh_port, keys=keys))
+        if os.getuid() == 0: os.makedirs('/run/sshd', exist_ok=True)   # (as root, sshd wants this empty folder)
+        with open(self.work/'sshd.log', 'ab') as log:
+            self.sshd = subprocess.Popen([self.find('sshd'), '-D', '-e', '-f', str(config)], stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        return super().start()
+
+    def stop(self, *args):
+        super().stop(*args)
+        if self.sshd is not None:
+            self.sshd.terminate()
+            self.sshd.wait()
+            self.sshd = None
+        for o in psutil.process_iter():   # kernels that are left: they are no children of the server
+            try:
+                if any(str(self.work) in arg for arg in o.cmdline()): o.kill()
+            except psutil.Error: pass   # it has ended
 
 
 class Jupygate(Kind):
@@ -191,4 +260,4 @@ class Hub(Kind):
             while (await self.ask('GET', 'users/ann'))['servers']: await asyncio.sleep(.1)
 
 
-KINDS = {o.name: o for o in (Hub, Enterprise, Provisioners, Jupygate)}
+KINDS = {o.name: o for o in (Hub, Enterprise, Provisioners, Ssh, Jupygate)}
