@@ -9,10 +9,9 @@ from conkernelclient import *
 from conkernelclient.engine.life import State
 from proxy import Jupyter, Proxy, free_port, processes_of
 from conkernelclient.transports.websocket import tornado_connect
-from test_server import legacy, ask, client, kernel, outcome, text, until, until_busy
+from test_server import SOON, legacy, ask, client, kernel, outcome, text, until, until_busy
 
 bound = 90
-SOON = 30
 pytestmark = pytest.mark.filterwarnings('error')
 slow = pytest.mark.slow   # (for their length: they wait for the time limits of a server)
 

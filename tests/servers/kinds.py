@@ -21,6 +21,7 @@ class Kind(Jupyter):
     packages: tuple[str, ...]     # from PyPI
     npm: tuple[str, ...] = ()     # from npm
     impossible: dict[str, str] = {}   # checks that cannot pass there, and why
+    soon = 30                     # seconds: far more than anything takes there that has no bound of its own
 
     def __init__(self, envs: Path, port=None):
         super().__init__(port=port)
@@ -79,8 +80,14 @@ class Enterprise(Kind):
 
 
 class Provisioners(Kind):
-    "A Jupyter Server whose kernels are started by gateway_provisioners, as on another host"
+    """A Jupyter Server whose kernels are started by gateway_provisioners, as on another host
+
+    Its kernels take 29 s to end: beside each runs a process that listens for the server's signals. It ends first, the launcher
+    does not collect it, and ipykernel (7.4) signals its children until they are gone or 14+14 s are over. The server's loop
+    stands still for that long, as it waits for the kernel's process there.
+    """
     name = 'provisioners'
+    soon = 120
     packages = 'gateway_provisioners==0.5.*', 'jupyter_server', 'ipykernel'
     kernels = dict(name='ssh_python')
     impossible = dict(
@@ -109,12 +116,25 @@ PermitRootLogin prohibit-password
 PidFile none
 '''
 
+COLLECTING = '''
+import psutil
+from ipykernel.ipkernel import IPythonKernel
+
+class Kernel(IPythonKernel):
+    "Does not wait for children that have ended"
+    def _process_children(self): return [o for o in super()._process_children() if o.status() != psutil.STATUS_ZOMBIE]
+'''
+
 class Ssh(Provisioners):
     """The same, and its kernels start over ssh: to it, 127.0.0.2 is another host, with an sshd of the checks
 
     The keys are made for each start, and the server's home is a folder of its own, so nobody's ~/.ssh is read or written.
+    These kernels collect their listener: the server does not wait for them here, and one that it has deleted or restarted
+    would go on answering its clients for the 29 s.
     """
     name = 'ssh'
+    soon = 30
+    impossible = dict(test_the_kernel_dies_and_the_server_restarts_it='it restarts no kernel that dies')
     sshd = None
 
     def __init__(self, envs, port=None):
@@ -132,6 +152,8 @@ class Ssh(Provisioners):
         spec = self.work/'share/jupyter/kernels/ssh_python/kernel.json'   # (there, nothing is left of the server's environment)
         data = json.loads(spec.read_text())
         data['argv'][0] = self.program('python')
+        (Path(data['argv'][1]).parent/'collecting.py').write_text(COLLECTING)
+        data['argv'][data['argv'].index('--kernel-class-name')+1] = 'collecting.Kernel'
         data['env'] = {k: env[k] for k in ('IPYTHONDIR', 'LANG', 'LC_ALL') if k in env}
         spec.write_text(json.dumps(data))
         return env | dict(HOME=str(self.work), GP_REMOTE_HOSTS='127.0.0.2', GP_REMOTE_USER=getpass.getuser(), GP_SSH_PORT=str(self.ssh_port))

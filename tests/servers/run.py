@@ -51,6 +51,7 @@ def check(name, envs, more):
                 print(f'{name} does not start: {e!r}\n{server.said()}')
                 return 0, 1, 0
         else: break
+    os.environ['TESTS_SOON'] = str(server.soon)   # (test_server.py reads it)
     given = Given(server)   # (the fixture is in checks.py: one of a plugin would give way to that of tests/conftest.py)
     try:
         code = pytest.main(['-m', '', '-rs', '-s', '-p', 'no:cacheprovider', '-c', str(HERE.parent.parent/'pytest.ini'),
