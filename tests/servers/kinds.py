@@ -82,9 +82,9 @@ class Enterprise(Kind):
 class Provisioners(Kind):
     """A Jupyter Server whose kernels are started by gateway_provisioners, as on another host
 
-    Its kernels take 29 s to end: beside each runs a process that listens for the server's signals. It ends first, the launcher
-    does not collect it, and ipykernel (7.4) signals its children until they are gone or 14+14 s are over. The server's loop
-    stands still for that long, as it waits for the kernel's process there.
+    Its kernels take 29 s to end. Each has a child process that listens for the server's signals, which ends first and which
+    the launcher does not collect; ipykernel (7.4) signals its children until none is left, or 29 s are over, and counts those
+    that have ended. The server stands still for as long: its loop waits for the kernel's process.
     """
     name = 'provisioners'
     soon = 120
@@ -98,7 +98,8 @@ class Provisioners(Kind):
     def environ(self):
         if not (self.work/'share/jupyter').exists():
             self._run(self.program('jupyter-ssh-spec'), 'install', '--prefix', str(self.work))
-        return super().environ() | dict(JUPYTER_PATH=str(self.work/'share/jupyter'), KERNEL_USERNAME='ann')   # (it starts none of root)
+        return super().environ() | dict(JUPYTER_PATH=str(self.work/'share/jupyter'), KERNEL_USERNAME='ann',   # (it starts none of root)
+                                      GP_KERNEL_LOG_DIR=str(self.work))
 
     def command(self): return [self.program('python'), *super().command()[1:]]
 
@@ -129,8 +130,8 @@ class Ssh(Provisioners):
     """The same, and its kernels start over ssh: to it, 127.0.0.2 is another host, with an sshd of the checks
 
     The keys are made for each start, and the server's home is a folder of its own, so nobody's ~/.ssh is read or written.
-    These kernels collect their listener: the server does not wait for them here, and one that it has deleted or restarted
-    would go on answering its clients for the 29 s.
+    These kernels do not wait for children that have ended. Else a kernel that is deleted or restarted would go on to answer
+    its clients for 29 s, as the server waits for no process on another host.
     """
     name = 'ssh'
     soon = 30
