@@ -84,7 +84,8 @@ class Provisioners(Kind):
 
     Its kernels take 29 s to end. Each has a child process that listens for the server's signals, which ends first and which
     the launcher does not collect; ipykernel (7.4) signals its children until none is left, or 29 s are over, and counts those
-    that have ended. The server stands still for as long: its loop waits for the kernel's process.
+    that have ended. The server stands still for as long: its loop waits for the kernel's process. It is slow between
+    those times, too (40 ms for a cell): its loop waits for launchers, 10 ms at each turn.
     """
     name = 'provisioners'
     soon = 120
