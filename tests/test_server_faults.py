@@ -58,6 +58,13 @@ async def goes_on(kc):
 
 def answered(value): assert value == 42
 
+async def after_restart(jupyter, ask):
+    """What `ask()` gives after a restart by somebody else. Where the server does not tell of it (`tells`: the new kernel has
+    other ports, and the old connection is deaf), one call is lost before the client notices, with an error that says why.
+    """
+    end = await outcome(ask())
+    return end if jupyter.tells or type(end) is not KernelRestartedError else await outcome(ask())
+
 
 # The connection
 
@@ -276,7 +283,7 @@ async def test_restart_by_somebody_else(jupyter):
             errors = [await outcome(o) for o in flying]
             assert all(interrupted(o) or type(o) is KernelRestartedError for o in errors), errors
             print(f'figure | restart by somebody else, told after | {time.monotonic()-begin:.2f} s')
-            assert (await outcome(kc.run('"x" in globals()'))).text.strip() == 'False'
+            assert (await after_restart(jupyter, lambda: kc.run('"x" in globals()'))).text.strip() == 'False'
 
 async def test_restart_in_an_outage(jupyter):
     async with proxied(jupyter) as (proxy, kc):
@@ -289,7 +296,7 @@ async def test_restart_in_an_outage(jupyter):
         await proxy.listen()
         end = await outcome(req)   # (a server that interrupts the cell first keeps its reply)
         assert isinstance(end, KernelRestartedError) or interrupted(end), end
-        assert (await outcome(kc.run('"x" in globals()'))).text.strip() == 'False'
+        assert (await after_restart(jupyter, lambda: kc.run('"x" in globals()'))).text.strip() == 'False'
 
 async def test_the_kernel_dies_and_the_server_restarts_it(jupyter):
     async with kernel(jupyter) as kc, client(kc) as kc2:

@@ -15,7 +15,7 @@ from test_server import (
     test_large_values_travel, test_one_cell_is_interrupted_and_no_other, test_requests, test_runs, test_subshells_and_map,
     test_ten_clients_one_kernel, test_two_clients_one_kernel)
 from test_server_faults import (
-    goes_on, interrupted, killed_while_watched, printing, proxied,
+    after_restart, goes_on, interrupted, killed_while_watched, printing, proxied,
     test_a_proxy_that_answers_for_the_server, test_a_reply_that_is_lost_in_the_outage, test_a_run_says_that_it_is_incomplete,
     test_cut_again_and_again_with_a_thousand_in_flight, test_cut_and_the_server_does_not_know, test_cut_as_the_only_client,
     test_cut_beside_another_client, test_deleted_by_somebody_else, test_deleted_in_an_outage, test_not_reachable,
@@ -155,6 +155,7 @@ async def test_a_restart_with_other_clients(jupyter):
             # (the server interrupts the first, and then the old kernel may get to the second before it ends)
             assert isinstance(second, KernelRestartedError) or second['header']['session'] == session, second
             await goes_on(kc)
+            await after_restart(jupyter, lambda: kc2.kernel_info(reply=True))
             await goes_on(kc2)
 
 @pytest.mark.only('enterprise', 'provisioners', 'ssh', 'jupygate')

@@ -88,7 +88,7 @@ class Provisioners(Kind):
     those times, too (40 ms for a cell): its loop waits for launchers, 10 ms at each turn.
     """
     name = 'provisioners'
-    soon = 120
+    soon, tells = 120, False
     packages = 'gateway_provisioners==0.5.*', 'jupyter_server', 'ipykernel'
     kernels = dict(name='ssh_python')
     impossible = dict(
