@@ -155,7 +155,7 @@ async def test_a_restart_with_other_clients(jupyter):
             # (the server interrupts the first, and then the old kernel may get to the second before it ends)
             assert isinstance(second, KernelRestartedError) or second['header']['session'] == session, second
             await goes_on(kc)
-            await after_restart(jupyter, lambda: kc2.kernel_info(reply=True))
+            assert isinstance(await after_restart(jupyter, lambda: kc2.kernel_info(reply=True)), dict)
             await goes_on(kc2)
 
 @pytest.mark.only('enterprise', 'provisioners', 'ssh', 'jupygate')
