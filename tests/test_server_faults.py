@@ -3,10 +3,12 @@ deaths that nobody reports, servers that go away. Nothing waits forever, nothing
 """
 import asyncio, os, signal, time
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 
 import pytest
 from conkernelclient import *
 from conkernelclient.engine.life import State
+from conkernelclient.kernels.server import Watch
 from proxy import Jupyter, Proxy, free_port, processes_of
 from conkernelclient.transports.websocket import tornado_connect
 from test_server import SOON, legacy, ask, client, kernel, outcome, text, until, until_busy
@@ -402,6 +404,33 @@ async def test_a_server_that_stands_still_is_no_dead_kernel(jupyter):
             error = await outcome(req)
             assert isinstance(error, DeadKernelError) and 'has not answered' in str(error), error
         finally: os.kill(os_pid, signal.SIGCONT)
+
+class Unheard:
+    "Connection and transport of a kernel that answers no question, with a server that has it"
+    info, up = dict(supported_features=['kernel subshells']), False
+    def __init__(self): self.silent, self.said = False, []
+    def fell_silent(self): self.silent = True
+    def reconnect(self, why): self.said.append('reconnect')
+    def host_says(self, status, why): self.said.append(status)
+    async def model(self): return dict(execution_state='busy')
+    async def request(self, *args, **kwargs): raise NotConnected('No connection')
+
+async def test_silences_do_not_add_up(monkeypatch):
+    "Time counts from the last silence, not from one that has ended: behind some servers, each restart by others begins with one"
+    clock = SimpleNamespace(now=1.)
+    monkeypatch.setattr('conkernelclient.kernels.server.time', SimpleNamespace(monotonic=lambda: clock.now))
+    kernel = Unheard()
+    watch = Watch(kernel, kernel)
+    async def look(now):
+        clock.now = now
+        await watch._look()
+        return kernel.said[-1]
+    watch.probe_every = 0.
+    assert await look(1) == 'reconnect' and kernel.silent
+    kernel.silent = False   # something came
+    assert await look(40) == 'reconnect'
+    assert await look(60) == 'reconnect'
+    assert await look(71) == 'dead' and kernel.said == ['reconnect', 'reconnect', 'dead']
 
 async def test_an_error_of_the_block_is_not_replaced_by_that_of_the_deletion(jupyter):
     with pytest.raises(ZeroDivisionError):
