@@ -106,6 +106,7 @@ class Jupyter:
     log = open(os.environ['SERVER_LOG'], 'ab') if os.environ.get('SERVER_LOG') else subprocess.DEVNULL
     path = ''      # of its base address
     kernels = {}   # what `start_kernel` needs there
+    tells = True   # does a client hear of a restart by others before the new kernel takes requests?
     def __init__(self, *options, token='secret', port=None, ssl_options=None):
         self.port, self.token, self.options = port or free_port(), token, options
         self.url = self.through(self.port)

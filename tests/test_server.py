@@ -16,7 +16,7 @@ from conkernelclient.transports.websocket import Handshake, Server, TornadoPeer,
 from proxy import Jupyter, Proxy, free_port
 
 bound = 90
-SOON = 30   # seconds: far more than anything here takes that has no bound of its own
+SOON = float(os.environ.get('TESTS_SOON', 30))   # seconds: far more than anything here takes that has no bound of its own (servers/run.py: at that server)
 pytestmark = pytest.mark.filterwarnings('error')
 
 

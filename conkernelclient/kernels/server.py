@@ -156,6 +156,7 @@ class Watch(_Looking):
         if await self._answers():
             self.unanswered = None
             return
+        if not self.transport.silent: self.unanswered = None   # something came since
         self.unanswered = self.unanswered or now
         if not self.transport.silent:
             self.transport.fell_silent()

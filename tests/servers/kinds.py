@@ -3,9 +3,10 @@
 All of them run the kernels of the Python that runs the checks (but `Provisioners`, whose kernels are started by a program
 of its own), so a difference is the server's.
 """
-import asyncio, json, os, shutil, subprocess, sys, tempfile, time
+import asyncio, getpass, json, os, shutil, subprocess, sys, tempfile, time
 from pathlib import Path
 
+import psutil
 from conkernelclient import ServerError
 from conkernelclient.transports.websocket import Server
 from proxy import Jupyter, free_port
@@ -20,6 +21,7 @@ class Kind(Jupyter):
     packages: tuple[str, ...]     # from PyPI
     npm: tuple[str, ...] = ()     # from npm
     impossible: dict[str, str] = {}   # checks that cannot pass there, and why
+    soon = 30                     # seconds: far more than anything takes there that has no bound of its own
 
     def __init__(self, envs: Path, port=None):
         super().__init__(port=port)
@@ -78,8 +80,15 @@ class Enterprise(Kind):
 
 
 class Provisioners(Kind):
-    "A Jupyter Server whose kernels are started by gateway_provisioners, as on another host"
+    """A Jupyter Server whose kernels are started by gateway_provisioners, as on another host
+
+    Its kernels take 29 s to end. Each has a child process that listens for the server's signals, which ends first and which
+    the launcher does not collect; ipykernel (7.4) signals its children until none is left, or 29 s are over, and counts those
+    that have ended. The server stands still for as long: its loop waits for the kernel's process. It is slow between
+    those times, too (40 ms for a cell): its loop waits for launchers, 10 ms at each turn.
+    """
     name = 'provisioners'
+    soon, tells = 120, False
     packages = 'gateway_provisioners==0.5.*', 'jupyter_server', 'ipykernel'
     kernels = dict(name='ssh_python')
     impossible = dict(
@@ -90,9 +99,93 @@ class Provisioners(Kind):
     def environ(self):
         if not (self.work/'share/jupyter').exists():
             self._run(self.program('jupyter-ssh-spec'), 'install', '--prefix', str(self.work))
-        return super().environ() | dict(JUPYTER_PATH=str(self.work/'share/jupyter'), KERNEL_USERNAME='ann')   # (it starts none of root)
+        return super().environ() | dict(JUPYTER_PATH=str(self.work/'share/jupyter'), KERNEL_USERNAME='ann',   # (it starts none of root)
+                                      GP_KERNEL_LOG_DIR=str(self.work))
 
     def command(self): return [self.program('python'), *super().command()[1:]]
+
+
+SSHD = '''
+Port {port}
+ListenAddress 127.0.0.2
+HostKey {keys}/host
+AuthorizedKeysFile {keys}/user.pub
+StrictModes no
+UsePAM no
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+PermitRootLogin prohibit-password
+PidFile none
+'''
+
+COLLECTING = '''
+import psutil
+from ipykernel.ipkernel import IPythonKernel
+
+class Kernel(IPythonKernel):
+    "Does not wait for children that have ended"
+    def _process_children(self): return [o for o in super()._process_children() if o.status() != psutil.STATUS_ZOMBIE]
+'''
+
+class Ssh(Provisioners):
+    """The same, and its kernels start over ssh: to it, 127.0.0.2 is another host, with an sshd of the checks
+
+    The keys are made for each start, and the server's home is a folder of its own, so nobody's ~/.ssh is read or written.
+    These kernels do not wait for children that have ended. Else a kernel that is deleted or restarted would go on to answer
+    its clients for 29 s, as the server waits for no process on another host.
+    """
+    name = 'ssh'
+    soon = 30
+    impossible = dict(test_the_kernel_dies_and_the_server_restarts_it='it restarts no kernel that dies')
+    sshd = None
+
+    def __init__(self, envs, port=None):
+        super().__init__(envs, port)
+        self.env = envs/Provisioners.name
+
+    def install(self):
+        super().install()
+        if not self.find('sshd') or not self.find('ssh-keygen'): raise CannotInstall('sshd and ssh-keygen: install openssh-server')
+
+    def find(self, name): return shutil.which(name, path=f'{os.environ["PATH"]}:/usr/sbin:/sbin')
+
+    def environ(self):
+        env = super().environ()
+        spec = self.work/'share/jupyter/kernels/ssh_python/kernel.json'   # (there, nothing is left of the server's environment)
+        data = json.loads(spec.read_text())
+        data['argv'][0] = self.program('python')
+        (Path(data['argv'][1]).parent/'collecting.py').write_text(COLLECTING)
+        data['argv'][data['argv'].index('--kernel-class-name')+1] = 'collecting.Kernel'
+        data['env'] = {k: env[k] for k in ('IPYTHONDIR', 'LANG', 'LC_ALL') if k in env}
+        spec.write_text(json.dumps(data))
+        return env | dict(HOME=str(self.work), GP_REMOTE_HOSTS='127.0.0.2', GP_REMOTE_USER=getpass.getuser(), GP_SSH_PORT=str(self.ssh_port))
+
+    def start(self):
+        self.stop()
+        keys = self.work/'.ssh'
+        if not keys.exists():
+            keys.mkdir(mode=0o700)
+            for o in 'host', 'user': self._run(self.find('ssh-keygen'), '-q', '-t', 'ed25519', '-N', '', '-f', str(keys/o))
+            (keys/'user').rename(keys/'id_ed25519')
+        self.ssh_port = free_port()
+        (keys/'known_hosts').write_text(f'[127.0.0.2]:{self.ssh_port} {(keys/"host.pub").read_text()}')
+        config = keys/'sshd_config'
+        config.write_text(SSHD.format(port=self.ssh_port, keys=keys))
+        if os.getuid() == 0: os.makedirs('/run/sshd', exist_ok=True)   # (as root, sshd wants this empty folder)
+        with open(self.work/'sshd.log', 'ab') as log:
+            self.sshd = subprocess.Popen([self.find('sshd'), '-D', '-e', '-f', str(config)], stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        return super().start()
+
+    def stop(self, *args):
+        super().stop(*args)
+        if self.sshd is not None:
+            self.sshd.terminate()
+            self.sshd.wait()
+            self.sshd = None
+        for o in psutil.process_iter():   # kernels that are left: they are no children of the server
+            try:
+                if any(str(self.work) in arg for arg in o.cmdline()): o.kill()
+            except psutil.Error: pass   # it has ended
 
 
 class Jupygate(Kind):
@@ -191,4 +284,4 @@ class Hub(Kind):
             while (await self.ask('GET', 'users/ann'))['servers']: await asyncio.sleep(.1)
 
 
-KINDS = {o.name: o for o in (Hub, Enterprise, Provisioners, Jupygate)}
+KINDS = {o.name: o for o in (Hub, Enterprise, Provisioners, Ssh, Jupygate)}

@@ -3,7 +3,7 @@
 Makes the environments (a venv, pip; npm for a hub's proxy) in `--envs`, starts each server and runs `checks.py` against it.
 A server that cannot be installed is a failure, and is reported with what was tried. (README.md says more.)
 """
-import argparse, asyncio, os, subprocess, sys, tempfile
+import argparse, asyncio, os, shutil, subprocess, sys, tempfile
 from collections import Counter
 from pathlib import Path
 
@@ -51,11 +51,13 @@ def check(name, envs, more):
                 print(f'{name} does not start: {e!r}\n{server.said()}')
                 return 0, 1, 0
         else: break
+    os.environ['TESTS_SOON'] = str(server.soon)   # (test_server.py reads it)
     given = Given(server)   # (the fixture is in checks.py: one of a plugin would give way to that of tests/conftest.py)
     try:
         code = pytest.main(['-m', '', '-rs', '-s', '-p', 'no:cacheprovider', '-c', str(HERE.parent.parent/'pytest.ini'),
                             str(HERE/'checks.py'), *more], plugins=[given])
     finally: server.stop()
+    if not code: shutil.rmtree(server.work, ignore_errors=True)   # (its logs)
     if code and not given.count['failed']: given.count['failed'] = 1
     return given.count['passed'], given.count['failed'], given.count['skipped']
 
