@@ -178,9 +178,12 @@ class _Reading(_Messages):
         self.waits: 'asyncio.Future[None]|None' = None   # nothing is read until it is done
         self._next: Data|None = None   # follows the message that is being passed on
         self._size = 2**16
-        loop.add_reader(sock.fileno(), self._read)
+        self._watch()
         self._add(early)
         if early: loop.call_soon(self._pass_on)
+
+    def _watch(self) -> None:
+        if self.waits is None and not self.closed: self.loop.add_reader(self.sock.fileno(), self._read)
 
     def _read(self) -> None:
         try: data = self.sock.recv(self._size)
@@ -212,17 +215,52 @@ class _Reading(_Messages):
 
     def _go_on(self, _: 'asyncio.Future[None]') -> None:
         self.waits = None
-        if self.closed: return
-        self.loop.add_reader(self.sock.fileno(), self._read)
-        self._pass_on()
+        self._watch()
+        if not self.closed: self._pass_on()
 
     def _broke(self) -> None:
         if self.closed: return
         self.close()
         self.loop.call_soon(self.on_message, None)
 
+# %% ../../nbs/transports/00_peer.ipynb #f59ff3be
+class _Resting(_Reading):
+    "Reads later where the receiver wants it"
+    pause: float = .001   # seconds (an event loop that uses epoll knows no shorter time)
+    rested: bool = False   # has what is being passed on been read after a rest?
+    _look: asyncio.TimerHandle|None = None   # at the end of the rest; `None`: this is not a rest
+
+    def rest(self) -> None:
+        "Read a millisecond later, and not when something comes. To be called at the last message of a batch."
+        if self.closed or self._look is not None: return
+        self.loop.remove_reader(self.sock.fileno())
+        self._look = self.loop.call_later(self.pause, weakly(self._wake))
+
+    def _wake(self) -> None:
+        self._look = None
+        if self.waits is not None: return   # it is read again when that is done
+        self.rested = True
+        self.acknowledge()
+        try: self._read()
+        finally:
+            self.rested = False
+            if self._look is None: self._watch()
+
+    def write(self, data: Data) -> None:
+        "Write, now. Raises `ConnectionError` when it is closed."
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
+            self._watch()
+        super().write(data)
+
+    def _end(self) -> None:
+        if self._look is not None: self._look.cancel()
+        self._look = None
+        super()._end()
+
 # %% ../../nbs/transports/00_peer.ipynb #f9e251d8
-class SocketPeer(_Reading):
+class SocketPeer(_Resting):
     "An open WebSocket that has its socket for itself"
     def __init__(self,
         sock: socket.socket, # Connected, and open as a WebSocket
