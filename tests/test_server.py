@@ -89,6 +89,16 @@ async def test_runs(jupyter, connect):
         assert e.value.result.stdout == 'begun\n'
         assert await kc.eval('1+1') == 2
 
+@PROTOCOLS
+async def test_prompts_and_the_end_behind_poured_prints(jupyter, connect):
+    async with kernel(jupyter, connect=connect) as kc:
+        code = 'for i in range(200): print(i, flush=True)\nprint(input("? "), flush=True)\n'
+        lines = ''.join(f'{i}\n' for i in range(200))
+        r = await kc.run(code*2, stdin=['one', 'two'])
+        assert r.complete and r.stdout == f'{lines}one\n{lines}two\n'
+        results = await asyncio.gather(*(kc.run(f'for i in range(50): print({i}, flush=True)') for i in range(5)))
+        assert [o.stdout for o in results] == [f'{i}\n'*50 for i in range(5)] and all(o.complete for o in results)
+
 @pytest.mark.parametrize('installed', [True, False])
 async def test_who_reads_the_websocket(jupyter, monkeypatch, installed):
     "With wsproto the socket is read directly (the test fails where a later tornado begins to read in another way), else by tornado"

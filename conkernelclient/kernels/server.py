@@ -212,9 +212,9 @@ class ServerKernelClient(ConKernelClient):
         "The manager has ended the kernel"
         self.connection.call_in_loop(self._carrier.is_gone, why)
 
-    def in_flight(self) -> bool:
-        "Is anything on the wire that has no reply yet?"
-        return self.connection.router.busy
+    def in_flight(self) -> int:
+        "How many requests on the wire have no reply yet"
+        return sum(len(o.under_way) for o in self.connection.router.shells.values())
 
     def look_after(self) -> None:
         "Look after the kernel, because nothing is heard"

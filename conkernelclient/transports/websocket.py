@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['log', 'V1', 'Frames', 'DROPPED', 'ENDS', 'Token', 'size_of', 'pack_v1', 'unpack_v1', 'pack_legacy', 'unpack_legacy',
            'Notices', 'refusal', 'unreachable', 'Server', 'Peer', 'Connect', 'TornadoPeer', 'Handshake',
-           'tornado_connect', 'Line', 'told_lost', 'told_kept', 'weakly_told', 'WebSocketTransport']
+           'tornado_connect', 'Line', 'told_lost', 'told_kept', 'weakly_told', 'is_output', 'WebSocketTransport']
 
 # %% ../../nbs/transports/01_websocket.ipynb #970160e0
 import asyncio
@@ -308,6 +308,9 @@ class Peer(Protocol):
     subprotocol: str|None   # that the server has chosen
     received: int   # bytes so far, also of a message that has not come to its end
     more: bool|None   # does another message follow the one that is being passed on, immediately? `None`: it may be
+    rested: bool   # has what is being passed on been read after a `rest`?
+    def rest(self) -> None:
+        "Read a millisecond later, and not when something comes. Called at the last message of a batch, where `more` is false."
     def write(self, data: Data) -> None:
         "Write, now. Raises `ConnectionError` when it is closed."
     def acknowledge(self,
@@ -334,6 +337,7 @@ class Connect(Protocol):
 class TornadoPeer:
     "A WebSocket of tornado's client, where it has to be read by tornado: with TLS, on Windows, and without wsproto"
     more: bool|None = None
+    rested: bool = False
     def __init__(self,
         ws: Any, # A `WebSocketClientConnection`, open
         ping_every: float|None = None, # Seconds between pings
@@ -368,6 +372,8 @@ class TornadoPeer:
         try: self.ws.ping()
         except WebSocketClosedError: return
         self._timer = asyncio.get_running_loop().call_later(every, weakly(self._ping), every)
+
+    def rest(self) -> None: "Does nothing: tornado reads what comes"
 
     def write(self, data: Data) -> None:
         "Write, now. Raises `ConnectionError` when it is closed."
@@ -498,7 +504,7 @@ class _Made:
         server: Server, # Runs the kernel
         kernel_id: Callable[[], str|None], # The kernel's id there
         session_id: str, # The client's: the server keeps for it what comes while the connection is away
-        *, in_flight: Callable[[], bool] = lambda: False, # Is anything in flight?
+        *, in_flight: Callable[[], int|None] = lambda: 0, # How many requests have no reply yet? (`None`: the client is gone)
         on_quiet: Callable[[], None] = lambda: None, # Called when nothing is heard while something is in flight
         connect: Connect = tornado_connect, # Opens WebSockets
         one_identity: Callable[[], bool] = lambda: False, # Does the server find the client of a reply by the session in its header?
@@ -691,8 +697,36 @@ def weakly_told(method: Callable[..., Any], *args: Any) -> Callable[[Sink], Any]
     call = weakly(method)
     return lambda sink: call(*args, sink)
 
+# %% ../../nbs/transports/01_websocket.ipynb #f4fcf6ac
+def is_output(item: tuple[str, Any]) -> bool: # A channel, and frames
+    "Whether a message comes from iopub and is not a status"
+    return item[0] == 'iopub' and b'"status"' not in item[1][1]
+
+class _Pacing(_Accounting):
+    "Knows when output pours"
+    burst: float = .01   # seconds of output without a gap, until the peer rests
+    gap: float = .001   # seconds
+    _looked = 0.   # when the last batch came
+    _since = 0.   # since when nothing but output has come, without a gap
+    _vain = False   # has the last rest brought one message, or none?
+
+    def _last(self, peer: Peer, now: float) -> None:
+        "The last message of a batch has come: hand the batch over"
+        arrived, vain = self._arrived, self._vain
+        few = len(arrived) < 2
+        gap = not peer.rested and now-self._looked > self.gap
+        if gap or few and vain or not all(map(is_output, arrived)): self._since = now
+        self._vain = few and peer.rested
+        self._looked = now
+        self._turn()
+        if now-self._since > self.burst and not self._vain and self._may_rest(): peer.rest()
+
+    def _may_rest(self) -> bool:
+        sink = self._sink()
+        return sink is not None and not self._left() and (self.in_flight() or 0) < 2 and not sink.awaits_idle()
+
 # %% ../../nbs/transports/01_websocket.ipynb #1d7d0d9c
-class _Receiving(_Accounting):
+class _Receiving(_Pacing):
     "Takes in what a WebSocket brings"
     def _came(self, line: Line, data: Data) -> 'asyncio.Future[None]|None':
         now, peer = time.monotonic(), cast(Peer, line.peer)
@@ -709,7 +743,7 @@ class _Receiving(_Accounting):
             self.malformed += 1
         else: self._look_into(channel, frames)
         if more is None: self._soon()
-        elif not more: self._turn()
+        elif not more: self._last(peer, now)
         peer.acknowledge(first and self.delays > 2)
         return self._full(len(data))
 
