@@ -6,7 +6,7 @@ import pytest
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from conkernelclient import ConKernelManager, DeadKernelError, ExecutionError, UnknownKernel, parse_literal, run_kernel
 from conkernelclient.kernels import template as template_module
-from conkernelclient.kernels.fork import ForkProvisioner, Streams, fork_spec, parse_command, templates
+from conkernelclient.kernels.fork import ForkedProcess, ForkProvisioner, Streams, fork_spec, parse_command, templates
 from fault_tools import SOON, fds, nothing_unheard, running, until, within
 
 bound = 60
@@ -415,3 +415,27 @@ async def test_descriptors_and_zombies():
     held = len(os.listdir(f'/proc/{template.process.pid}/fd'))
     assert held < 12, held
     await until(lambda: fds() <= before)
+
+async def test_a_start_that_is_given_up_never_becomes_a_kernel(monkeypatch):
+    "Its connection file is gone by then: it would listen with keys of its own, and not encrypted"
+    forked = []
+    class CutShort(ForkedProcess):
+        async def first_news(self):
+            await super().first_news()
+            pid = self.news['pid']
+            parent = int(Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[1])
+            os.kill(parent, signal.SIGSTOP)     # the template does not get to killing it: only the gate decides
+            forked.extend([pid, parent])
+            raise asyncio.CancelledError
+    async with run_kernel(kernel_spec=fork_spec()) as (_, kc): await kc.run('1')    # the template is there
+    monkeypatch.setattr('conkernelclient.kernels.fork.ForkedProcess', CutShort)
+    km = ConKernelManager(kernel_spec=fork_spec())
+    try:
+        with pytest.raises(asyncio.CancelledError): await km.start_kernel()
+        pid, _ = forked
+        assert not os.path.exists(km.connection_file)
+        await until(lambda: state(pid) == 'Z' or os.path.exists(km.connection_file))
+        assert state(pid) == 'Z' and not os.path.exists(km.connection_file)
+    finally:
+        for o in forked[1:]: os.kill(o, signal.SIGCONT)
+    await until(lambda: state(pid) is None)      # reaped

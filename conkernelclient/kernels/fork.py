@@ -166,10 +166,14 @@ class ForkedProcess(_Signalled):
     def begin(self) -> None:
         "Let the kernel begin. Harmless when called again."
         if self.gate < 0: return
-        gate, self.gate = self.gate, -1
-        try: os.write(gate, b'begin')
+        try: os.write(self.gate, b'begin')
         except OSError: pass   # it has ended
-        os.close(gate)
+        self._close_gate()
+
+    def _close_gate(self) -> None:
+        "A kernel that has not begun ends now"
+        gate, self.gate = self.gate, -1
+        if gate >= 0: os.close(gate)
 
     @property
     def over(self) -> bool:
@@ -179,7 +183,7 @@ class ForkedProcess(_Signalled):
     def release(self) -> None:
         "The process id is not needed any more"
         self._wake()
-        self.begin()
+        self._close_gate()
         for o in self.stdout, self.stderr:
             if o is not None: o.close()
         try: self.status.shutdown(socket.SHUT_RDWR)   # closes it also where this process was forked, and so has copies

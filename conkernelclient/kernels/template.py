@@ -88,10 +88,10 @@ class Asked:
         for o in (self.arguments, self.gate, *self.streams): os.close(o)
 
     def wait(self) -> None:
-        "Until the owner lets the kernel begin; a few seconds at most"
+        "Until the owner lets the kernel begin; a few seconds at most. Ends the process when the owner has given it up."
         gate = select.poll()   # `select.select` knows no descriptors above 1,023
         gate.register(self.gate, select.POLLIN)
-        gate.poll(5000)
+        if gate.poll(5000) and not os.read(self.gate, 16): os._exit(1)   # closed
 
 # %% ../../nbs/kernels/02_template.ipynb #ca17dbb3
 def die_with(
