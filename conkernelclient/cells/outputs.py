@@ -418,13 +418,22 @@ class _Bounded(_Separated):
         "Look at the size, where it may be too large"
         if self._size > self._next or self._count > PIECES: self._look()
 
-# %% ../../nbs/cells/01_outputs.ipynb #9eb6a46b
+# %% ../../nbs/cells/01_outputs.ipynb #8f3a6b33
 Cursor = tuple[int, ...]   # Where a reader of `text_since` is
 
 def _last_line(text: str) -> str: return text[text.rfind('\n') + 1:]
 
 def _checksum(line: str) -> int: return zlib.crc32(line.encode('utf-8', 'surrogatepass'))
 
+def _went_on(text: str, given: int, length: int, check: int) -> str:
+    "What is new in a stream of which `given` characters were returned, the last `length` of them in an unfinished line"
+    start = given - length
+    if start < 0 or _checksum(text[start:given]) == check: return text[given:]
+    line = text[start:]
+    shorter = len(line.partition('\n')[0]) < length
+    return '\r' + '\x1b[K' * shorter + line
+
+# %% ../../nbs/cells/01_outputs.ipynb #9eb6a46b
 class _Since(_Bounded):
     "Returns what is new since a cursor"
     __slots__ = ()
@@ -459,14 +468,6 @@ class _Since(_Bounded):
         new = [(terminal_text(o), 'name' in o) for o in outs[i:]]
         if clears != self.clears and not start and new: rest = '\n'
         return ''.join([rest, *own_lines([*((o, False) for o in again), *new], start or rest == '\n')]), self._cursor()
-
-def _went_on(text: str, given: int, length: int, check: int) -> str:
-    "What is new in a stream of which `given` characters were returned, the last `length` of them in an unfinished line"
-    start = given - length
-    if start < 0 or _checksum(text[start:given]) == check: return text[given:]
-    line = text[start:]
-    shorter = len(line.partition('\n')[0]) < length
-    return '\r' + '\x1b[K' * shorter + line
 
 # %% ../../nbs/cells/01_outputs.ipynb #67e373a4
 class _Copied(_Since):
@@ -707,7 +708,7 @@ class _Texts(_Collector):
         "The mimebundle of the cell's value, or None"
         return next((o['data'] for o in reversed(self.outputs) if o['output_type'] == 'execute_result'), None)
 
-# %% ../../nbs/cells/01_outputs.ipynb #30a6af76
+# %% ../../nbs/cells/01_outputs.ipynb #c97e06e8
 _PICTURES = 'image/png', 'image/jpeg', 'image/gif', 'image/webp', 'image/svg+xml'
 
 def _decoded(mime: str, value: object) -> bytes:
@@ -728,6 +729,7 @@ class Image(NamedTuple):
 
     def __repr__(self) -> str: return f'<Image {self.mime}, {len(self.data):,} bytes>'
 
+# %% ../../nbs/cells/01_outputs.ipynb #30a6af76
 class _Bundles(_Collector):
     "Finds representations"
     __slots__ = ()

@@ -99,7 +99,7 @@ add_kind('range', 'builtins.range', lambda v, parts: [v.start, v.stop, v.step], 
 add_kind('date', 'datetime.date', lambda v, parts: [v.isoformat()], lambda parts, v: date.fromisoformat(v))
 add_kind('timedelta', 'datetime.timedelta', lambda v, parts: [v.days, v.seconds, v.microseconds], lambda parts, *v: timedelta(*v))
 
-# %% ../../nbs/cells/00_wire.ipynb #dfe8ac40
+# %% ../../nbs/cells/00_wire.ipynb #67223f37
 def needed(
     name: str, # Of a package
     what: str, # That needs it
@@ -108,6 +108,7 @@ def needed(
     try: return __import__(name)
     except ImportError: raise Refused(f'{what} needs {name} in {SIDE}, where it is not installed: pip install {name}') from None
 
+# %% ../../nbs/cells/00_wire.ipynb #dfe8ac40
 def write_array(v: Any, parts: Parts) -> list[Any]: # Its type, its shape, and the place of its data
     "Take a numpy array apart"
     np = sys.modules['numpy']
@@ -128,6 +129,7 @@ def read_array(parts: Parts, descr: Any, shape: Any, data: Any) -> Any:
     for i, o in enumerate(data): array[i] = o
     return array.reshape(shape)
 
+# %% ../../nbs/cells/00_wire.ipynb #179a9cd8
 def write_scalar(v: Any, parts: Parts) -> list[Any]: # Its type, its data, and a plain value where there is one
     "Take a numpy scalar apart"
     np = sys.modules['numpy']
@@ -166,6 +168,7 @@ def read_table(parts: Parts, i: int) -> Any:
     "An Arrow table again"
     return arrow('a table').ipc.open_stream(parts.buffers[i]).read_all()
 
+# %% ../../nbs/cells/00_wire.ipynb #047ea28f
 def write_frame(v: Any, parts: Parts) -> list[Any]: # The place of its stream, and its column labels
     "Take a pandas frame apart"
     pa = arrow('a pandas frame')
@@ -182,6 +185,7 @@ def read_frame(parts: Parts, i: int, labels: Any) -> Any:
     "A pandas frame again"
     return read_plain(parts, i).set_axis(labels, axis=1)
 
+# %% ../../nbs/cells/00_wire.ipynb #ea1acd0f
 def read_series(parts: Parts, i: int, name: Any) -> Any:
     "A pandas series again"
     series = read_plain(parts, i)['value']
@@ -245,6 +249,7 @@ def tree(
     if known is None and 'numpy' in sys.modules and isinstance(v, sys.modules['numpy'].generic): known = 'scalar', write_scalar
     return tree(_literal(v), parts) if known is None else {TAG: known[0], 'v': tree(known[1](v, parts), parts)}
 
+# %% ../../nbs/cells/00_wire.ipynb #2a79dd68
 def dumps(
     value: Any,
 ) -> tuple[str, list[bytes]]: # JSON text, in ASCII, and its buffers
@@ -336,8 +341,6 @@ def take(
     return ''
 
 # %% ../../nbs/cells/00_wire.ipynb #54de6493
-KEPT: dict[str, Any] = {}   # By a key of the client
-
 def find(
     name: str, # Such as `f`, `module.f` or `package.module.Class.method`
     namespace: dict[str, Any], # Of the user
@@ -355,6 +358,8 @@ def find(
         it = getattr(it, o)
     return it
 
+# %% ../../nbs/cells/00_wire.ipynb #fd33201d
+KEPT: dict[str, Any] = {}   # By a key of the client
 AWAIT = 'await'   # The value must be awaited first
 
 def expect(
